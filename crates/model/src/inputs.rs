@@ -1,0 +1,263 @@
+//! What the outside world tells us, reduced to what forwarding needs.
+//!
+//! These are not API objects: the conversion (in `seaway-cluster`) has already dropped everything else, so
+//! that 100,000 endpoints stay small. Both address families are here from the start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// `namespace/name` of a namespaced object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectKey {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An IP family; each is an independent pipeline (KEP-563).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(addr: IpAddr) -> Self {
+        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// A transport protocol of a Service port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// The name as iptables and `dump` write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// IANA protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `internalTrafficPolicy` / `externalTrafficPolicy`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum TrafficPolicy {
+    #[default]
+    Cluster,
+    Local,
+}
+
+/// A Service that has a cluster IP. Headless and `ExternalName` Services never become one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub key: ObjectKey,
+    /// `spec.clusterIPs`, at most one per family.
+    pub cluster_ips: Vec<IpAddr>,
+    pub ports: Vec<ServicePort>,
+    pub internal_policy: TrafficPolicy,
+    pub external_policy: TrafficPolicy,
+    /// `sessionAffinity: ClientIP` with its timeout.
+    pub affinity: Option<Duration>,
+    /// `status.loadBalancer.ingress` addresses with `ipMode: VIP` (or none).
+    pub load_balancer_ips: Vec<IpAddr>,
+    pub external_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`; empty means everyone.
+    pub source_ranges: Vec<IpNetwork>,
+    pub health_check_node_port: Option<u16>,
+}
+
+/// One entry of `spec.ports`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Empty for the only port of a Service that has no name.
+    pub name: Arc<str>,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub node_port: Option<u16>,
+}
+
+/// One EndpointSlice; the endpoints of a Service are the union over all of its slices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSlice {
+    pub key: ObjectKey,
+    /// Name of the Service, from the label `kubernetes.io/service-name`; same namespace.
+    pub service: Arc<str>,
+    pub family: Family,
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a slice, joined to the Service's ports by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlicePort {
+    pub name: Arc<str>,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+/// One endpoint of a slice. Conditions have their defaults filled in: ready if unset, serving as ready,
+/// terminating false.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub addresses: Vec<IpAddr>,
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
+    pub node: Option<Arc<str>>,
+    pub zone_hints: Vec<Arc<str>>,
+    pub node_hints: Vec<Arc<str>>,
+}
+
+/// A Node, for the proxy (own labels and addresses) and the overlay (peers).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: Arc<str>,
+    /// `status.addresses` of type `InternalIP`, in order.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`, at most one per family.
+    pub pod_cidrs: Vec<IpNetwork>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+}
+
+/// One change from a source. `None` means that the object is gone (or left our selector).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputEvent {
+    Service(ObjectKey, Option<Service>),
+    Slice(ObjectKey, Option<EndpointSlice>),
+    Node(Arc<str>, Option<Node>),
+    /// Every kind that the source watches has been listed once: state may be programmed from now on.
+    Synced,
+}
+
+/// What a batch of events touched: the unit of work for a data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Everything: the first sync, or after a failed apply.
+    Full,
+    /// These Services only.
+    Services(BTreeSet<ObjectKey>),
+}
+
+/// All inputs, indexed so that one event finds the one Service it touches.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    pub services: BTreeMap<ObjectKey, Service>,
+    /// Service key → slice name → slice.
+    pub slices: BTreeMap<ObjectKey, BTreeMap<Arc<str>, EndpointSlice>>,
+    pub nodes: BTreeMap<Arc<str>, Node>,
+    pub synced: bool,
+    /// Slice key → Service key, so that a deleted or relabelled slice finds its old Service.
+    owner_of_slice: BTreeMap<ObjectKey, ObjectKey>,
+}
+
+impl Inputs {
+    /// Takes one event in and returns the Services it touches (none for a Node or for `Synced`).
+    pub fn apply(&mut self, event: InputEvent) -> BTreeSet<ObjectKey> {
+        match event {
+            InputEvent::Service(key, service) => self.apply_service(key, service),
+            InputEvent::Slice(key, slice) => self.apply_slice(key, slice),
+            InputEvent::Node(name, Some(node)) => {
+                self.nodes.insert(name, node);
+                BTreeSet::new()
+            }
+            InputEvent::Node(name, None) => {
+                self.nodes.remove(&name);
+                BTreeSet::new()
+            }
+            InputEvent::Synced => {
+                self.synced = true;
+                BTreeSet::new()
+            }
+        }
+    }
+
+    fn apply_service(&mut self, key: ObjectKey, service: Option<Service>) -> BTreeSet<ObjectKey> {
+        let before = match service {
+            Some(service) if self.services.get(&key) == Some(&service) => return BTreeSet::new(),
+            Some(service) => {
+                self.services.insert(key.clone(), service).is_some()
+                    || self.services.contains_key(&key)
+            }
+            None => self.services.remove(&key).is_some(),
+        };
+        if before {
+            BTreeSet::from([key])
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    fn apply_slice(&mut self, key: ObjectKey, slice: Option<EndpointSlice>) -> BTreeSet<ObjectKey> {
+        let mut touched = BTreeSet::new();
+        let new_owner = slice.as_ref().map(|s| ObjectKey {
+            namespace: key.namespace.clone(),
+            name: s.service.clone(),
+        });
+        if let Some(old_owner) = self.owner_of_slice.remove(&key)
+            && new_owner.as_ref() != Some(&old_owner)
+        {
+            if let Some(slices) = self.slices.get_mut(&old_owner) {
+                slices.remove(&key.name);
+                if slices.is_empty() {
+                    self.slices.remove(&old_owner);
+                }
+            }
+            touched.insert(old_owner);
+        }
+        if let (Some(slice), Some(owner)) = (slice, new_owner) {
+            self.owner_of_slice.insert(key.clone(), owner.clone());
+            let slices = self.slices.entry(owner.clone()).or_default();
+            if slices.get(&key.name) != Some(&slice) {
+                slices.insert(key.name, slice);
+                touched.insert(owner);
+            }
+        }
+        touched
+    }
+}

@@ -1,0 +1,50 @@
+//! Every name by which we know a kernel object, a file or an API field for our own. `ARCHITECTURE.md` shows the
+//! same as a table; `cleanup` is built on nothing else.
+
+/// Prefix of every iptables chain of ours.
+pub const CHAIN_PREFIX: &str = "SEAWAY-";
+
+/// The VXLAN device of a node.
+pub const VXLAN_LINK: &str = "seaway.vxlan";
+
+/// Prefix of the host side of a pod's veth; 11 hex digits follow.
+pub const POD_LINK_PREFIX: &str = "sw";
+
+/// Number of the hex digits behind [`POD_LINK_PREFIX`].
+pub const POD_LINK_DIGITS: usize = 11;
+
+/// `rtm_protocol` of our routes (design.md section 8).
+pub const ROUTE_PROTOCOL: u8 = 83;
+
+/// Root of our pins in bpffs; the layout version follows as `v<N>`.
+pub const BPFFS_ROOT: &str = "/sys/fs/bpf/seaway";
+
+/// The nibble of the packet mark that is ours.
+pub const MARK_MASK: u32 = 0x000f_0000;
+
+/// The bit within [`MARK_MASK`] that asks for masquerade in POSTROUTING.
+pub const MARK_MASQUERADE: u32 = 0x0001_0000;
+
+/// Sockets, pid files and what does not survive a reboot.
+pub const RUN_DIR: &str = "/run/seaway";
+
+/// What survives a reboot.
+pub const STATE_DIR: &str = "/var/lib/seaway";
+
+/// Prefix of labels and annotations.
+pub const API_PREFIX: &str = "seaway.dev/";
+
+/// VXLAN network identifier, as flannel's default.
+pub const VXLAN_VNI: u32 = 1;
+
+/// VXLAN destination port, as flannel's default (IANA's is 4789).
+pub const VXLAN_PORT: u16 = 8472;
+
+/// The gateway that pods see; never on a wire, always a permanent neighbour.
+pub const POD_GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
+
+/// File in [`RUN_DIR`] by which the overlay tells the CNI plugin what the node can serve.
+pub const NODE_FILE: &str = "node.json";
+
+/// Name of the CNI config list that the overlay writes.
+pub const CONFLIST_FILE: &str = "10-seaway.conflist";

@@ -1,0 +1,59 @@
+//! What a mode has to be able to do. The reconcile loop knows nothing else of iptables or eBPF.
+
+use std::fmt;
+use std::time::Duration;
+
+use seaway_model::{Change, Desired};
+
+/// A way of putting the desired state into the kernel.
+///
+/// The flow is `observe` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
+/// `apply` executes and decides nothing.
+pub trait Dataplane {
+    /// What `apply` would do. Its `Display` is exactly that, for `seaway-proxy plan`.
+    type Plan: fmt::Display;
+
+    /// Reads what an earlier run left in the kernel into the in-memory image, so that the first plan adopts it.
+    /// Changes nothing in the kernel.
+    fn observe(&mut self) -> impl Future<Output = Result<(), ApplyError>>;
+
+    /// The operations that bring the kernel from the image to `desired`, for what `change` touches. With
+    /// [`Change::Full`] everything that is ours and not wanted goes away.
+    fn plan(&self, desired: &Desired, change: &Change) -> Self::Plan;
+
+    /// Executes a plan and moves the image on. After an error the caller observes again and plans in full.
+    fn apply(&mut self, plan: Self::Plan) -> impl Future<Output = Result<Report, ApplyError>>;
+
+    /// Waits for something in the kernel that needs this data plane's attention (a new pod link to attach to, rules
+    /// edited by somebody else) and deals with it. Cancel-safe; returns the reason when a full sync is needed.
+    fn watch(&mut self) -> impl Future<Output = Result<String, ApplyError>>;
+
+    /// Desired and actual state, for people.
+    fn dump(&mut self) -> impl Future<Output = Result<String, ApplyError>>;
+
+    /// Removes everything that is ours from the kernel and verifies that nothing is left. Needs no API and no
+    /// earlier `observe`; what is not there is no error. Returns one line per kind of thing that was removed.
+    fn cleanup(&mut self) -> impl Future<Output = Result<Vec<String>, ApplyError>>;
+}
+
+/// What an apply did, for the log line and the metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Kernel operations executed: rules written, map entries changed.
+    pub operations: usize,
+    /// Of which deletions.
+    pub deletions: usize,
+    /// Time spent in the kernel or in the tool.
+    pub took: Duration,
+}
+
+/// Why the kernel could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The kernel or a tool said no; the same attempt may pass later.
+    #[error("{what}: {reason}")]
+    Failed { what: String, reason: String },
+    /// This machine lacks something; retrying is pointless until an operator acts.
+    #[error("{what} is missing: {remedy}")]
+    Missing { what: String, remedy: String },
+}
