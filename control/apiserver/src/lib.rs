@@ -1,1 +1,4 @@
+//! Kubernetes-compatible API server.
 
+pub mod kinds;
+pub mod status;
