@@ -1,0 +1,140 @@
+//! `cargo xtask test`: set up, build, run every suite; count what was skipped and why.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::progress;
+use crate::setup;
+use crate::workspace::Workspace;
+
+#[derive(Args, Default)]
+pub(crate) struct TestArgs {
+    /// Names (parts of names) of tests to run; all by default
+    filters: Vec<String>,
+    /// Package to test; all by default
+    #[arg(short, long)]
+    package: Option<String>,
+}
+
+/// How a run of the suite ended.
+pub(crate) struct Outcome {
+    pub(crate) passed: bool,
+    /// nextest's own closing line.
+    pub(crate) summary: String,
+    pub(crate) skips: Vec<Skip>,
+}
+
+/// A test that found a need of its own unmet (see `tests/src/require.rs`).
+pub(crate) struct Skip {
+    pub(crate) need: String,
+    pub(crate) test: String,
+    pub(crate) reason: String,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
+    setup::ensure(workspace)?;
+    let outcome = suite(workspace, args)?;
+    report(&outcome);
+    if outcome.passed {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// Builds the binaries that the end-to-end suites start, then runs nextest.
+pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
+    build_binaries(workspace)?;
+    let skipped = workspace.target.join("skipped-tests");
+    if skipped.exists() {
+        std::fs::remove_file(&skipped).context("cannot remove the list of skipped tests")?;
+    }
+    let shell = workspace.shell()?;
+    let mut command = Command::new("cargo");
+    command.args(["nextest", "run", "--no-fail-fast"]);
+    match &args.package {
+        Some(package) => command.args(["--package", package]),
+        None => command.arg("--workspace"),
+    };
+    command
+        .args(&args.filters)
+        .current_dir(&workspace.root)
+        .env("PATH", shell.var_os("PATH").unwrap_or_default())
+        .env("SEAWAY_BIN_DIR", workspace.binaries())
+        .env("SEAWAY_SKIPPED_TESTS", &skipped)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    eprintln!("==> cargo nextest run");
+    let mut child = command.spawn().context("cannot run cargo nextest")?;
+    let stderr = child.stderr.take().context("nextest has no stderr")?;
+    let mut summary = String::new();
+    for line in BufReader::new(stderr).lines() {
+        let line = line.context("cannot read what nextest prints")?;
+        if line.trim_start().starts_with("Summary [") {
+            summary = line.trim().to_owned();
+        }
+        eprintln!("{line}");
+    }
+    let status = child.wait()?;
+    if summary.is_empty() && status.success() {
+        bail!("nextest ran no test");
+    }
+    let skips = match std::fs::read_to_string(&skipped) {
+        Ok(text) => parse_skips(&text),
+        Err(_) => Vec::new(),
+    };
+    Ok(Outcome {
+        passed: status.success(),
+        summary,
+        skips,
+    })
+}
+
+pub(crate) fn build_binaries(workspace: &Workspace) -> Result<()> {
+    progress::step("cargo build --workspace --bins", || {
+        let shell = workspace.shell()?;
+        xshell::cmd!(shell, "cargo build --workspace --bins --quiet")
+            .quiet()
+            .run()?;
+        Ok(())
+    })
+}
+
+pub(crate) fn report(outcome: &Outcome) {
+    for skip in &outcome.skips {
+        eprintln!("skipped: {}: {}", skip.test, skip.reason);
+    }
+    if !outcome.skips.is_empty() {
+        eprintln!("{} tests skipped for unmet needs", outcome.skips.len());
+    }
+    println!("{}", outcome.summary);
+}
+
+fn parse_skips(text: &str) -> Vec<Skip> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split('\t').map(str::to_owned);
+            Some(Skip {
+                need: fields.next()?,
+                test: fields.next()?,
+                reason: fields.next()?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_is_need_test_reason() {
+        let skips = parse_skips("root\tservices\tneeds root\nbroken line\n");
+        assert_eq!(skips.len(), 1);
+        assert_eq!(skips[0].need, "root");
+        assert_eq!(skips[0].reason, "needs root");
+    }
+}
