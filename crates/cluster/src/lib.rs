@@ -1,1 +1,23 @@
+//! Where the inputs of the model come from: a Kubernetes API, or a directory of manifests.
+//!
+//! [`stream`](source::stream) is the whole interface: it yields [`seaway_model::InputEvent`]s, with
+//! `Synced` exactly once, and says itself what vanished while it was not looking. Reading order:
+//! [`source`] → `watch` (Kubernetes) and `manifests` (files) → [`convert`] (pure: API objects as
+//! [`wire`] reads them → model types).
 
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod convert;
+mod intern;
+mod ip;
+mod ledger;
+mod manifests;
+pub mod source;
+mod watch;
+pub mod wire;
+
+pub use client::kube_client;
+pub use convert::{Conversion, ObjectRef, convert};
+pub use intern::Interner;
+pub use source::{Error, NodeScope, Source, Wants, stream};

@@ -1,0 +1,38 @@
+//! The connection to a Kubernetes API.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use crate::source::Error;
+
+/// How long one attempt to connect may take: a node that cannot reach its API must notice soon and say so.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client for the API that `kubeconfig` names; without one, as kubectl finds it: `$KUBECONFIG`,
+/// `~/.kube/config`, then the service account of the pod.
+///
+/// Nothing is sent yet: an API that is down is no error here.
+pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None => Config::infer()
+            .await
+            .map_err(|e| Error::NoKubeconfig(Box::new(e)))?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))
+}
+
+async fn from_file(path: &Path) -> Result<Config, Error> {
+    let error = |e| Error::Kubeconfig {
+        path: path.to_owned(),
+        source: Box::new(e),
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(error)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(error)
+}
