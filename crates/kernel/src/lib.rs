@@ -1,1 +1,39 @@
+//! What the kernel can be asked and told, and nothing else: the only crate that talks netlink, changes namespaces,
+//! writes sysctls and runs programs.
+//!
+//! It knows no Kubernetes and decides nothing: callers compare what they want with what is here and call the
+//! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
+//! behind it. Errors say which operation failed on which object.
+//!
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`sysctl`] →
+//! [`command`], [`spawn`], [`process`], [`cgroup`] → [`capabilities`].
 
+pub mod addr;
+pub mod capabilities;
+pub mod cgroup;
+pub mod command;
+mod error;
+pub mod link;
+mod mac;
+pub mod neigh;
+pub mod netlink;
+pub mod netns;
+pub mod process;
+pub mod route;
+pub mod spawn;
+pub mod sysctl;
+pub mod watch;
+
+pub use addr::Address;
+pub use capabilities::Capabilities;
+pub use command::{Command, CommandError, Output};
+pub use error::Error;
+pub use link::{Link, LinkKind, VethOptions, VxlanSettings};
+pub use mac::MacAddr;
+pub use neigh::Neighbour;
+pub use netlink::Netlink;
+pub use netns::{NetNs, NetNsGuard};
+pub use process::{Process, ProcessId, Signal};
+pub use route::{Encap, Route, RouteFilter, RouteKind, Scope};
+pub use spawn::Spawn;
+pub use watch::{Event, Watch, WatchGroups};

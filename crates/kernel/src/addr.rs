@@ -1,0 +1,125 @@
+//! Addresses of links.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+
+use crate::route::Scope;
+use crate::{Error, Netlink};
+
+/// An address of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the link.
+    pub link: u32,
+    /// The address with its prefix length.
+    pub network: IpNetwork,
+    pub scope: Scope,
+}
+
+impl Netlink {
+    /// The addresses of one link, or of all.
+    pub async fn addresses(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
+        let mut message = AddressMessage::default();
+        message.header.index = link.unwrap_or(0);
+        let answers = self
+            .dump(RouteNetlinkMessage::GetAddress(message), "addresses")
+            .await?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewAddress(message) => convert(&message),
+                _ => None,
+            })
+            .filter(|address| link.is_none_or(|index| address.link == index))
+            .collect())
+    }
+
+    /// Adds an address to a link. IPv6 ones are usable at once: duplicate address detection is left out, since every
+    /// address that we set is allocated.
+    pub async fn add_address(
+        &self,
+        link: u32,
+        network: IpNetwork,
+        scope: Scope,
+    ) -> Result<(), Error> {
+        let message = message(Address {
+            link,
+            network,
+            scope,
+        });
+        self.change(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            "add",
+            || format!("address {network} to link {link}"),
+        )
+        .await
+    }
+
+    /// Removes an address; it is fine if it is not there.
+    pub async fn delete_address(&self, address: &Address) -> Result<(), Error> {
+        let answer = self
+            .change(
+                RouteNetlinkMessage::DelAddress(message(*address)),
+                0,
+                "delete",
+                || format!("address {} of link {}", address.network, address.link),
+            )
+            .await;
+        match answer {
+            Err(error) if error.is_absent() => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn message(address: Address) -> AddressMessage {
+    let ip = address.network.ip();
+    let prefix = address.network.prefix();
+    let mut message = AddressMessage::default();
+    message.header.family = crate::netlink::family(ip);
+    message.header.index = address.link;
+    message.header.prefix_len = prefix;
+    message.header.scope = AddressScope::from(u8::from(address.scope));
+    message.attributes = vec![AddressAttribute::Address(ip), AddressAttribute::Local(ip)];
+    match ip {
+        IpAddr::V4(ip) if prefix < 31 => {
+            let broadcast = u32::from(ip) | (u32::MAX >> prefix);
+            let broadcast = Ipv4Addr::from(broadcast);
+            message
+                .attributes
+                .push(AddressAttribute::Broadcast(broadcast));
+        }
+        IpAddr::V4(_) => {}
+        IpAddr::V6(_) => message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad)),
+    }
+    message
+}
+
+pub(crate) fn convert(message: &AddressMessage) -> Option<Address> {
+    // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 has IFA_ADDRESS only.
+    let pick = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    let ip = pick(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    })
+    .or_else(|| {
+        pick(|a| match a {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })?;
+    Some(Address {
+        link: message.header.index,
+        network: IpNetwork::new(ip, message.header.prefix_len).ok()?,
+        scope: Scope::from(u8::from(message.header.scope)),
+    })
+}

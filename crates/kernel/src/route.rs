@@ -1,0 +1,227 @@
+//! Routes, including those that say how to encapsulate (lightweight tunnels, ip-route(8) "encap ip").
+
+mod message;
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+
+use crate::{Error, Netlink};
+
+pub(crate) use message::convert;
+use message::{filter, routes_message};
+
+/// The main routing table.
+pub const TABLE_MAIN: u32 = 254;
+
+/// A route with one next hop (or none).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    pub destination: IpNetwork,
+    pub gateway: Option<IpAddr>,
+    /// Index of the outgoing link.
+    pub link: Option<u32>,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    pub scope: Scope,
+    pub kind: RouteKind,
+    pub table: u32,
+    /// Who made it (`rtm_protocol`).
+    pub protocol: u8,
+    pub metric: Option<u32>,
+    /// The gateway is taken to be on the link without a route saying so.
+    pub onlink: bool,
+    pub encap: Option<Encap>,
+}
+
+impl Route {
+    /// A unicast route of the main table; the other fields empty, scope global.
+    pub fn new(destination: IpNetwork, protocol: u8) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            link: None,
+            source: None,
+            scope: Scope::Global,
+            kind: RouteKind::Unicast,
+            table: TABLE_MAIN,
+            protocol,
+            metric: None,
+            onlink: false,
+            encap: None,
+        }
+    }
+}
+
+/// Where a tunnel device in external mode sends the packets of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Encap {
+    /// The tunnel's id: the VNI.
+    pub id: u64,
+    /// The outer destination address.
+    pub remote: IpAddr,
+}
+
+/// How far a route or an address reaches (`rtm_scope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    Global,
+    Site,
+    Link,
+    Host,
+    Nowhere,
+    Other(u8),
+}
+
+impl From<u8> for Scope {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Global,
+            200 => Self::Site,
+            253 => Self::Link,
+            254 => Self::Host,
+            255 => Self::Nowhere,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<Scope> for u8 {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Global => 0,
+            Scope::Site => 200,
+            Scope::Link => 253,
+            Scope::Host => 254,
+            Scope::Nowhere => 255,
+            Scope::Other(other) => other,
+        }
+    }
+}
+
+/// What happens to packets of a route (`rtm_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteKind {
+    Unicast,
+    Local,
+    Blackhole,
+    Unreachable,
+    Prohibit,
+    Other(u8),
+}
+
+impl From<u8> for RouteKind {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => Self::Unicast,
+            2 => Self::Local,
+            6 => Self::Blackhole,
+            7 => Self::Unreachable,
+            8 => Self::Prohibit,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<RouteKind> for u8 {
+    fn from(kind: RouteKind) -> Self {
+        match kind {
+            RouteKind::Unicast => 1,
+            RouteKind::Local => 2,
+            RouteKind::Blackhole => 6,
+            RouteKind::Unreachable => 7,
+            RouteKind::Prohibit => 8,
+            RouteKind::Other(other) => other,
+        }
+    }
+}
+
+/// Which routes to list; what is `None` does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteFilter {
+    pub table: Option<u32>,
+    pub protocol: Option<u8>,
+    pub link: Option<u32>,
+}
+
+impl Netlink {
+    /// The routes of both families that a filter selects. The kernel does the selecting.
+    pub async fn routes(&self, wanted: RouteFilter) -> Result<Vec<Route>, Error> {
+        let mut routes = Vec::new();
+        for family in [
+            netlink_packet_route::AddressFamily::Inet,
+            netlink_packet_route::AddressFamily::Inet6,
+        ] {
+            let request = RouteNetlinkMessage::GetRoute(filter(family, wanted));
+            // A table that has never had a route does not exist for the kernel.
+            let answers = match self.dump(request, "routes").await {
+                Err(error) if wanted.table.is_some() && error.is_absent() => continue,
+                other => other?,
+            };
+            routes.extend(answers.into_iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => convert(&message),
+                _ => None,
+            }));
+        }
+        routes.retain(|route| {
+            wanted.table.is_none_or(|table| route.table == table)
+                && wanted.protocol.is_none_or(|p| route.protocol == p)
+                && wanted.link.is_none_or(|link| route.link == Some(link))
+        });
+        Ok(routes)
+    }
+
+    /// Adds a route; fails if there is one to that destination with that metric.
+    pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
+        self.new_route(route, NLM_F_CREATE | NLM_F_EXCL, "add")
+            .await
+    }
+
+    /// Adds a route, or puts it atomically in place of the one to that destination.
+    pub async fn replace_route(&self, route: &Route) -> Result<(), Error> {
+        self.new_route(route, NLM_F_CREATE | NLM_F_REPLACE, "set")
+            .await
+    }
+
+    async fn new_route(
+        &self,
+        route: &Route,
+        flags: u16,
+        operation: &'static str,
+    ) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewRoute(routes_message(route));
+        self.change(message, flags, operation, || format!("route {route}"))
+            .await
+    }
+
+    /// Removes a route; it is fine if it is not there.
+    pub async fn delete_route(&self, route: &Route) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelRoute(routes_message(route));
+        let answer = self
+            .change(message, 0, "delete", || format!("route {route}"))
+            .await;
+        match answer {
+            Err(error) if error.is_absent() => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl std::fmt::Display for Route {
+    /// Much as ip-route(8) writes it, with the link's index.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.destination)?;
+        if let Some(encap) = self.encap {
+            write!(f, " encap id {} dst {}", encap.id, encap.remote)?;
+        }
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(link) = self.link {
+            write!(f, " dev #{link}")?;
+        }
+        Ok(())
+    }
+}
