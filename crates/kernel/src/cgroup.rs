@@ -1,8 +1,12 @@
 //! Control groups, version 2 only: where processes are grouped, and where eBPF socket hooks are attached.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Error;
 
@@ -79,6 +83,41 @@ pub fn kill(path: &Path) -> Result<(), Error> {
     match fs::write(path.join("cgroup.kill"), "1") {
         Err(e) if e.kind() == ErrorKind::NotFound && !path.exists() => Ok(()),
         other => other.map_err(|e| Error::io("kill the processes of", named(path), e)),
+    }
+}
+
+/// Waits (blocking) until no process is left in a cgroup or below it; `false` if one is after the limit. It is fine if
+/// there is no such cgroup.
+pub fn wait_empty(path: &Path, limit: Duration) -> Result<bool, Error> {
+    let deadline = Instant::now() + limit;
+    let mut events = match File::open(path.join("cgroup.events")) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
+        other => other.map_err(|e| Error::io("watch", named(path), e))?,
+    };
+    loop {
+        let mut text = String::new();
+        let read = events
+            .rewind()
+            .and_then(|()| events.read_to_string(&mut text));
+        match read {
+            // ENODEV: removed while we looked.
+            Err(e) if e.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(true),
+            other => other.map_err(|e| Error::io("watch", named(path), e))?,
+        };
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(true);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        // The file reports each change of its content as an exceptional condition (cgroups(7)).
+        let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+        let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX).max(1);
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(Error::io("watch", named(path), e)),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct VethOptions<'a> {
     pub peer_mac: Option<MacAddr>,
     /// The namespace that the far end is created in, under its final name: it is never seen anywhere else.
     pub peer_netns: Option<&'a NetNs>,
-    /// Both ends up at once.
+    /// The near end is up at once. The far end cannot be: the kernel refuses to open a veth before it has its peer.
     pub up: bool,
 }
 
@@ -38,7 +38,9 @@ impl Netlink {
         }
         let far = end(far, options, options.peer_mac).build();
         let near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(name);
-        let near = end(near, options, options.mac)
+        let near = end(near, options, options.mac);
+        let near = if options.up { near.up() } else { near };
+        let near = near
             .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
             .build();
         self.add_link(near, || format!("veth pair {name} and {peer}"))
@@ -97,9 +99,6 @@ fn end<T>(
     }
     if let Some(mac) = mac {
         message = message.address(mac.0.to_vec());
-    }
-    if options.up {
-        message = message.up();
     }
     message
 }
