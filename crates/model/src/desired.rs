@@ -1,6 +1,6 @@
 //! The desired forwarding state of one node, the same for every data plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use crate::inputs::{Family, ObjectKey, Protocol, TrafficPolicy};
+use crate::derive::{Diagnostic, derive_service};
+use crate::inputs::{Family, Inputs, ObjectKey, Protocol, TrafficPolicy};
 
 /// Where a client knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -24,8 +25,19 @@ pub struct Frontend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum FrontendAddr {
     Ip(IpAddr),
-    /// Any local address of the node of this family (`--nodeport-addresses` unset, as kube-proxy's iptables mode).
+    /// Any local address of the node of this family but loopback (`--nodeport-addresses` unset, as kube-proxy's
+    /// iptables mode with `--iptables-localhost-nodeports=false`).
     AnyNodeAddress(Family),
+}
+
+impl FrontendAddr {
+    /// The address family.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Ip(ip) => Family::of(ip),
+            Self::AnyNodeAddress(family) => family,
+        }
+    }
 }
 
 /// Why the frontend exists; decides about policy and masquerade.
@@ -42,6 +54,16 @@ impl FrontendKind {
     pub fn is_external(self) -> bool {
         self != Self::ClusterIp
     }
+}
+
+/// Who asks, as far as traffic policy is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Client {
+    /// A pod of the cluster or a process of this node. At a NodePort, external or load balancer address it is
+    /// served as if it had used the cluster IP, whatever `externalTrafficPolicy` says (short circuit).
+    Internal,
+    /// Everybody else.
+    External,
 }
 
 /// Who answers.
@@ -61,7 +83,8 @@ pub struct PortRule {
     pub frontends: Vec<Frontend>,
     /// Usable endpoints for policy `Cluster`, sorted, without duplicates.
     pub cluster: Vec<Backend>,
-    /// Usable endpoints for policy `Local`: the ones on this node.
+    /// Usable endpoints for policy `Local`: the ones on this node. Not always a subset of `cluster`: each set falls
+    /// back to terminating endpoints by itself.
     pub local: Vec<Backend>,
     /// Whether any usable endpoint exists on any node. If not, packets are rejected; if there is one, but not in
     /// the set that the policy allows, they are dropped (so that a load balancer tries elsewhere).
@@ -69,11 +92,76 @@ pub struct PortRule {
     pub internal_policy: TrafficPolicy,
     pub external_policy: TrafficPolicy,
     pub affinity: Option<Duration>,
+    /// Who may use the load balancer addresses, of this rule's family; empty means everyone.
     pub source_ranges: Vec<IpNetwork>,
 }
 
+impl PortRule {
+    /// The policy that `client` meets at a frontend of that kind.
+    pub fn policy_for(&self, kind: FrontendKind, client: Client) -> TrafficPolicy {
+        match (kind, client) {
+            (FrontendKind::ClusterIp, _) => self.internal_policy,
+            (_, Client::Internal) => TrafficPolicy::Cluster,
+            (_, Client::External) => self.external_policy,
+        }
+    }
+
+    /// The backends that a policy allows, each as likely as any other.
+    pub fn backends(&self, policy: TrafficPolicy) -> &[Backend] {
+        match policy {
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
+        }
+    }
+
+    /// The backends for `client` at a frontend of that kind.
+    pub fn backends_for(&self, kind: FrontendKind, client: Client) -> &[Backend] {
+        self.backends(self.policy_for(kind, client))
+    }
+
+    /// What a packet meets when the set that its policy allows is empty.
+    pub fn when_empty(&self) -> WhenEmpty {
+        if self.any_endpoints {
+            WhenEmpty::Drop
+        } else {
+            WhenEmpty::Reject
+        }
+    }
+
+    /// Whether `loadBalancerSourceRanges` let this source in. They concern load balancer addresses only.
+    pub fn admits(&self, kind: FrontendKind, source: IpAddr) -> bool {
+        kind != FrontendKind::LoadBalancer
+            || self.source_ranges.is_empty()
+            || self
+                .source_ranges
+                .iter()
+                .any(|range| range.contains(source))
+    }
+
+    /// Whether any frontend is open to the outside.
+    pub fn is_external(&self) -> bool {
+        self.frontends.iter().any(|f| f.kind.is_external())
+    }
+
+    /// Whether some packet can meet policy `Local`. If not, nobody needs to program the set `local`.
+    pub fn uses_local(&self) -> bool {
+        let has = |external| {
+            self.frontends
+                .iter()
+                .any(|f| f.kind.is_external() == external)
+        };
+        (self.internal_policy == TrafficPolicy::Local && has(false))
+            || (self.external_policy == TrafficPolicy::Local && has(true))
+    }
+
+    /// Whether some packet can meet policy `Cluster`. External frontends always can: see [`Client::Internal`].
+    pub fn uses_cluster(&self) -> bool {
+        self.internal_policy == TrafficPolicy::Cluster || self.is_external()
+    }
+}
+
 /// What a packet for a frontend meets when no backend may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum WhenEmpty {
     /// Refused at once: TCP reset / ICMP port unreachable.
     Reject,
@@ -93,6 +181,61 @@ pub struct Desired {
     pub services: BTreeMap<ObjectKey, ServiceRules>,
 }
 
+impl Desired {
+    /// Derives these Services anew; the cost is theirs alone. Returns the diagnostics of these Services.
+    pub fn update<'a>(
+        &mut self,
+        inputs: &Inputs,
+        keys: impl IntoIterator<Item = &'a ObjectKey>,
+        node: &str,
+    ) -> Vec<Diagnostic> {
+        let mut diagnostics = Vec::new();
+        for key in keys {
+            let (rules, found) = derive_service(inputs, key, node);
+            diagnostics.extend(found);
+            match rules {
+                Some(rules) => self.services.insert(key.clone(), rules),
+                None => self.services.remove(key),
+            };
+        }
+        diagnostics
+    }
+
+    /// The rule that takes a packet for this destination. An exact address wins over "any node address"; where two
+    /// Services claim the same frontend (two equal external IPs) the one with the smaller key has it, in every data
+    /// plane. Walks all Services: for the oracle and for people, not for a hot path.
+    pub fn find(
+        &self,
+        addr: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        is_node_address: bool,
+    ) -> Option<(&ObjectKey, &PortRule, &Frontend)> {
+        let family = Family::of(addr);
+        let find = |wanted: FrontendAddr| {
+            self.services.iter().find_map(|(key, service)| {
+                service.ports.iter().find_map(|rule| {
+                    let frontend = rule
+                        .frontends
+                        .iter()
+                        .find(|f| f.addr == wanted && f.port == port && f.protocol == protocol)?;
+                    Some((key, rule, frontend))
+                })
+            })
+        };
+        find(FrontendAddr::Ip(addr)).or_else(|| {
+            is_node_address
+                .then(|| find(FrontendAddr::AnyNodeAddress(family)))
+                .flatten()
+        })
+    }
+
+    /// The keys of all Services, for a full sync.
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.services.keys().cloned().collect()
+    }
+}
+
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.addr {
@@ -101,5 +244,11 @@ impl fmt::Display for Frontend {
             }
             FrontendAddr::AnyNodeAddress(_) => write!(f, "node:{}/{}", self.port, self.protocol),
         }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.addr)
     }
 }

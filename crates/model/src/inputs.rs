@@ -218,19 +218,15 @@ impl Inputs {
     }
 
     fn apply_service(&mut self, key: ObjectKey, service: Option<Service>) -> BTreeSet<ObjectKey> {
-        let before = match service {
-            Some(service) if self.services.get(&key) == Some(&service) => return BTreeSet::new(),
+        let changed = match service {
+            Some(service) if self.services.get(&key) == Some(&service) => false,
             Some(service) => {
-                self.services.insert(key.clone(), service).is_some()
-                    || self.services.contains_key(&key)
+                self.services.insert(key.clone(), service);
+                true
             }
             None => self.services.remove(&key).is_some(),
         };
-        if before {
-            BTreeSet::from([key])
-        } else {
-            BTreeSet::new()
-        }
+        changed.then_some(key).into_iter().collect()
     }
 
     fn apply_slice(&mut self, key: ObjectKey, slice: Option<EndpointSlice>) -> BTreeSet<ObjectKey> {

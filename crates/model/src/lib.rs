@@ -5,7 +5,7 @@
 //! plus a [`Diagnostic`]. `cargo xtask tidy` keeps tokio, kube and libc out of this crate.
 //!
 //! Reading order: [`inputs`] → [`derive`](mod@derive) → [`desired`] → [`oracle`]; [`delta`] and
-//! [`ownership`] are what every data plane needs besides.
+//! [`ownership`] are what every data plane needs besides. `testing` (a feature) generates clusters and packets.
 
 #![forbid(unsafe_code)]
 
@@ -15,10 +15,17 @@ pub mod desired;
 pub mod inputs;
 pub mod oracle;
 pub mod ownership;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
-pub use derive::{Diagnostic, derive_service};
-pub use desired::{Backend, Desired, Frontend, FrontendAddr, FrontendKind, PortRule, ServiceRules};
+pub use delta::Delta;
+pub use derive::{Diagnostic, derive_all, derive_service};
+pub use desired::{
+    Backend, Client, Desired, Frontend, FrontendAddr, FrontendKind, PortRule, ServiceRules,
+    WhenEmpty,
+};
 pub use inputs::{
     Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol,
     Service, ServicePort, SlicePort, TrafficPolicy,
 };
+pub use oracle::{NodeContext, Origin, Outcome, Outcomes, Packet, outcomes};

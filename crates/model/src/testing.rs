@@ -1,0 +1,1 @@
+//! Generators of clusters and packets for property tests.
