@@ -125,5 +125,6 @@ fn read<T: serde::de::DeserializeOwned + kube::Resource>(
 
 /// The first line: the rest of a YAML error is a drawing of the source.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
+    let line = text.lines().next().unwrap_or_default().trim();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }

@@ -119,7 +119,7 @@ mod tests {
         }
         assert_eq!(
             millis,
-            [199, 399, 799, 1598, 3196, 6393, 12787, 14992, 14992]
+            [199, 399, 799, 1599, 3198, 6396, 12793, 14992, 14992]
         );
         now += Duration::from_secs(61);
         assert_eq!(backoff.after(now, 0), Duration::from_millis(100));
