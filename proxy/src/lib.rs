@@ -2,7 +2,15 @@
 //!
 //! A reconcile loop over a [`dataplane::Dataplane`]: inputs from `seaway-cluster`, rules from `seaway-model`,
 //! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes; [`reconcile`] decides when.
+//!
+//! Reading order: [`cli`] → [`commands`] → [`reconcile`] → [`dataplane`] → a mode.
 
+pub mod admin;
+pub mod cli;
 pub mod dataplane;
 pub mod ebpf;
+pub mod health;
 pub mod iptables;
+pub mod lock;
+pub mod metrics;
+pub mod reconcile;

@@ -1,0 +1,66 @@
+//! The two HTTP servers of the daemon: health for load balancers and kubelets, metrics for Prometheus.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+use crate::cli::Mode;
+use crate::health::Health;
+use crate::metrics::exposition;
+
+/// Opens a listening socket, or says which flag asked for an address that is not to be had.
+pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| anyhow::anyhow!("cannot listen on {address} (--{flag}): {e}"))
+}
+
+/// Serves `/healthz` and `/livez` until the task is dropped.
+pub async fn serve_health(listener: TcpListener, health: Health) {
+    let router = Router::new()
+        .route("/healthz", get(verdict))
+        .route("/livez", get(verdict))
+        .with_state(health);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the health server stopped");
+    }
+}
+
+async fn verdict(State(health): State<Health>) -> Response {
+    let verdict = health.verdict(SystemTime::now());
+    let status = if verdict.healthy {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")],
+        Json(verdict),
+    )
+        .into_response()
+}
+
+/// Serves `/metrics` and `/proxyMode` until the task is dropped.
+pub async fn serve_metrics(listener: TcpListener, registry: Arc<Registry>, mode: Mode) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/proxyMode", get(move || async move { mode.as_str() }))
+        .with_state(registry);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the metrics server stopped");
+    }
+}
+
+async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, OPENMETRICS)], exposition(&registry))
+}

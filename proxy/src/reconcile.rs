@@ -1,0 +1,266 @@
+//! The loop: take changes in, derive, plan, apply; after an error look again and converge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, SystemTime};
+
+use seaway_model::{
+    Change, Desired, Diagnostic, InputEvent, Inputs, ObjectKey, ServiceRules, derive_service,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::dataplane::{ApplyError, Dataplane, Report};
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// First wait after a failed sync; doubles with each further failure.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between two attempts.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Changes taken in before a sync is forced, so that a flood cannot starve the kernel of updates.
+const BATCH: usize = 4096;
+
+/// Inputs and the rules derived from them, moved on by events. Pure: no kernel, no clock.
+#[derive(Debug, Default)]
+pub struct Deriver {
+    node: String,
+    inputs: Inputs,
+    desired: Desired,
+    diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    dirty: BTreeSet<ObjectKey>,
+    /// Backends of all ports of all Services, kept as a running sum.
+    backends: usize,
+}
+
+impl Deriver {
+    /// A deriver for the node of this name.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self {
+            node: node.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes one event in. Returns whether it changed anything that concerns the kernel.
+    pub fn absorb(&mut self, event: InputEvent) -> bool {
+        let was_synced = self.inputs.synced;
+        let touched = self.inputs.apply(event);
+        let changed = !touched.is_empty() || self.inputs.synced != was_synced;
+        self.dirty.extend(touched);
+        changed
+    }
+
+    /// Whether every input has been listed once; before that nothing may be programmed.
+    pub fn is_synced(&self) -> bool {
+        self.inputs.synced
+    }
+
+    /// Derives what the events since the last call touched. Returns those Services, and the diagnostics that were
+    /// not there before.
+    pub fn derive(&mut self) -> (BTreeSet<ObjectKey>, Vec<Diagnostic>) {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut fresh = Vec::new();
+        for key in &dirty {
+            let (rules, diagnostics) = derive_service(&self.inputs, key, &self.node);
+            let known = self.diagnostics.get(key);
+            fresh.extend(
+                diagnostics
+                    .iter()
+                    .filter(|d| !known.is_some_and(|k| k.contains(d)))
+                    .cloned(),
+            );
+            if diagnostics.is_empty() {
+                self.diagnostics.remove(key);
+            } else {
+                self.diagnostics.insert(key.clone(), diagnostics);
+            }
+            self.backends += rules.as_ref().map_or(0, backend_count);
+            let before = match rules {
+                Some(rules) => self.desired.services.insert(key.clone(), rules),
+                None => self.desired.services.remove(key),
+            };
+            self.backends -= before.as_ref().map_or(0, backend_count);
+        }
+        (dirty, fresh)
+    }
+
+    /// The state derived so far.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+}
+
+fn backend_count(rules: &ServiceRules) -> usize {
+    rules.ports.iter().map(|p| p.cluster.len()).sum()
+}
+
+/// Keeps one data plane in step with its inputs.
+pub struct Reconciler<D> {
+    deriver: Deriver,
+    dataplane: D,
+    health: Health,
+    metrics: Metrics,
+    /// Services whose rules the kernel does not have yet.
+    pending: BTreeSet<ObjectKey>,
+    /// Everything has to be compared: at start and after a failure.
+    full: bool,
+    failures: u32,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to.
+    Shutdown,
+    /// The source of inputs is gone, which it never should.
+    SourceClosed,
+}
+
+impl<D: Dataplane> Reconciler<D> {
+    pub fn new(node: impl Into<String>, dataplane: D, health: Health, metrics: Metrics) -> Self {
+        Self {
+            deriver: Deriver::new(node),
+            dataplane,
+            health,
+            metrics,
+            pending: BTreeSet::new(),
+            full: true,
+            failures: 0,
+        }
+    }
+
+    /// Runs until `shutdown`. `first_sync` is called once, when the kernel first has everything.
+    pub async fn run(
+        &mut self,
+        mut events: mpsc::Receiver<InputEvent>,
+        shutdown: CancellationToken,
+        first_sync: impl AsyncFnOnce(),
+    ) -> Ended {
+        let mut first_sync = Some(first_sync);
+        loop {
+            if self.deriver.is_synced() && self.has_work() {
+                if self.sync().await {
+                    if let Some(first_sync) = first_sync.take() {
+                        first_sync().await;
+                    }
+                } else {
+                    // Changes that arrive meanwhile wait in the channel: the next attempt takes them all.
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ended::Shutdown,
+                        () = tokio::time::sleep(self.backoff()) => {}
+                    }
+                }
+            }
+            let failed = self.failures > 0;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ended::Shutdown,
+                event = events.recv() => match event {
+                    Some(event) => self.take_in(event, &mut events),
+                    None => return Ended::SourceClosed,
+                },
+                // A data plane that has not been synced yet has nothing to look after.
+                attention = self.dataplane.watch(), if !self.full => self.attend(attention),
+                () = std::future::ready(()), if failed => {}
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.full || !self.pending.is_empty() || !self.deriver.dirty.is_empty()
+    }
+
+    /// Absorbs an event and all that wait behind it, so that a burst costs one sync.
+    fn take_in(&mut self, first: InputEvent, events: &mut mpsc::Receiver<InputEvent>) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(event) = next else { break };
+            match &event {
+                InputEvent::Service(..) => _ = self.metrics.service_changes.inc(),
+                InputEvent::Slice(..) => _ = self.metrics.endpoint_changes.inc(),
+                InputEvent::Node(..) | InputEvent::Synced => {}
+            }
+            if self.deriver.absorb(event) {
+                self.health.waiting(SystemTime::now());
+            }
+            next = events.try_recv().ok();
+        }
+    }
+
+    fn attend(&mut self, attention: Result<String, ApplyError>) {
+        match attention {
+            Ok(reason) => tracing::warn!(%reason, "comparing everything with the kernel"),
+            Err(error) => tracing::warn!(%error, "cannot follow the kernel; comparing everything"),
+        }
+        self.full = true;
+        self.health.waiting(SystemTime::now());
+    }
+
+    /// One round of derive, plan, apply. Returns whether the kernel now has everything.
+    async fn sync(&mut self) -> bool {
+        let started = Instant::now();
+        let (touched, diagnostics) = self.deriver.derive();
+        for d in &diagnostics {
+            tracing::warn!(object = %d.object, field = %d.field, consequence = %d.consequence, "cannot use a field");
+        }
+        self.pending.extend(touched);
+        match self.program().await {
+            Ok(report) => {
+                self.metrics
+                    .synced(started.elapsed(), &report, SystemTime::now());
+                self.note_sizes();
+                tracing::info!(
+                    services = self.pending.len(),
+                    full = self.full,
+                    operations = report.operations,
+                    deletions = report.deletions,
+                    ms = started.elapsed().as_millis(),
+                    "programmed"
+                );
+                self.pending.clear();
+                self.full = false;
+                self.failures = 0;
+                self.health.synced(SystemTime::now());
+                true
+            }
+            Err(error) => {
+                self.metrics.sync_failures.inc();
+                self.failures += 1;
+                self.full = true;
+                tracing::error!(%error, retry_in_ms = self.backoff().as_millis(), "sync failed");
+                false
+            }
+        }
+    }
+
+    async fn program(&mut self) -> Result<Report, ApplyError> {
+        let change = if self.full {
+            self.metrics.full_syncs.inc();
+            self.dataplane.observe().await?;
+            Change::Full
+        } else {
+            Change::Services(self.pending.clone())
+        };
+        let plan = self.dataplane.plan(self.deriver.desired(), &change);
+        self.dataplane.apply(plan).await
+    }
+
+    fn backoff(&self) -> Duration {
+        RETRY_FIRST
+            .saturating_mul(1 << self.failures.saturating_sub(1).min(10))
+            .min(RETRY_MAX)
+    }
+
+    fn note_sizes(&self) {
+        for (gauge, size) in [
+            (&self.metrics.services, self.deriver.desired.services.len()),
+            (&self.metrics.backends, self.deriver.backends),
+            (&self.metrics.diagnostics, self.deriver.diagnostics.len()),
+        ] {
+            gauge.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use prometheus_client::registry::Registry;
+use seaway_model::{
+    Endpoint, EndpointSlice, Family, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+};
+
+use super::*;
+
+/// A data plane that writes down what it is asked to do and fails as often as told.
+#[derive(Clone, Default)]
+struct Recorder {
+    plans: Rc<RefCell<Vec<(Change, usize)>>>,
+    fail: Rc<RefCell<u32>>,
+    attention: Rc<tokio::sync::Notify>,
+}
+
+impl Dataplane for Recorder {
+    type Plan = String;
+
+    async fn observe(&mut self) -> Result<(), ApplyError> {
+        Ok(())
+    }
+
+    fn plan(&self, desired: &Desired, change: &Change) -> String {
+        self.plans
+            .borrow_mut()
+            .push((change.clone(), desired.services.len()));
+        String::new()
+    }
+
+    async fn apply(&mut self, _: String) -> Result<Report, ApplyError> {
+        let mut fail = self.fail.borrow_mut();
+        if *fail > 0 {
+            *fail -= 1;
+            return Err(ApplyError::Failed {
+                what: "restore".into(),
+                reason: "resource busy".into(),
+            });
+        }
+        Ok(Report::default())
+    }
+
+    async fn watch(&mut self) -> Result<String, ApplyError> {
+        self.attention.notified().await;
+        Ok("chain SEAWAY-CANARY is gone".into())
+    }
+
+    async fn dump(&mut self) -> Result<String, ApplyError> {
+        Ok(String::new())
+    }
+
+    async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {
+        Ok(Vec::new())
+    }
+}
+
+fn service(name: &str) -> InputEvent {
+    let key = ObjectKey::new("default", name);
+    let service = Service {
+        key: key.clone(),
+        cluster_ips: vec!["10.96.0.10".parse().unwrap()],
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: None,
+        }],
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        load_balancer_ips: vec![],
+        external_ips: vec![],
+        source_ranges: vec![],
+        health_check_node_port: None,
+    };
+    InputEvent::Service(key, Some(service))
+}
+
+fn slice(service: &str, address: &str) -> InputEvent {
+    let key = ObjectKey::new("default", format!("{service}-1"));
+    let slice = EndpointSlice {
+        key: key.clone(),
+        service: service.into(),
+        family: Family::V4,
+        ports: vec![SlicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+        endpoints: vec![Endpoint {
+            addresses: vec![address.parse().unwrap()],
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            zone_hints: vec![],
+            node_hints: vec![],
+        }],
+    };
+    InputEvent::Slice(key, Some(slice))
+}
+
+/// Runs the loop over `script`, a future that feeds events, and returns what the data plane was asked.
+async fn run(
+    recorder: Recorder,
+    script: impl AsyncFnOnce(mpsc::Sender<InputEvent>),
+) -> Vec<(Change, usize)> {
+    let health = Health::default();
+    let metrics = Metrics::new(&mut Registry::default());
+    let mut reconciler = Reconciler::new("n1", recorder.clone(), health.clone(), metrics);
+    let (sender, receiver) = mpsc::channel(16);
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let (ended, ()) = tokio::join!(
+        reconciler.run(receiver, shutdown, async || {}),
+        async move {
+            script(sender.clone()).await;
+            stop.cancel();
+        }
+    );
+    assert_eq!(ended, Ended::Shutdown);
+    recorder.plans.take()
+}
+
+fn only(name: &str) -> Change {
+    Change::Services(BTreeSet::from([ObjectKey::new("default", name)]))
+}
+
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_programmed_before_synced_then_everything_then_only_what_changed() {
+    let plans = run(Recorder::default(), async |events| {
+        events.send(service("a")).await.unwrap();
+        events.send(service("b")).await.unwrap();
+        settle().await;
+        events.send(InputEvent::Synced).await.unwrap();
+        settle().await;
+        events.send(slice("a", "10.244.1.2")).await.unwrap();
+        settle().await;
+        // The same again changes nothing.
+        events.send(slice("a", "10.244.1.2")).await.unwrap();
+        settle().await;
+    })
+    .await;
+    assert_eq!(plans, [(Change::Full, 2), (only("a"), 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_costs_one_sync() {
+    let plans = run(Recorder::default(), async |events| {
+        events.send(InputEvent::Synced).await.unwrap();
+        settle().await;
+        for name in ["a", "b", "c"] {
+            events.send(service(name)).await.unwrap();
+        }
+        settle().await;
+    })
+    .await;
+    assert_eq!(plans.len(), 2, "{plans:?}");
+    assert_eq!(plans[1].1, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_is_retried_in_full_and_keeps_what_came_meanwhile() {
+    let recorder = Recorder::default();
+    *recorder.fail.borrow_mut() = 2;
+    let plans = run(recorder, async |events| {
+        events.send(service("a")).await.unwrap();
+        events.send(InputEvent::Synced).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        events.send(service("b")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    })
+    .await;
+    assert_eq!(plans.first(), Some(&(Change::Full, 1)));
+    assert_eq!(plans.last(), Some(&(Change::Full, 2)));
+    assert_eq!(plans.len(), 3, "{plans:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_flush_leads_to_a_full_comparison() {
+    let recorder = Recorder::default();
+    let attention = recorder.attention.clone();
+    let plans = run(recorder, async |events| {
+        events.send(service("a")).await.unwrap();
+        events.send(InputEvent::Synced).await.unwrap();
+        settle().await;
+        attention.notify_one();
+        settle().await;
+    })
+    .await;
+    assert_eq!(plans, [(Change::Full, 1), (Change::Full, 1)]);
+}
