@@ -1,1 +1,14 @@
+//! Every decision that the eBPF programs take, as pure functions: the same code runs in the kernel and in tests on the
+//! host. Nothing here can panic, allocate, or look at anything but its arguments; the programs only fetch, decide by
+//! this crate, and store.
+//!
+//! Reading order: [`packet`] → [`decide`] → [`nat`] → [`flow`]; [`checksum`] is what `nat` needs.
 
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod decide;
+pub mod flow;
+pub mod nat;
+pub mod packet;

@@ -1,0 +1,101 @@
+//! Flows that the tc programs translate packet by packet: two entries each, one truth.
+//!
+//! The **forward** entry (client → frontend) holds the state and the time of the last packet of either direction; the
+//! **reverse** entry (backend → translated client) is found by replies and leads back to the forward entry.
+
+/// A packet's addresses, as it arrives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FlowKey {
+    pub src: u32,
+    pub dst: u32,
+    pub sport: u16,
+    pub dport: u16,
+    /// IANA number.
+    pub protocol: u8,
+    pub pad: [u8; 3],
+}
+
+impl FlowKey {
+    /// The same flow seen from the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swapped(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+}
+
+/// What becomes of a packet with that key.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct FlowValue {
+    /// `CLOCK_MONOTONIC` in nanoseconds; written at most once in [`TOUCH_INTERVAL_NS`].
+    pub last_seen: u64,
+    /// The addresses after translation.
+    pub src: u32,
+    pub dst: u32,
+    pub sport: u16,
+    pub dport: u16,
+    /// Reverse: the link where the client's packets arrive and replies leave. Forward: 0.
+    pub ifindex: u32,
+    /// Forward: the set that the backend was taken from.
+    pub set: u32,
+    /// Forward: the `STATE_*` bits of both directions.
+    pub state: u8,
+    /// `FLOW_*` bits.
+    pub flags: u8,
+    pub pad: [u8; 2],
+    /// Forward: the frontend that the client knocked at, as it stands in the map.
+    pub frontend: crate::FrontendKey,
+}
+
+impl FlowValue {
+    /// The packet's addresses after translation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn translated(&self, protocol: u8) -> FlowKey {
+        FlowKey {
+            src: self.src,
+            dst: self.dst,
+            sport: self.sport,
+            dport: self.dport,
+            protocol,
+            pad: [0; 3],
+        }
+    }
+
+    /// Whether this is the entry that replies find.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_reverse(&self) -> bool {
+        self.flags & FLOW_REVERSE != 0
+    }
+}
+
+/// How stale `last_seen` may get before a packet writes it.
+pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// The entry that replies find.
+pub const FLOW_REVERSE: u8 = 1;
+/// The backend is the node itself: forward packets go up the stack, replies are translated as they leave.
+pub const FLOW_NODE: u8 = 2;
+
+/// A SYN of the client (TCP), or any packet of it (UDP).
+pub const STATE_OPENED: u8 = 1;
+/// The backend answered.
+pub const STATE_REPLIED: u8 = 2;
+/// The client acknowledged the answer (TCP).
+pub const STATE_ESTABLISHED: u8 = 4;
+/// The client sent its FIN.
+pub const STATE_FIN_CLIENT: u8 = 8;
+/// The backend sent its FIN.
+pub const STATE_FIN_BACKEND: u8 = 16;
+/// Either side sent a reset.
+pub const STATE_RESET: u8 = 32;

@@ -1,0 +1,33 @@
+//! What the socket hooks remember of a socket, so that the program behind it never learns of the translation.
+
+/// A socket and an address it talks to.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SocketKey {
+    /// The kernel's socket cookie, never used twice before a reboot.
+    pub cookie: u64,
+    /// The backend's address in `SOCKETS_*`, the frontend's in `STEADY`.
+    pub addr: u32,
+    pub port: u16,
+    pub pad: u16,
+}
+
+/// The frontend's address, as the program behind the socket gave it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SocketValue {
+    pub addr: u32,
+    pub port: u16,
+    pub pad: u16,
+}
+
+/// The backend that serves an unconnected UDP socket for one frontend, for as long as it is alive.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SteadyValue {
+    pub addr: u32,
+    pub port: u16,
+    pub pad: u16,
+    /// The set in which the backend was last seen.
+    pub set: u32,
+}

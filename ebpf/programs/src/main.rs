@@ -1,0 +1,26 @@
+//! The eBPF programs: fetch, decide by `seaway-ebpf-logic`, store. All that can be decided without the kernel's help is
+//! decided there and tested on the host.
+//!
+//! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets, with the flows of [`flows`];
+//! [`services`] finds a frontend and a backend for both.
+
+#![no_std]
+#![no_main]
+
+mod flows;
+mod maps;
+mod services;
+mod socket;
+mod tc;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers that are "GPL only" (`bpf_redirect_neigh` is not, `bpf_ktime_get_ns` is not, but the loader asks) want a
+/// compatible license in the object.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
