@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 
 use crate::NetNs;
-use crate::spawn::enter_before_exec;
+use crate::spawn::{enter_before_exec, open_procs};
 
 /// The time a program gets unless [`Command::timeout`] says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +26,7 @@ pub struct Command {
     stdin: Vec<u8>,
     timeout: Duration,
     netns: Option<NetNs>,
+    cgroup: Option<PathBuf>,
 }
 
 /// What a program that exited with 0 printed.
@@ -75,6 +77,7 @@ impl Command {
             stdin: Vec::new(),
             timeout: DEFAULT_TIMEOUT,
             netns: None,
+            cgroup: None,
         }
     }
 
@@ -119,6 +122,12 @@ impl Command {
     /// Runs it in this network namespace instead of the calling thread's.
     pub fn netns(mut self, netns: &NetNs) -> Self {
         self.netns = Some(netns.clone());
+        self
+    }
+
+    /// Makes it join this cgroup (version 2) before its program starts.
+    pub fn cgroup(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(path.into());
         self
     }
 
@@ -176,8 +185,13 @@ impl Command {
         inner
             .args(&self.args)
             .envs(self.envs.iter().map(|(k, v)| (k, v)));
-        if let Some(netns) = &self.netns {
-            enter_before_exec(&mut inner, Some(netns.clone()), None);
+        if self.netns.is_some() || self.cgroup.is_some() {
+            let procs = self.cgroup.as_deref().map(open_procs).transpose();
+            let procs = procs.map_err(|error| CommandError::Spawn {
+                command: command.to_owned(),
+                cause: io::Error::other(error),
+            })?;
+            enter_before_exec(&mut inner, self.netns.clone(), procs);
         }
         tokio::process::Command::from(inner)
             .stdin(Stdio::piped())

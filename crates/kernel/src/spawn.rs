@@ -123,7 +123,7 @@ impl Spawn {
     }
 }
 
-fn open_procs(cgroup: &Path) -> Result<OwnedFd, Error> {
+pub(crate) fn open_procs(cgroup: &Path) -> Result<OwnedFd, Error> {
     let file = cgroup.join("cgroup.procs");
     OpenOptions::new()
         .write(true)
