@@ -139,13 +139,7 @@ impl FieldError {
         let mut text = self.kind.words().to_owned();
         if let Some(value) = &self.value {
             text.push_str(": ");
-            match value {
-                Value::Array(_) | Value::Object(_) | Value::Null => {
-                    text.push_str(&value.to_string())
-                }
-                Value::String(s) => text.push_str(&go_quote(s)),
-                other => text.push_str(&other.to_string()),
-            }
+            text.push_str(&shown(value));
         }
         if !self.detail.is_empty() {
             text.push_str(": ");
@@ -165,7 +159,20 @@ impl std::fmt::Display for FieldError {
     }
 }
 
-/// Go's `%q`, near enough: JSON quoting differs only in exotic control characters.
-fn go_quote(s: &str) -> String {
-    Value::String(s.to_owned()).to_string()
+/// Values as Go prints them: maps and lists of texts have their type in front, everything else is JSON.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(map) if !map.is_empty() && map.values().all(Value::is_string) => {
+            let pairs: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("\"{key}\":{value}"))
+                .collect();
+            format!("map[string]string{{{}}}", pairs.join(", "))
+        }
+        Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            let items: Vec<String> = list.iter().map(Value::to_string).collect();
+            format!("[]string{{{}}}", items.join(", "))
+        }
+        other => other.to_string(),
+    }
 }

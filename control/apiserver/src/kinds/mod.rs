@@ -4,12 +4,51 @@
 //! selectable fields, and pure functions for defaulting, preparation, validation and printing. The server core only
 //! walks the table; it has no `if kind == "Pod"` of its own.
 
+mod config;
+mod endpoint_slice;
+mod event;
 mod field_error;
+mod namespace;
+mod node;
+mod pod;
+mod prepare;
+mod read_only;
+mod service;
+mod small;
+mod table_parts;
+mod validation;
+mod value;
+mod verbs;
+mod workloads;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 pub use field_error::{FieldError, FieldErrorKind};
+pub use namespace::finalize as finalize_namespace;
+pub use pod::bind as bind_pod;
+pub use service::{needs_cluster_ip, needs_health_check_port, needs_node_ports};
+pub(crate) use validation::names;
+
+static KINDS: &[&Kind] = &[
+    &config::CONFIG_MAP,
+    &event::EVENT,
+    &read_only::LIMIT_RANGE,
+    &namespace::NAMESPACE,
+    &node::NODE,
+    &pod::POD,
+    &read_only::REPLICATION_CONTROLLER,
+    &read_only::RESOURCE_QUOTA,
+    &config::SECRET,
+    &small::SERVICE_ACCOUNT,
+    &service::SERVICE,
+    &read_only::DAEMON_SET,
+    &workloads::DEPLOYMENT,
+    &workloads::REPLICA_SET,
+    &event::EVENT_V1,
+    &small::LEASE,
+    &endpoint_slice::ENDPOINT_SLICE,
+];
 
 /// One resource of one group-version.
 #[derive(Debug)]
@@ -92,7 +131,7 @@ pub struct Hooks {
 
 /// All kinds, in discovery's order.
 pub fn all() -> &'static [&'static Kind] {
-    &[]
+    KINDS
 }
 
 /// The kind served at `/apis/{group}/{version}/.../{plural}`.
@@ -173,7 +212,7 @@ impl Kind {
 
     /// The same through `/status`: everything but `status` (and labels' siblings in metadata) stays as in `old`.
     pub fn prepare_status_update(&self, new: &mut Value, old: &Value) {
-        let _ = (new, old);
+        prepare::through_status(new, old);
     }
 
     /// Everything wrong with the object; with `old`, also what may not change.
