@@ -14,7 +14,7 @@ mod ip;
 mod ledger;
 mod manifests;
 pub mod source;
-mod watch;
+pub mod watch;
 pub mod wire;
 
 pub use client::kube_client;

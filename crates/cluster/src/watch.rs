@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use kube::runtime::watcher::{self, InitialListStrategy};
 use kube::{Api, Client, Resource};
 use seaway_model::InputEvent;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,8 @@ use crate::source::SyncGate;
 use crate::wire;
 use policy::{Backoff, Remedy, remedy};
 
+pub use kube::runtime::watcher::Event;
+
 /// Length of one watch. Also how soon a connection that died in silence is noticed; kube's default of
 /// 290 s would leave a node with old rules for five minutes after a partition.
 const WATCH_SECONDS: u32 = 120;
@@ -34,11 +36,14 @@ const WATCH_SECONDS: u32 = 120;
 /// for for ever: the longest silence before the paged list is tried instead.
 const STREAMING_LIST_SILENCE: Duration = Duration::from_secs(15);
 
-/// Selectors of a watch.
+/// Events in flight between the connection and its consumer.
+const CHANNEL_SIZE: usize = 256;
+
+/// Selectors of a watch, in the API's syntax.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Selection {
-    pub(crate) labels: Option<String>,
-    pub(crate) fields: Option<String>,
+pub struct Selection {
+    pub labels: Option<String>,
+    pub fields: Option<String>,
 }
 
 impl Selection {
@@ -53,34 +58,26 @@ impl Selection {
     }
 }
 
-/// Follows kind `K` until the receiver of `events` is dropped.
-pub(crate) async fn follow<K>(
-    client: Client,
-    selection: Selection,
-    events: mpsc::Sender<InputEvent>,
-    gate: SyncGate,
-) where
-    K: Resource<DynamicType = ()> + Into<Object>,
-    K: DeserializeOwned + Clone + fmt::Debug + Send + 'static,
+/// Follows kind `K`; must be called inside a tokio runtime. Errors are logged and waited out. A list comes as
+/// `Init`, `InitApply` for each object, `InitDone`; objects known before which it does not mention are gone.
+pub fn objects<K>(api: Api<K>, selection: Selection) -> mpsc::Receiver<Event<K>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
 {
-    let mut follower = Follower {
-        kind: K::kind(&()).into_owned(),
-        names: Interner::default(),
-        ledger: Ledger::default(),
-        events,
-        gate: Some(gate),
-    };
-    let mut backoff = Backoff::default();
-    let mut strategy = InitialListStrategy::StreamingList;
-    let api: Api<K> = Api::all(client);
-    loop {
-        let config = selection.config(strategy.clone());
-        match follower.run(api.clone(), config, &mut backoff).await {
-            End::ReceiverGone => return,
-            End::Relist => {}
-            End::PagedList => strategy = InitialListStrategy::ListWatch,
+    let (events, receiver) = mpsc::channel(CHANNEL_SIZE);
+    tokio::spawn(async move {
+        let mut backoff = Backoff::default();
+        let mut strategy = InitialListStrategy::StreamingList;
+        loop {
+            let config = selection.config(strategy.clone());
+            match forward(api.clone(), config, &mut backoff, &events).await {
+                End::ReceiverGone => return,
+                End::Relist => {}
+                End::PagedList => strategy = InitialListStrategy::ListWatch,
+            }
         }
-    }
+    });
+    receiver
 }
 
 /// Why one watcher has to be replaced.
@@ -90,80 +87,108 @@ enum End {
     PagedList,
 }
 
+async fn forward<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    backoff: &mut Backoff,
+    events: &mpsc::Sender<Event<K>>,
+) -> End
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
+{
+    let kind = K::kind(&());
+    let streaming = config.initial_list_strategy == InitialListStrategy::StreamingList;
+    let mut stream = pin!(watcher::watcher(api, config));
+    let mut listing = false;
+    loop {
+        let patience = if streaming && listing {
+            STREAMING_LIST_SILENCE
+        } else {
+            Duration::MAX
+        };
+        let next = tokio::select! {
+            next = tokio::time::timeout(patience, stream.next()) => next,
+            () = events.closed() => return End::ReceiverGone,
+        };
+        let event = match next {
+            Ok(Some(Ok(event))) => event,
+            Ok(Some(Err(error))) => {
+                let remedy = remedy(&error, streaming);
+                let error = policy::describe(&error);
+                if remedy == Remedy::PagedList {
+                    info!(%kind, error, "the server does not stream lists: listing page by page");
+                    return End::PagedList;
+                }
+                let delay = backoff.next();
+                warn!(%kind, error, in_ms = delay.as_millis(), "lost the watch: {remedy}");
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = events.closed() => return End::ReceiverGone,
+                }
+                if remedy == Remedy::Relist {
+                    return End::Relist;
+                }
+                continue;
+            }
+            Ok(None) => return End::Relist,
+            Err(_) => {
+                warn!(%kind, "the server left a streaming list without its end: listing page by page");
+                return End::PagedList;
+            }
+        };
+        match event {
+            // A stream that ends without an error before its list is complete is begun again at once by
+            // kube: not in a tight loop.
+            Event::Init if listing => tokio::time::sleep(backoff.next()).await,
+            Event::Init => listing = true,
+            Event::InitDone => listing = false,
+            _ => {}
+        }
+        if events.send(event).await.is_err() {
+            return End::ReceiverGone;
+        }
+    }
+}
+
+/// Follows kind `K` and hands on model inputs until the receiver of `inputs` is dropped.
+pub(crate) async fn follow<K>(
+    client: Client,
+    selection: Selection,
+    inputs: mpsc::Sender<InputEvent>,
+    gate: SyncGate,
+) where
+    K: Resource<DynamicType = ()> + Into<Object>,
+    K: DeserializeOwned + Clone + fmt::Debug + Send + 'static,
+{
+    let mut events = objects::<K>(Api::all(client), selection);
+    let mut follower = Follower {
+        names: Interner::default(),
+        ledger: Ledger::default(),
+        inputs,
+        gate: Some(gate),
+    };
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = follower.inputs.closed() => return,
+        };
+        let Some(event) = event else { return };
+        if follower.handle(event).await.is_err() {
+            return;
+        }
+    }
+}
+
 struct Follower {
-    kind: String,
     names: Interner,
     ledger: Ledger,
-    events: mpsc::Sender<InputEvent>,
+    inputs: mpsc::Sender<InputEvent>,
     /// Taken when this kind has been listed for the first time.
     gate: Option<SyncGate>,
 }
 
 impl Follower {
-    async fn run<K>(&mut self, api: Api<K>, config: watcher::Config, backoff: &mut Backoff) -> End
-    where
-        K: Resource<DynamicType = ()> + Into<Object>,
-        K: DeserializeOwned + Clone + fmt::Debug + Send + 'static,
-    {
-        let streaming = config.initial_list_strategy == InitialListStrategy::StreamingList;
-        let mut stream = pin!(watcher::watcher(api, config));
-        let mut listing = false;
-        loop {
-            let patience = if streaming && listing {
-                STREAMING_LIST_SILENCE
-            } else {
-                Duration::MAX
-            };
-            let next = tokio::select! {
-                next = tokio::time::timeout(patience, stream.next()) => next,
-                () = self.events.closed() => return End::ReceiverGone,
-            };
-            let event = match next {
-                Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(error))) => {
-                    let remedy = remedy(&error, streaming);
-                    if remedy == Remedy::PagedList {
-                        info!(kind = self.kind, %error, "the server does not stream lists: listing page by page");
-                        return End::PagedList;
-                    }
-                    let delay = backoff.next();
-                    warn!(
-                        kind = self.kind, error = %policy::describe(&error), in_ms = delay.as_millis(),
-                        "lost the watch: {remedy}"
-                    );
-                    tokio::select! {
-                        () = tokio::time::sleep(delay) => {}
-                        () = self.events.closed() => return End::ReceiverGone,
-                    }
-                    if remedy == Remedy::Relist {
-                        return End::Relist;
-                    }
-                    continue;
-                }
-                Ok(None) => return End::Relist,
-                Err(_) => {
-                    warn!(
-                        kind = self.kind,
-                        "the server left a streaming list without its end: listing page by page"
-                    );
-                    return End::PagedList;
-                }
-            };
-            match event {
-                // A stream that ends without an error before its list is complete is begun again at once by
-                // kube: not in a tight loop.
-                Event::Init if listing => tokio::time::sleep(backoff.next()).await,
-                Event::Init => listing = true,
-                Event::InitDone => listing = false,
-                _ => {}
-            }
-            if self.handle(event).await.is_err() {
-                return End::ReceiverGone;
-            }
-        }
-    }
-
-    async fn handle<K: Into<Object>>(
+    async fn handle<K: Resource<DynamicType = ()> + Into<Object>>(
         &mut self,
         event: Event<K>,
     ) -> Result<(), mpsc::error::SendError<InputEvent>> {
@@ -171,24 +196,24 @@ impl Follower {
             Event::Init => self.ledger.begin_list(),
             Event::InitApply(object) | Event::Apply(object) => {
                 let conversion = convert(&object.into(), &mut self.names);
-                if let Some(event) = self.ledger.take(conversion) {
-                    self.events.send(event).await?;
+                if let Some(input) = self.ledger.take(conversion) {
+                    self.inputs.send(input).await?;
                 }
             }
             Event::Delete(object) => {
                 let reference = object.into().reference(&mut self.names);
-                if let Some(event) = self.ledger.remove(&reference) {
-                    self.events.send(event).await?;
+                if let Some(input) = self.ledger.remove(&reference) {
+                    self.inputs.send(input).await?;
                 }
             }
             Event::InitDone => {
                 let gone = self.ledger.end_list();
-                debug!(kind = self.kind, gone = gone.len(), "listed");
-                for event in gone {
-                    self.events.send(event).await?;
+                debug!(kind = %K::kind(&()), gone = gone.len(), "listed");
+                for input in gone {
+                    self.inputs.send(input).await?;
                 }
                 if self.gate.take().is_some_and(|gate| gate.arrive()) {
-                    self.events.send(InputEvent::Synced).await?;
+                    self.inputs.send(InputEvent::Synced).await?;
                 }
             }
         }
