@@ -1,6 +1,16 @@
 //! `seaway`: the bundled control plane and the lab in one file.
 
+mod echo;
+mod lab;
+mod logging;
+mod pause;
+mod probe;
+
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
+
+use crate::logging::LogFormat;
 
 #[derive(Parser)]
 #[command(
@@ -11,11 +21,76 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Form of the log on stderr; what is logged is set by RUST_LOG
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "SEAWAY_LOG_FORMAT")]
+    log_format: LogFormat,
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Bring up, look at and take down whole clusters in network namespaces
+    Lab(lab::LabArgs),
+    /// Answer over TCP, HTTP and UDP with who answers: the workload of demo and tests
+    Echo(echo::EchoArgs),
+    /// Ask an echo server, again and again, and say who answered
+    Probe(probe::ProbeArgs),
+    /// Do nothing until told to stop: the container of a pod that has nothing to do
+    Pause,
+}
 
-fn main() {
-    match Cli::parse().command {}
+/// The exit code of a command that failed; 2 (clap's) means that the command line was not understood.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_format, default_filter(&cli.command));
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Lab(args) => shared()?.block_on(lab::run(args)),
+        Command::Echo(args) => small()?.block_on(echo::run(args)),
+        Command::Probe(args) => small()?.block_on(probe::run(args)),
+        Command::Pause => small()?.block_on(pause::run()),
+    }
+}
+
+/// What is logged when RUST_LOG says nothing: daemons tell what they do, commands only what went wrong.
+fn default_filter(command: &Command) -> &'static str {
+    match command {
+        Command::Lab(_) | Command::Echo(_) | Command::Probe(_) | Command::Pause => "warn",
+    }
+}
+
+fn shared() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+/// One thread: there may be hundreds of pods on a machine.
+fn small() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
 }
