@@ -1,0 +1,107 @@
+//! What a person calls.
+
+mod ipam;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use seaway_model::ownership;
+
+use crate::install;
+
+/// CNI plugin of Seaway.
+///
+/// Container runtimes call it with CNI_COMMAND set; without, it is a tool for operators. `gc` must run in the node's
+/// network namespace.
+#[derive(Debug, Parser)]
+#[command(name = "seaway-cni", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put this program into a plugin directory, and optionally a config list beside
+    Install(InstallArgs),
+    /// Show which pod has which address
+    Ipam(IpamArgs),
+    /// Free addresses whose interface is gone
+    Gc(GcArgs),
+}
+
+/// Where to install.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Plugin directory of the container runtime
+    #[arg(long, default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+    /// Write 10-seaway.conflist here, too (normally seaway-overlay does, once the node can serve)
+    #[arg(long, value_name = "DIR")]
+    pub conflist: Option<PathBuf>,
+    /// Run directory that the config list names
+    #[arg(long, default_value = ownership::RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// State directory that the config list names
+    #[arg(long, default_value = ownership::STATE_DIR)]
+    pub state_dir: PathBuf,
+}
+
+/// Which ledger to show.
+#[derive(Debug, Args)]
+pub struct IpamArgs {
+    /// State directory
+    #[arg(long, default_value = ownership::STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Only this network; all by default
+    #[arg(long)]
+    pub network: Option<String>,
+    /// One JSON array instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to free.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// State directory
+    #[arg(long, default_value = ownership::STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Only this network; all by default
+    #[arg(long)]
+    pub network: Option<String>,
+    /// Only say what would be freed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Install(args) => run_install(&args),
+            Command::Ipam(args) => ipam::show(&args),
+            Command::Gc(args) => ipam::gc(&args).await,
+        }
+    }
+}
+
+fn run_install(args: &InstallArgs) -> anyhow::Result<()> {
+    let say = |(path, changed): (PathBuf, bool)| {
+        let what = if changed {
+            "installed"
+        } else {
+            "is up to date"
+        };
+        println!("{} {what}", path.display());
+    };
+    say(install::binary(&args.cni_bin_dir)
+        .with_context(|| format!("cannot install into {}", args.cni_bin_dir.display()))?);
+    if let Some(conf_dir) = &args.conflist {
+        say(install::config(conf_dir, &args.run_dir, &args.state_dir)
+            .with_context(|| format!("cannot write into {}", conf_dir.display()))?);
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! ADD, CHECK and DEL through the built binary, in namespaces.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::Duration;
+
+use futures::future::join_all;
+use seaway_kernel::{MacAddr, Route, RouteFilter};
+use serde_json::{Value, json};
+use support::{Namespace, Node, address};
+
+/// Whether a datagram from one namespace reaches an address in another, and the answer comes back.
+fn reaches(from: &Namespace, to: &Namespace, address: &str) -> bool {
+    let address: IpAddr = address.parse().unwrap();
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = |space: &Namespace| {
+        let socket = space
+            .netns
+            .run(|| UdpSocket::bind((any, 0)))
+            .unwrap()
+            .unwrap();
+        let limit = Some(Duration::from_secs(2));
+        socket.set_read_timeout(limit).unwrap();
+        socket
+    };
+    let (client, server) = (socket(from), socket(to));
+    let mut buffer = [0; 16];
+    client
+        .send_to(b"hello", (address, server.local_addr().unwrap().port()))
+        .unwrap();
+    let Ok((_, peer)) = server.recv_from(&mut buffer) else {
+        return false;
+    };
+    server.send_to(b"hello", peer).unwrap();
+    client
+        .recv_from(&mut buffer)
+        .is_ok_and(|(n, source)| n == 5 && source.ip() == address)
+}
+
+fn ours() -> RouteFilter {
+    RouteFilter {
+        protocol: Some(83),
+        ..RouteFilter::default()
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_connected_checked_and_disconnected() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let (one, two) = (Namespace::new("pod"), Namespace::new("pod"));
+    node.space
+        .netns
+        .run(|| seaway_kernel::sysctl::write("net.ipv4.ip_forward", "1").unwrap())
+        .unwrap();
+
+    let result = node.add("one", &one).await.unwrap();
+    assert_eq!(result["ips"][0]["address"], "10.244.1.1/32");
+    assert_eq!(result["ips"][0]["gateway"], "169.254.1.1");
+    assert_eq!(result["ips"][0]["interface"], 1);
+    assert_eq!(result["interfaces"][1]["name"], "eth0");
+    assert_eq!(result["interfaces"][1]["sandbox"], one.path());
+    assert_eq!(result["interfaces"][0].get("sandbox"), None);
+    let other = node.add("two", &two).await.unwrap();
+    assert_eq!(address(&other).to_string(), "10.244.1.2");
+
+    let link = one.netlink().link("eth0").await.unwrap().unwrap();
+    assert_eq!(link.mtu, 1450);
+    assert_eq!(
+        link.mac.unwrap().to_string(),
+        result["interfaces"][1]["mac"]
+    );
+    assert!(reaches(&one, &two, "10.244.1.2"), "pod to pod");
+    assert!(reaches(&node.space, &one, "10.244.1.1"), "node to pod");
+    assert!(reaches(&one, &node.space, "10.244.1.0"), "pod to node");
+
+    node.check("one", &one, &result).await.unwrap();
+    node.check("two", &two, &other).await.unwrap();
+
+    node.del("one", &one.path()).await.unwrap();
+    assert!(one.netlink().link("eth0").await.unwrap().is_none());
+    assert_eq!(node.pod_links().await.len(), 1);
+    assert_eq!(node.leases().await, [address(&other)]);
+    for netns in [one.path().as_str(), "", "/run/netns/not-there"] {
+        node.del("one", netns).await.unwrap();
+    }
+    assert!(
+        reaches(&node.space, &two, "10.244.1.2"),
+        "the other pod is untouched"
+    );
+    node.del("two", "").await.unwrap();
+    assert_eq!(node.pod_links().await, [""; 0]);
+    let left = node.space.netlink().routes(ours()).await.unwrap();
+    assert_eq!(left, [] as [Route; 0]);
+}
+
+#[tokio::test]
+async fn a_dual_stack_pod_gets_both_families() {
+    let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
+    let pod = Namespace::new("pod");
+    let result = node.add("one", &pod).await.unwrap();
+    assert_eq!(result["ips"][1]["address"], "fd00:1::1/128");
+    assert_eq!(
+        result["routes"][1],
+        json!({ "dst": "::/0", "gw": "fe80::1" })
+    );
+    node.check("one", &pod, &result).await.unwrap();
+    assert!(reaches(&node.space, &pod, "fd00:1::1"));
+    node.del("one", &pod.path()).await.unwrap();
+    assert_eq!(node.leases().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_second_add_is_refused_and_changes_nothing() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let result = node.add("one", &pod).await.unwrap();
+    let (code, message) = node.add("one", &pod).await.unwrap_err();
+    assert_eq!(code, 102);
+    assert_eq!(
+        message,
+        "container one has address 10.244.1.1 on eth0 already; a second ADD needs a DEL first"
+    );
+    node.check("one", &pod, &result).await.unwrap();
+
+    // Another container id, but the interface's name is taken in that namespace.
+    let (code, message) = node.add("other", &pod).await.unwrap_err();
+    assert_eq!(code, 102);
+    assert_eq!(
+        message,
+        "interface eth0 exists in the pod's namespace already; it stays as it is"
+    );
+    node.check("one", &pod, &result).await.unwrap();
+    assert_eq!(node.leases().await, [address(&result)]);
+    node.del("other", &pod.path()).await.unwrap();
+    node.check("one", &pod, &result).await.unwrap();
+}
+
+#[tokio::test]
+async fn check_names_what_is_wrong() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let result = node.add("one", &pod).await.unwrap();
+    let host_name = result["interfaces"][0]["name"].as_str().unwrap();
+    let (inside, outside) = (pod.netlink(), node.space.netlink());
+    let eth0 = inside.link("eth0").await.unwrap().unwrap().index;
+    let host = outside.link(host_name).await.unwrap().unwrap().index;
+    let wrong = async || node.check("one", &pod, &result).await.unwrap_err();
+    let ip = address(&result);
+
+    let mac = MacAddr([2, 9, 9, 9, 9, 9]);
+    outside.replace_neighbour(host, ip, mac).await.unwrap();
+    let (code, message) = wrong().await;
+    assert_eq!(code, 104);
+    assert!(
+        message.contains("no permanent neighbour 10.244.1.1"),
+        "{message}"
+    );
+
+    let routes = outside.routes(ours()).await.unwrap();
+    outside.delete_route(&routes[0]).await.unwrap();
+    assert!(
+        wrong()
+            .await
+            .1
+            .starts_with("the node has no route 10.244.1.1/32")
+    );
+
+    for route in inside.routes(ours()).await.unwrap() {
+        inside.delete_route(&route).await.unwrap();
+    }
+    assert!(
+        wrong()
+            .await
+            .1
+            .starts_with("the pod has no route 169.254.1.1/32")
+    );
+
+    for address in inside.addresses(Some(eth0)).await.unwrap() {
+        inside.delete_address(&address).await.unwrap();
+    }
+    assert_eq!(wrong().await.1, "eth0 has no address 10.244.1.1");
+
+    outside.set_down(host).await.unwrap();
+    assert_eq!(
+        wrong().await.1,
+        format!("link {host_name} on the node is down")
+    );
+    inside.delete_link(eth0).await.unwrap();
+    assert_eq!(
+        wrong().await.1,
+        format!("link {host_name} on the node is missing")
+    );
+    node.del("one", &pod.path()).await.unwrap();
+    assert_eq!(wrong().await.1, "no address is reserved for container one");
+}
+
+#[tokio::test]
+async fn twenty_at_once_get_twenty_addresses() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pods: Vec<_> = (0..20).map(|_| Namespace::new("pod")).collect();
+    let ids: Vec<_> = (0..20).map(|n| format!("c{n}")).collect();
+    let adds = pods.iter().zip(&ids).map(|(pod, id)| node.add(id, pod));
+    let results: Vec<Value> = join_all(adds)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let mut addresses: Vec<_> = results.iter().map(address).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 20);
+    for ((pod, id), result) in pods.iter().zip(&ids).zip(&results) {
+        node.check(id, pod, result).await.unwrap();
+    }
+    let paths: Vec<_> = pods.iter().map(Namespace::path).collect();
+    let dels = paths.iter().zip(&ids).map(|(path, id)| node.del(id, path));
+    for answer in join_all(dels).await {
+        answer.unwrap();
+    }
+    assert_eq!(node.leases().await.len(), 0);
+    assert_eq!(node.pod_links().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_missing_node_file_means_try_again() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let file = node.run_dir().join("node.json");
+    std::fs::remove_file(&file).unwrap();
+    let (code, message) = node.add("one", &pod).await.unwrap_err();
+    assert_eq!(code, 11);
+    assert_eq!(
+        message,
+        format!(
+            "the node cannot serve pods yet: {} is missing",
+            file.display()
+        )
+    );
+    let status = node.call("STATUS", "", "", node.config("1.1.0")).await;
+    assert_eq!(status.unwrap_err().0, 50);
+    node.del("one", &pod.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_range_and_a_corrupt_entry_are_said_clearly() {
+    let node = Node::new(&["10.244.1.0/30"]).await;
+    let pods: Vec<_> = (0..3).map(|_| Namespace::new("pod")).collect();
+    node.add("a", &pods[0]).await.unwrap();
+    node.add("b", &pods[1]).await.unwrap();
+    let (code, message) = node.add("c", &pods[2]).await.unwrap_err();
+    assert_eq!(code, 101);
+    assert_eq!(
+        message,
+        "no address is left in 10.244.1.0/30: all 2 are in use"
+    );
+    let status = node.call("STATUS", "", "", node.config("1.1.0")).await;
+    assert_eq!(
+        status.unwrap_err(),
+        (50, "no address is left in 10.244.1.0/30".into())
+    );
+    node.del("b", "").await.unwrap();
+    node.call("STATUS", "", "", node.config("1.1.0"))
+        .await
+        .unwrap();
+
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let file = node
+        .state_dir()
+        .join("ipam/seaway")
+        .join(boot.trim())
+        .join("10.244.1.2");
+    std::fs::write(&file, "garbage").unwrap();
+    let (code, message) = node.add("c", &pods[2]).await.unwrap_err();
+    assert_eq!(code, 103);
+    assert!(message.contains(&file.display().to_string()), "{message}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"garbage");
+    node.del("a", "").await.unwrap();
+}
+
+#[tokio::test]
+async fn gc_keeps_what_is_valid_only() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let (one, two) = (Namespace::new("pod"), Namespace::new("pod"));
+    let kept = node.add("one", &one).await.unwrap();
+    node.add("two", &two).await.unwrap();
+    let mut config = node.config("1.1.0");
+    assert_eq!(
+        node.call("GC", "", "", config.clone()).await.unwrap_err().0,
+        7
+    );
+    config["cni.dev/valid-attachments"] = json!([{ "containerID": "one", "ifname": "eth0" }]);
+    node.call("GC", "", "", config.clone()).await.unwrap();
+    assert_eq!(node.leases().await, [address(&kept)]);
+    node.check("one", &one, &kept).await.unwrap();
+    assert!(two.netlink().link("eth0").await.unwrap().is_none());
+    config["cni.dev/valid-attachments"] = Value::Null;
+    node.call("GC", "", "", config).await.unwrap();
+    assert_eq!(node.pod_links().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_nodes_own_namespace_is_refused() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let (code, message) = node.add("one", &node.space).await.unwrap_err();
+    assert_eq!(code, 8);
+    assert!(
+        message.contains("is the node's own network namespace"),
+        "{message}"
+    );
+    assert_eq!(node.leases().await.len(), 0);
+}
+
+/// A kill at any moment of ADD: DEL removes the rest, and no address is lost.
+#[tokio::test]
+async fn a_killed_add_leaves_nothing_behind_its_del() {
+    let node = Node::new(&["10.244.1.0/29"]).await;
+    for round in 0..60u64 {
+        let pod = Namespace::new("pod");
+        let id = format!("k{round}");
+        // Dropping the call kills the plugin.
+        let add = node.add(&id, &pod);
+        let _ = tokio::time::timeout(Duration::from_micros(1000 + 150 * round), add).await;
+        node.del(&id, &pod.path()).await.unwrap();
+        assert_eq!(node.leases().await.len(), 0, "round {round}");
+        assert_eq!(node.pod_links().await, [""; 0], "round {round}");
+        assert!(pod.netlink().link("eth0").await.unwrap().is_none());
+    }
+    let pod = Namespace::new("pod");
+    node.add("last", &pod).await.unwrap();
+}

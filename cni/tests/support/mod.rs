@@ -1,0 +1,193 @@
+//! A node and its pods for the tests of the plugin: namespaces, directories, and the built binary called as runtimes
+//! call it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use seaway_cni::node::NodeFile;
+use seaway_kernel::{Command, CommandError, MacAddr, NetNs, Netlink, Scope};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A namespace with a name, which runtimes give as a path; deleted when dropped.
+pub(crate) struct Namespace {
+    pub(crate) netns: NetNs,
+    name: String,
+}
+
+impl Namespace {
+    pub(crate) fn new(what: &str) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sw-cni-{what}-{}-{number}", std::process::id());
+        let netns = NetNs::create(&name).unwrap();
+        Self { netns, name }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    pub(crate) fn netlink(&self) -> Netlink {
+        Netlink::in_namespace(&self.netns).unwrap()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = NetNs::delete(&self.name);
+    }
+}
+
+/// A node whose overlay has done its part.
+pub(crate) struct Node {
+    pub(crate) space: Namespace,
+    dir: TempDir,
+}
+
+/// What the plugin answered: its JSON, or the code and message of the error.
+pub(crate) type Answer = Result<Value, (u64, String)>;
+
+impl Node {
+    pub(crate) async fn new(pod_cidrs: &[&str]) -> Self {
+        let node = Self {
+            space: Namespace::new("node"),
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let netlink = node.space.netlink();
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        netlink
+            .add_vxlan_external("seaway.vxlan", 8472, mac, 1450)
+            .await
+            .unwrap();
+        let link = netlink.link("seaway.vxlan").await.unwrap().unwrap();
+        netlink.set_up(link.index).await.unwrap();
+        for own in ["10.244.1.0/32", "fd00:1::/128"] {
+            netlink
+                .add_address(link.index, own.parse().unwrap(), Scope::Global)
+                .await
+                .unwrap();
+        }
+        let file = NodeFile {
+            node_name: "n1".into(),
+            pod_cidrs: pod_cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+            cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            mtu: 1450,
+            vxlan_link: "seaway.vxlan".into(),
+        };
+        file.write(&node.run_dir()).unwrap();
+        node
+    }
+
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// The config as a runtime flattens it.
+    pub(crate) fn config(&self, version: &str) -> Value {
+        json!({
+            "cniVersion": version,
+            "name": "seaway",
+            "type": "seaway-cni",
+            "runDir": self.run_dir(),
+            "stateDir": self.state_dir(),
+        })
+    }
+
+    pub(crate) async fn add(&self, id: &str, pod: &Namespace) -> Answer {
+        self.call("ADD", id, &pod.path(), self.config("1.0.0"))
+            .await
+    }
+
+    /// DEL as after a failed ADD: without a previous result.
+    pub(crate) async fn del(&self, id: &str, netns: &str) -> Answer {
+        self.call("DEL", id, netns, self.config("1.0.0")).await
+    }
+
+    pub(crate) async fn check(&self, id: &str, pod: &Namespace, previous: &Value) -> Answer {
+        let mut config = self.config("1.0.0");
+        config["prevResult"] = previous.clone();
+        self.call("CHECK", id, &pod.path(), config).await
+    }
+
+    pub(crate) async fn call(&self, verb: &str, id: &str, netns: &str, config: Value) -> Answer {
+        let env = [
+            ("CNI_COMMAND", verb),
+            ("CNI_CONTAINERID", id),
+            ("CNI_NETNS", netns),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", "/opt/cni/bin"),
+        ];
+        let output = plugin(&env, &config.to_string(), Some(&self.space.netns)).await;
+        answer(output)
+    }
+
+    /// The links, besides loopback and the overlay's.
+    pub(crate) async fn pod_links(&self) -> Vec<String> {
+        let links = self.space.netlink().links().await.unwrap();
+        links
+            .into_iter()
+            .map(|link| link.name)
+            .filter(|name| name.starts_with("sw"))
+            .collect()
+    }
+
+    /// The addresses in use, as the tool for operators says it.
+    pub(crate) async fn leases(&self) -> Vec<IpAddr> {
+        let output = Command::new(env!("CARGO_BIN_EXE_seaway-cni"))
+            .args(["ipam", "--json", "--state-dir"])
+            .arg(self.state_dir())
+            .output()
+            .await
+            .unwrap();
+        let list: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        list.iter()
+            .filter(|entry| entry["state"] == "in use")
+            .map(|entry| entry["address"].as_str().unwrap().parse().unwrap())
+            .collect()
+    }
+}
+
+/// Runs the built plugin with nothing but these variables.
+pub(crate) async fn plugin(
+    env: &[(&str, &str)],
+    stdin: &str,
+    netns: Option<&NetNs>,
+) -> Result<Vec<u8>, CommandError> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seaway-cni"))
+        .env_clear()
+        .stdin(stdin);
+    for (key, value) in env {
+        command = command.env(key, value);
+    }
+    if let Some(netns) = netns {
+        command = command.netns(netns);
+    }
+    command.output().await.map(|output| output.stdout)
+}
+
+pub(crate) fn answer(output: Result<Vec<u8>, CommandError>) -> Answer {
+    match output {
+        Ok(stdout) if stdout.is_empty() => Ok(Value::Null),
+        Ok(stdout) => Ok(serde_json::from_slice(&stdout).unwrap()),
+        Err(CommandError::Failed { stdout, stderr, .. }) => {
+            let error: Value = serde_json::from_slice(&stdout)
+                .unwrap_or_else(|_| panic!("no error object; stderr: {stderr}"));
+            let message = error["msg"].as_str().unwrap().to_owned();
+            Err((error["code"].as_u64().unwrap(), message))
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// The pod's address of an ADD result.
+pub(crate) fn address(result: &Value) -> IpAddr {
+    let text = result["ips"][0]["address"].as_str().unwrap();
+    text.split('/').next().unwrap().parse().unwrap()
+}
