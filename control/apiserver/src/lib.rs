@@ -1,7 +1,41 @@
-//! Kubernetes-compatible API server.
+//! Kubernetes-compatible API server: enough of the API for an unmodified kubectl and for informers.
+//!
+//! Objects are JSON from the wire to the store and back; no typed struct ever re-serialises them, so unknown fields
+//! survive. Everything about a kind stands in one table ([`kinds`]). A write is one transaction: read, check, default,
+//! allocate, validate, write; so optimistic locking, allocation and patches never race.
+//!
+//! * [`ApiServer`] is what callers hold; [`Config`] what they decide.
+//! * [`pki`] is the cluster's certificate authority.
+//! * [`allocate`] hands out ClusterIPs and NodePorts.
 
+mod agents;
+pub mod allocate;
+mod answer;
+mod bootstrap;
+mod config;
+mod continuation;
+mod decode;
+mod expiry;
+mod files;
+mod handlers;
+mod identity;
 pub mod kinds;
 pub mod meta;
+mod negotiate;
+mod objects;
+pub mod pki;
+mod query;
+mod route;
+mod select;
 pub mod selector;
+mod serve;
+mod server;
 pub mod status;
 pub mod table;
+
+pub use agents::{Dialer, Dialing, Direct};
+pub use config::Config;
+pub use files::FileError;
+pub use identity::Identity;
+pub use serve::ServeError;
+pub use server::{ApiServer, StartError};
