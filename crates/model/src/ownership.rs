@@ -4,6 +4,9 @@
 /// Prefix of every iptables chain of ours.
 pub const CHAIN_PREFIX: &str = "SEAWAY-";
 
+/// The chain of the overlay, for what leaves the cluster; the proxy never touches it.
+pub const CHAIN_EGRESS: &str = "SEAWAY-EGRESS";
+
 /// The VXLAN device of a node.
 pub const VXLAN_LINK: &str = "seaway.vxlan";
 
@@ -24,6 +27,13 @@ pub const MARK_MASK: u32 = 0x000f_0000;
 
 /// The bit within [`MARK_MASK`] that asks for masquerade in POSTROUTING.
 pub const MARK_MASQUERADE: u32 = 0x0001_0000;
+
+/// The bit within [`MARK_MASK`] that asks the filter table to refuse: REJECT is not allowed in nat, where the Service
+/// is found.
+pub const MARK_REJECT: u32 = 0x0002_0000;
+
+/// The bit within [`MARK_MASK`] that asks the filter table to drop.
+pub const MARK_DROP: u32 = 0x0004_0000;
 
 /// Sockets, pid files and what does not survive a reboot.
 pub const RUN_DIR: &str = "/run/seaway";

@@ -1,0 +1,139 @@
+//! The chains that are there whatever the Services are, and the jumps into them.
+
+use seaway_model::ownership::{MARK_DROP, MARK_MASQUERADE, MARK_REJECT};
+
+use super::names;
+use super::plan::Settings;
+use super::rule::{ChainId, ChainName, CtState, Mark, Match, Rule, Rules, Table, Target};
+
+/// Fixed chains of ours, and what we want in the built-in ones.
+pub fn chains(settings: &Settings) -> Vec<(ChainId, Rules)> {
+    let mut chains = vec![
+        (nat(names::POSTROUTING), postrouting(settings)),
+        (filter(names::FILTER), refusals()),
+        (filter(names::FORWARD), forward(settings)),
+    ];
+    if settings.pod_ranges.len() > 1 {
+        chains.push((nat(names::NOT_FROM_POD), not_from_pod(settings)));
+    }
+    chains.extend(jumps());
+    chains
+        .into_iter()
+        .map(|(id, rules)| (id, Rules::from(rules)))
+        .collect()
+}
+
+/// Whether the kernel itself makes the chain. What is neither ours nor built in is somebody's own, with a jump to us.
+pub fn is_built_in(id: &ChainId) -> bool {
+    let hooks = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+    hooks.contains(&id.name.as_str())
+}
+
+fn jumps() -> Vec<(ChainId, Vec<Rule>)> {
+    let jump = |table, from: &str, matches: &[Match], to: &str, why: &str| {
+        let id = ChainId {
+            table,
+            name: ChainName::new(from),
+        };
+        let rule = Rule::new(matches, Target::Jump(ChainName::new(to))).comment(why);
+        (id, vec![rule])
+    };
+    let new = [Match::Conntrack(CtState::New)];
+    let services = "seaway: Services";
+    let refused = "seaway: Services that refuse";
+    vec![
+        jump(Table::Nat, "PREROUTING", &[], names::SERVICES, services),
+        jump(Table::Nat, "OUTPUT", &[], names::SERVICES, services),
+        jump(
+            Table::Nat,
+            "POSTROUTING",
+            &[],
+            names::POSTROUTING,
+            "seaway: masquerade of Services",
+        ),
+        jump(Table::Filter, "INPUT", &new, names::FILTER, refused),
+        jump(Table::Filter, "OUTPUT", &new, names::FILTER, refused),
+        jump(
+            Table::Filter,
+            "FORWARD",
+            &[],
+            names::FORWARD,
+            "seaway: forwarded Services",
+        ),
+    ]
+}
+
+fn postrouting(settings: &Settings) -> Vec<Rule> {
+    let masquerade = Target::Masquerade {
+        random_fully: settings.random_fully,
+    };
+    let marked = Mark::bit(MARK_MASQUERADE);
+    let clear = Mark {
+        value: 0,
+        mask: MARK_MASQUERADE,
+    };
+    vec![
+        // One rule instead of one per endpoint; only translated packets are looked at.
+        Rule::new(
+            [Match::Conntrack(CtState::Dnat), Match::SameAddress],
+            masquerade.clone(),
+        )
+        .comment("endpoint that reached itself"),
+        Rule::new([Match::NotMark(marked)], Target::Return),
+        // Cleared, so that a second pass (a tunnel) does not masquerade the outer packet.
+        Rule::new([], Target::SetMark(clear)),
+        Rule::new([], masquerade),
+    ]
+}
+
+/// What nat has marked; see [`super::service`].
+fn refusals() -> Vec<Rule> {
+    let tcp = Match::Protocol(seaway_model::Protocol::Tcp);
+    let reject = Match::Mark(Mark::bit(MARK_REJECT));
+    vec![
+        Rule::new([tcp, reject.clone()], Target::RejectWithReset)
+            .comment("Service without endpoints"),
+        Rule::new([reject], Target::Reject).comment("Service without endpoints"),
+        Rule::new([Match::Mark(Mark::bit(MARK_DROP))], Target::Drop)
+            .comment("no endpoint allowed by policy, or source not allowed"),
+    ]
+}
+
+fn forward(settings: &Settings) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if settings.drop_invalid {
+        // A reset that conntrack cannot place would pass untranslated and cut the client's connection
+        // (kubernetes/kubernetes#74839).
+        rules.push(Rule::new(
+            [Match::Conntrack(CtState::Invalid)],
+            Target::Drop,
+        ));
+    }
+    rules.extend([
+        Rule::new(
+            [Match::Conntrack(CtState::New)],
+            Target::Jump(ChainName::new(names::FILTER)),
+        ),
+        Rule::new([Match::Mark(Mark::bit(MARK_MASQUERADE))], Target::Accept),
+        Rule::new(
+            [Match::Conntrack(CtState::RelatedOrEstablished)],
+            Target::Accept,
+        ),
+    ]);
+    rules
+}
+
+fn not_from_pod(settings: &Settings) -> Vec<Rule> {
+    let from_pod = |range| Rule::new([Match::Source(range)], Target::Return);
+    let mut rules: Vec<Rule> = settings.pod_ranges.iter().copied().map(from_pod).collect();
+    rules.push(Rule::new([], Target::SetMark(Mark::bit(MARK_MASQUERADE))));
+    rules
+}
+
+fn nat(name: &str) -> ChainId {
+    ChainId::nat(&ChainName::new(name))
+}
+
+fn filter(name: &str) -> ChainId {
+    ChainId::filter(&ChainName::new(name))
+}
