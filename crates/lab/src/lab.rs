@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use seaway_kernel::NetNs;
 
-use crate::daemon::NodeDirs;
+use crate::daemon::{NodeDirs, proxy_kernel_flags};
 use crate::health;
 use crate::record::Record;
-use crate::{Daemon, LabConfig, LabError, LabName, Mode, Place, down, eventually, pods, up};
+use crate::{
+    Daemon, Finished, LabConfig, LabError, LabName, Mode, Place, down, eventually, pods, up,
+};
 
 /// How long a daemon that was started again gets to be in sync.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -62,6 +64,11 @@ impl Lab {
     /// What it consists of.
     pub fn config(&self) -> &LabConfig {
         &self.record.config
+    }
+
+    /// Whether every daemon was in sync once.
+    pub fn came_up(&self) -> bool {
+        self.record.ready
     }
 
     /// The names of its nodes.
@@ -123,6 +130,14 @@ impl Lab {
         let proxy = Daemon::Proxy(node.to_owned());
         self.stop(&proxy).await?;
         self.start(&proxy).await
+    }
+
+    /// Runs `seaway-proxy cleanup` on a node; its daemon must have ended.
+    pub async fn proxy_cleanup(&self, node: &str) -> Result<Finished, LabError> {
+        let program = self.record.config.binaries.join("seaway-proxy");
+        let flags = proxy_kernel_flags(self.name(), node)?;
+        let args = std::iter::once("cleanup".to_owned()).chain(flags);
+        self.node(node)?.run(program, args).await
     }
 
     /// Waits until a daemon says that it is in sync.
