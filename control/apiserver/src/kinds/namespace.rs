@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::table_parts::{AGE, NAME, age, column};
 use super::validation::{metadata, names::NameRule};
 use super::value::{carry, child, default, text};
-use super::verbs::{GET_PATCH_UPDATE, STANDARD};
+use super::verbs::{GET_PATCH_UPDATE, SINGLE_DELETE};
 use super::{FieldError, Hooks, Kind, SelectableField, Subresource, prepare};
 use crate::meta;
 
@@ -22,7 +22,7 @@ pub(super) static NAMESPACE: Kind = Kind {
     short_names: &["ns"],
     categories: &[],
     namespaced: false,
-    verbs: STANDARD,
+    verbs: SINGLE_DELETE,
     subresources: &[
         Subresource {
             name: "finalize",

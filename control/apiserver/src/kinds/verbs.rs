@@ -11,6 +11,11 @@ pub(super) const STANDARD: &[&str] = &[
     "watch",
 ];
 
+/// Namespaces go one by one.
+pub(super) const SINGLE_DELETE: &[&str] = &[
+    "create", "delete", "get", "list", "patch", "update", "watch",
+];
+
 pub(super) const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 
 /// For kinds that clients list but that nothing in this server acts upon.
