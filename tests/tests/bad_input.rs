@@ -132,7 +132,7 @@ fn a_store_that_another_server_holds_is_refused() -> Result<()> {
         .and_then(|()| Ok(Command::new(&program).args(args).output()?));
     first.kill()?;
     first.wait()?;
-    fails_with(&second?, 1, &["another process"])
+    fails_with(&second?, 1, &["another server"])
 }
 
 /// Waits until a server has its directory.

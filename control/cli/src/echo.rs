@@ -1,7 +1,5 @@
 //! `seaway echo`: the built-in workload.
 
-use std::process::ExitCode;
-
 use anyhow::Context as _;
 use clap::Args;
 use seaway_lab::traffic::answer::Identity;
@@ -18,7 +16,7 @@ pub(crate) struct EchoArgs {
     udp: u16,
 }
 
-pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<()> {
     let identity = Identity::from_env();
     let server = EchoServer::bind(identity, args.tcp, args.udp)
         .await
@@ -32,5 +30,5 @@ pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
         served = server.serve() => served.context("cannot go on serving")?,
         stop = crate::pause::told_to_stop() => stop?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! `seaway`: the bundled control plane and the lab in one file.
 
 mod echo;
+mod kubeconfig;
 mod lab;
 mod logging;
 mod pause;
 mod probe;
+mod server;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the control plane: store, API server and controllers
+    Server(server::ServerArgs),
+    /// Write a kubeconfig for a user or a node, signed by the cluster's authority
+    Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Bring up, look at and take down whole clusters in network namespaces
     Lab(lab::LabArgs),
     /// Answer over TCP, HTTP and UDP with who answers: the workload of demo and tests
@@ -56,17 +62,25 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Lab(args) => shared()?.block_on(lab::run(args)),
-        Command::Echo(args) => small()?.block_on(echo::run(args)),
-        Command::Probe(args) => small()?.block_on(probe::run(args)),
-        Command::Pause => small()?.block_on(pause::run()),
+        Command::Server(args) => shared()?.block_on(server::run(args))?,
+        Command::Kubeconfig(args) => kubeconfig::run(&args)?,
+        Command::Lab(args) => return shared()?.block_on(lab::run(args)),
+        Command::Echo(args) => small()?.block_on(echo::run(args))?,
+        Command::Probe(args) => return small()?.block_on(probe::run(args)),
+        Command::Pause => small()?.block_on(pause::run())?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is logged when RUST_LOG says nothing: daemons tell what they do, commands only what went wrong.
 fn default_filter(command: &Command) -> &'static str {
     match command {
-        Command::Lab(_) | Command::Echo(_) | Command::Probe(_) | Command::Pause => "warn",
+        Command::Server(_) => "info",
+        Command::Kubeconfig(_)
+        | Command::Lab(_)
+        | Command::Echo(_)
+        | Command::Probe(_)
+        | Command::Pause => "warn",
     }
 }
 

@@ -1,12 +1,9 @@
 //! `seaway pause`, and the signals that end any foreground command.
 
-use std::process::ExitCode;
-
 use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) async fn run() -> anyhow::Result<ExitCode> {
-    told_to_stop().await?;
-    Ok(ExitCode::SUCCESS)
+pub(crate) async fn run() -> anyhow::Result<()> {
+    Ok(told_to_stop().await?)
 }
 
 /// Waits for SIGTERM or SIGINT.
