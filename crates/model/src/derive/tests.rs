@@ -1,1 +1,378 @@
+use std::sync::Arc;
 
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::*;
+use crate::inputs::{InputEvent, Protocol, SlicePort, TrafficPolicy};
+use crate::testing;
+
+fn service(change: impl FnOnce(&mut Service)) -> Service {
+    let mut service = Service {
+        key: ObjectKey::new("default", "web"),
+        cluster_ips: vec![[10, 96, 0, 10].into()],
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: None,
+        }],
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        load_balancer_ips: Vec::new(),
+        external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
+    };
+    change(&mut service);
+    service
+}
+
+/// `ready`, `serving`, `terminating` as letters; local when on `n1`.
+fn endpoint(ip: &str, conditions: &str, node: &str) -> Endpoint {
+    Endpoint {
+        addresses: vec![ip.parse().unwrap()],
+        ready: conditions.contains('r'),
+        serving: conditions.contains('s'),
+        terminating: conditions.contains('t'),
+        node: Some(node.into()),
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
+    }
+}
+
+fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        key: ObjectKey::new("default", name),
+        service: "web".into(),
+        family: Family::V4,
+        ports: vec![SlicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port,
+        }],
+        endpoints,
+    }
+}
+
+fn derive(service: Service, slices: Vec<EndpointSlice>) -> (ServiceRules, Vec<Diagnostic>) {
+    let mut inputs = Inputs::default();
+    let key = service.key.clone();
+    inputs.apply(InputEvent::Service(key.clone(), Some(service)));
+    for slice in slices {
+        inputs.apply(InputEvent::Slice(slice.key.clone(), Some(slice)));
+    }
+    let (rules, diagnostics) = derive_service(&inputs, &key, "n1");
+    (rules.unwrap(), diagnostics)
+}
+
+fn check(service: Service, slices: Vec<EndpointSlice>, expected: &Expect) {
+    use std::fmt::Write;
+    let (rules, diagnostics) = derive(service, slices);
+    let mut text = String::new();
+    for rule in &rules.ports {
+        let list = |backends: &[Backend]| {
+            let texts = backends.iter().map(|backend| {
+                let local = if backend.local { "*" } else { "" };
+                format!("{backend}{local}")
+            });
+            texts.collect::<Vec<_>>().join(" ")
+        };
+        for frontend in &rule.frontends {
+            writeln!(text, "{frontend} {:?}", frontend.kind).unwrap();
+        }
+        writeln!(text, "  cluster: {}", list(&rule.cluster)).unwrap();
+        writeln!(text, "  local: {}", list(&rule.local)).unwrap();
+        writeln!(text, "  any: {}", rule.any_endpoints).unwrap();
+    }
+    for diagnostic in diagnostics {
+        writeln!(text, "! {diagnostic}").unwrap();
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn union_of_slices_joined_by_port_name_and_protocol() {
+    let mut other = slice("b", 9090, vec![endpoint("10.244.2.2", "rs", "n2")]);
+    other.ports.push(SlicePort {
+        name: "http".into(),
+        protocol: Protocol::Udp,
+        port: 53,
+    });
+    other.ports.push(SlicePort {
+        name: "metrics".into(),
+        protocol: Protocol::Tcp,
+        port: 9100,
+    });
+    check(
+        service(|_| {}),
+        vec![
+            slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]),
+            other,
+        ],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+              cluster: 10.244.1.2:8080* 10.244.2.2:9090
+              local: 10.244.1.2:8080*
+              any: true
+        "]],
+    );
+}
+
+#[test]
+fn the_better_state_of_a_duplicate_wins() {
+    let stale = slice("a", 8080, vec![endpoint("10.244.1.2", "st", "n1")]);
+    let fresh = slice("b", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
+    check(
+        service(|_| {}),
+        vec![stale, fresh],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+              cluster: 10.244.1.2:8080*
+              local: 10.244.1.2:8080*
+              any: true
+        "]],
+    );
+}
+
+#[test]
+fn terminating_endpoints_serve_when_nothing_is_ready() {
+    let endpoints = vec![
+        endpoint("10.244.1.2", "st", "n1"),
+        endpoint("10.244.2.2", "t", "n2"),
+        endpoint("10.244.2.3", "s", "n2"),
+    ];
+    check(
+        service(|_| {}),
+        vec![slice("a", 8080, endpoints)],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+              cluster: 10.244.1.2:8080*
+              local: 10.244.1.2:8080*
+              any: true
+        "]],
+    );
+}
+
+#[test]
+fn each_set_falls_back_by_itself() {
+    let endpoints = vec![
+        endpoint("10.244.1.2", "st", "n1"),
+        endpoint("10.244.2.2", "rs", "n2"),
+    ];
+    check(
+        service(|_| {}),
+        vec![slice("a", 8080, endpoints)],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+              cluster: 10.244.2.2:8080
+              local: 10.244.1.2:8080*
+              any: true
+        "]],
+    );
+}
+
+#[test]
+fn no_usable_endpoint_leaves_empty_sets() {
+    check(
+        service(|_| {}),
+        vec![slice("a", 8080, vec![endpoint("10.244.1.2", "", "n1")])],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+              cluster: 
+              local: 
+              any: false
+        "]],
+    );
+}
+
+#[test]
+fn each_family_has_its_own_addresses() {
+    check(
+        service(|s| {
+            s.cluster_ips.push("fd00:10:96::a".parse().unwrap());
+            s.ports[0].node_port = Some(30_080);
+            s.external_ips = vec![[203, 0, 113, 1].into()];
+            s.load_balancer_ips = vec!["2001:db8::1".parse().unwrap()];
+        }),
+        vec![slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")])],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+            node:30080/tcp NodePort
+            203.0.113.1:80/tcp ExternalIp
+              cluster: 10.244.1.2:8080*
+              local: 10.244.1.2:8080*
+              any: true
+            [fd00:10:96::a]:80/tcp ClusterIp
+            node:30080/tcp NodePort
+            [2001:db8::1]:80/tcp LoadBalancer
+              cluster: 
+              local: 
+              any: false
+        "]],
+    );
+}
+
+#[test]
+fn an_address_named_twice_is_one_frontend() {
+    check(
+        service(|s| {
+            s.external_ips = vec![
+                [203, 0, 113, 1].into(),
+                [10, 96, 0, 10].into(),
+                [203, 0, 113, 1].into(),
+            ];
+            s.load_balancer_ips = vec![[203, 0, 113, 1].into()];
+        }),
+        vec![],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+            203.0.113.1:80/tcp LoadBalancer
+              cluster: 
+              local: 
+              any: false
+        "]],
+    );
+}
+
+#[test]
+fn what_cannot_be_used_is_said_and_holds_nothing_back() {
+    let mut bad = slice("a", 0, vec![endpoint("10.244.1.2", "rs", "n1")]);
+    bad.endpoints.push(endpoint("fd00::2", "rs", "n1"));
+    bad.endpoints.push(endpoint("127.0.0.1", "rs", "n1"));
+    let good = slice("b", 8080, vec![endpoint("10.244.1.3", "rs", "n1")]);
+    check(
+        service(|s| {
+            s.cluster_ips.push([10, 96, 0, 11].into());
+            let mut twice = s.ports[0].clone();
+            s.ports.push(twice.clone());
+            twice.port = 81;
+            s.ports.push(twice.clone());
+            twice.port = 0;
+            s.ports.push(twice);
+        }),
+        vec![bad, good],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+              cluster: 10.244.1.3:8080*
+              local: 10.244.1.3:8080*
+              any: true
+            ! default/web: spec.clusterIPs[1]: only one address per family is served, 10.96.0.10 already is; 10.96.0.11 gets no rules
+            ! default/web: spec.ports[1].port: an earlier port has the same number and protocol; this one gets no rules
+            ! default/web: spec.ports[2].name: an earlier port has the same name and protocol; this one gets no rules
+            ! default/web: spec.ports[3].port: port 0 cannot be served; this port gets no rules
+            ! default/a: ports[0].port: no port number; its endpoints get no traffic for this port
+            ! default/a: endpoints[1].addresses[0]: fd00::2 is not of the slice's addressType; it gets no traffic
+            ! default/a: endpoints[2].addresses[0]: 127.0.0.1 is no address that an endpoint can have; it gets no traffic
+        "]],
+    );
+}
+
+#[test]
+fn a_source_range_that_covers_all_lifts_the_restriction() {
+    let restricted = |ranges: &[&str]| {
+        let (rules, _) = derive(
+            service(|s| s.source_ranges = ranges.iter().map(|r| r.parse().unwrap()).collect()),
+            vec![],
+        );
+        rules.ports[0].source_ranges.len()
+    };
+    assert_eq!(restricted(&["192.0.2.0/24", "2001:db8::/32"]), 1);
+    assert_eq!(restricted(&["192.0.2.0/24", "0.0.0.0/0"]), 0);
+    assert_eq!(restricted(&["192.0.2.0/24", "::/0"]), 1);
+}
+
+#[test]
+fn the_same_port_number_with_two_protocols_is_two_rules() {
+    let (rules, diagnostics) = derive(
+        service(|s| {
+            let mut udp = s.ports[0].clone();
+            udp.protocol = Protocol::Udp;
+            s.ports.push(udp);
+        }),
+        vec![slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")])],
+    );
+    assert_eq!(diagnostics, []);
+    let counts: Vec<_> = rules.ports.iter().map(|p| p.cluster.len()).collect();
+    assert_eq!(counts, [1, 0]);
+}
+
+fn from_scratch(events: Vec<InputEvent>) -> Inputs {
+    let mut inputs = Inputs::default();
+    for event in events {
+        inputs.apply(event);
+    }
+    inputs
+}
+
+proptest! {
+    #[test]
+    fn following_events_in_any_batches_equals_building_at_once(
+        events in testing::events(30),
+        cuts in proptest::collection::vec(1..6_usize, 1..30),
+    ) {
+        let expected = derive_all(&from_scratch(testing::survivors(&events)), testing::NODE);
+
+        let mut inputs = Inputs::default();
+        let mut desired = Desired::default();
+        let mut rest = &events[..];
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (batch, later) = rest.split_at((*cut).min(rest.len()));
+            rest = later;
+            let mut touched = BTreeSet::new();
+            for event in batch {
+                touched.extend(inputs.apply(event.clone()));
+            }
+            desired.update(&inputs, &touched, testing::NODE);
+        }
+        prop_assert_eq!(&desired, &expected.0);
+        prop_assert_eq!(derive_all(&inputs, testing::NODE), expected);
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter(
+        (events, shuffled) in testing::events(20)
+            .prop_map(|events| testing::survivors(&events))
+            .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle())),
+    ) {
+        let expected = derive_all(&from_scratch(events), testing::NODE);
+        prop_assert_eq!(derive_all(&from_scratch(shuffled), testing::NODE), expected);
+    }
+
+    #[test]
+    fn sets_are_sorted_and_without_duplicates(inputs in testing::inputs()) {
+        let (desired, _) = derive_all(&inputs, testing::NODE);
+        for rule in desired.services.values().flat_map(|s| &s.ports) {
+            for set in [&rule.cluster, &rule.local] {
+                prop_assert!(set.windows(2).all(|pair| pair[0].addr < pair[1].addr));
+                prop_assert!(set.iter().all(|b| Family::of(b.addr.ip()) == rule.family));
+            }
+            prop_assert!(rule.local.iter().all(|b| b.local));
+            prop_assert_eq!(rule.any_endpoints, !rule.cluster.is_empty());
+            prop_assert!(rule.frontends.iter().all(|f| f.addr.family() == rule.family));
+        }
+    }
+}
+
+#[test]
+fn a_slice_that_changes_its_service_touches_both() {
+    let mut inputs = Inputs::default();
+    let mut moving = slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
+    let key = moving.key.clone();
+    inputs.apply(InputEvent::Slice(key.clone(), Some(moving.clone())));
+    moving.service = Arc::from("api");
+    let touched = inputs.apply(InputEvent::Slice(key.clone(), Some(moving.clone())));
+    assert_eq!(
+        touched,
+        BTreeSet::from([
+            ObjectKey::new("default", "api"),
+            ObjectKey::new("default", "web")
+        ])
+    );
+    let again = inputs.apply(InputEvent::Slice(key, Some(moving)));
+    assert_eq!(again, BTreeSet::new());
+}
