@@ -20,6 +20,17 @@ pub(crate) async fn run(shared: &Shared) -> Result<()> {
     }
     let service = kind("", "services")?;
     ensure(shared, service, "default", NAME, kubernetes_service(shared)).await?;
+    let address = shared.config.advertise_address.ip();
+    if address.is_loopback() || address.is_unspecified() {
+        // No Pod could use it, and validation refuses it as it does everybody's.
+        tracing::info!(%address, "Service default/kubernetes has no endpoint: the advertised address is local");
+        return Ok(());
+    }
+    advertise(shared).await
+}
+
+/// Creates the endpoint of `default/kubernetes`, or corrects it.
+async fn advertise(shared: &Shared) -> Result<()> {
     let slice = kind("discovery.k8s.io", "endpointslices")?;
     ensure(shared, slice, "default", NAME, kubernetes_slice(shared)).await?;
     let wanted = kubernetes_slice(shared);

@@ -1,6 +1,7 @@
 //! Query parameters. Pure.
 
 use crate::kinds::FieldError;
+use crate::schema::FieldValidation;
 use crate::status::Status;
 
 /// The pairs of a query string. Empty pairs are dropped: kube-rs writes `?&limit=500`.
@@ -67,7 +68,6 @@ pub(crate) struct ListOptions {
     pub(crate) limit: Option<usize>,
     pub(crate) continue_token: Option<String>,
     pub(crate) freshness: Freshness,
-    pub(crate) watch: bool,
     pub(crate) bookmarks: bool,
     pub(crate) send_initial_events: Option<bool>,
     pub(crate) timeout_seconds: Option<u64>,
@@ -86,7 +86,6 @@ impl ListOptions {
             limit: limit.and_then(|limit| usize::try_from(limit).ok()),
             continue_token: query.get("continue").map(str::to_owned),
             freshness: freshness(query, watch, send_initial_events)?,
-            watch,
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events,
             timeout_seconds: query
@@ -187,14 +186,6 @@ pub(crate) struct WriteOptions {
     pub(crate) validation: FieldValidation,
 }
 
-/// What to do about fields that the schema does not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FieldValidation {
-    Ignore,
-    Warn,
-    Strict,
-}
-
 impl WriteOptions {
     /// `kind` names the options in messages: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, Status> {
@@ -209,13 +200,9 @@ impl WriteOptions {
             Some("All") => true,
             Some(other) => return invalid("dryRun", other, &["All"]),
         };
-        let validation = match query.get("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
-            Some("Ignore") => FieldValidation::Ignore,
-            Some("Strict") => FieldValidation::Strict,
-            Some(other) => {
-                return invalid("fieldValidation", other, &["", "Ignore", "Warn", "Strict"]);
-            }
+        let text = query.get("fieldValidation").unwrap_or_default();
+        let Some(validation) = FieldValidation::parse(text) else {
+            return invalid("fieldValidation", text, &["", "Ignore", "Warn", "Strict"]);
         };
         Ok(Self {
             dry_run,

@@ -1,43 +1,54 @@
 //! PATCH in its JSON forms.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
+use serde_json::Value;
 
 use super::{Call, write};
-use crate::answer::{Result, json as answer};
+use crate::answer::{Result, json as answer, warn};
 use crate::decode;
 use crate::objects;
+use crate::patch::{self, PatchType};
 use crate::query::WriteOptions;
+use crate::schema;
 use crate::status::Status;
 
 pub(super) async fn patch(call: Call, body: Bytes) -> Result<Response> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let change = change(&call, &body)?;
+    let (patch_type, patch) = read(&call, &body)?;
+    let kind = call.kind;
+    let warnings = Arc::new(OnceLock::new());
+    let found = warnings.clone();
+    let change = Box::new(move |old: &Value| {
+        let mut new = patch::apply(kind, patch_type, old, &patch)?;
+        let unknown = schema::decode(kind, &mut new, options.validation)?;
+        found.get_or_init(|| unknown);
+        Ok(new)
+    });
     let shared = &call.shared;
+    let (target, mode) = (call.target(), write::mode(&call));
     let patched = objects::update(
         &shared.store,
         &shared.ranges,
-        call.target(),
-        write::mode(&call),
+        target,
+        mode,
         change,
         options.dry_run,
     )
     .await?;
-    Ok(answer(StatusCode::OK, &patched))
+    let mut response = answer(StatusCode::OK, &patched);
+    warn(&mut response, warnings.get().map_or(&[], Vec::as_slice));
+    Ok(response)
 }
 
-/// What the body does to an object, by the patch's media type.
-pub(super) fn change(call: &Call, body: &Bytes) -> Result<objects::Change> {
-    let media =
-        decode::content_type(&call.headers).unwrap_or("application/strategic-merge-patch+json");
+/// The patch in the body, and how its media type says to read it.
+pub(super) fn read(call: &Call, body: &[u8]) -> Result<(PatchType, Value)> {
+    let media = decode::content_type(&call.headers).unwrap_or_default();
+    let patch_type = PatchType::from_content_type(media)
+        .ok_or_else(|| Status::unsupported_media_type(&patch::ACCEPTED))?;
     let patch = decode::json(body)?;
-    match media {
-        "application/merge-patch+json" => Ok(Box::new(move |old| {
-            let mut new = old.clone();
-            json_patch::merge(&mut new, &patch);
-            Ok(new)
-        })),
-        _ => Err(Status::unsupported_media_type(&[]).into()),
-    }
+    Ok((patch_type, patch))
 }

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, patch};
+use super::Call;
 use crate::answer::{Result, json as answer};
 use crate::decode;
 use crate::kinds::FieldError;
 use crate::meta;
 use crate::objects::{self, Change, UpdateMode, load};
+use crate::patch;
 use crate::query::WriteOptions;
 use crate::selector::LabelSelector;
 use crate::status::Status;
@@ -37,7 +38,10 @@ pub(super) async fn update(call: Call, body: Bytes) -> Result<Response> {
 
 pub(super) async fn patch(call: Call, body: Bytes) -> Result<Response> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let change = patch::change(&call, &body)?;
+    let (patch_type, patch) = super::patch::read(&call, &body)?;
+    let change = Box::new(move |scale: &Value| {
+        patch::apply_to_type(None, patch_type, scale, &patch).map_err(Into::into)
+    });
     write(&call, change, options.dry_run).await
 }
 

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::answer::{Result, json as answer, warn};
 use crate::decode;
-use crate::kinds::Kind;
 use crate::meta;
 use crate::objects::{self, UpdateMode};
-use crate::query::{FieldValidation, WriteOptions};
+use crate::query::WriteOptions;
+use crate::schema;
 use crate::status::Status;
 
 pub(super) async fn create(call: Call, body: Bytes) -> Result<Response> {
@@ -78,46 +78,8 @@ pub(super) fn mode(call: &Call) -> UpdateMode {
 
 /// The object in the body, of the path's kind, and what to warn about.
 fn read(call: &Call, body: &[u8], options: WriteOptions) -> Result<(Value, Vec<String>)> {
-    let kind = call.kind;
     let mut object = decode::body(&call.headers, body)?
         .ok_or_else(|| Status::bad_request("the body is empty"))?;
-    check_kind(kind, &mut object)?;
-    let warnings = check_fields(kind, &mut object, options.validation)?;
+    let warnings = schema::decode(call.kind, &mut object, options.validation)?;
     Ok((object, warnings))
-}
-
-/// A body may leave out its kind; another kind's body is refused.
-fn check_kind(kind: &Kind, object: &mut Value) -> Result<()> {
-    let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request("the body is not a JSON object").into());
-    };
-    let api_version = kind.api_version();
-    let found = |map: &serde_json::Map<String, Value>, key: &str| {
-        map.get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let (found_version, found_kind) = (found(map, "apiVersion"), found(map, "kind"));
-    if !found_kind.is_empty() && found_kind != kind.kind
-        || !found_version.is_empty() && found_version != api_version
-    {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({found_version}) and kind ({found_kind}) do not match the expected \
-             {api_version}, Kind={}",
-            kind.kind
-        ))
-        .into());
-    }
-    map.insert("apiVersion".into(), api_version.into());
-    map.insert("kind".into(), kind.kind.into());
-    Ok(())
-}
-
-fn check_fields(
-    _kind: &Kind,
-    _object: &mut Value,
-    _validation: FieldValidation,
-) -> Result<Vec<String>> {
-    Ok(Vec::new())
 }
