@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(selector: serde_json::Value, labels: &[(&str, &str)], expected: bool) {
+    fn check(selector: &serde_json::Value, labels: &[(&str, &str)], expected: bool) {
         let parsed: LabelSelector = serde_json::from_value(selector.clone()).unwrap();
         let labels = labels
             .iter()
@@ -80,22 +80,22 @@ mod tests {
 
     #[test]
     fn label_selectors() {
-        check(json!({}), &[], true);
+        check(&json!({}), &[], true);
         check(
-            json!({"matchLabels": {"a": "1"}}),
+            &json!({"matchLabels": {"a": "1"}}),
             &[("a", "1"), ("b", "2")],
             true,
         );
-        check(json!({"matchLabels": {"a": "1"}}), &[("a", "2")], false);
+        check(&json!({"matchLabels": {"a": "1"}}), &[("a", "2")], false);
         let expr = |op: &str, values: &[&str]| json!({"matchExpressions": [{"key": "a", "operator": op, "values": values}]});
-        check(expr("In", &["1", "2"]), &[("a", "2")], true);
-        check(expr("In", &["1", "2"]), &[], false);
-        check(expr("NotIn", &["1"]), &[], true);
-        check(expr("NotIn", &["1"]), &[("a", "1")], false);
-        check(expr("Exists", &[]), &[("a", "")], true);
-        check(expr("DoesNotExist", &[]), &[("a", "")], false);
-        check(expr("Gt", &["5"]), &[("a", "6")], true);
-        check(expr("Lt", &["5"]), &[("a", "x")], false);
+        check(&expr("In", &["1", "2"]), &[("a", "2")], true);
+        check(&expr("In", &["1", "2"]), &[], false);
+        check(&expr("NotIn", &["1"]), &[], true);
+        check(&expr("NotIn", &["1"]), &[("a", "1")], false);
+        check(&expr("Exists", &[]), &[("a", "")], true);
+        check(&expr("DoesNotExist", &[]), &[("a", "")], false);
+        check(&expr("Gt", &["5"]), &[("a", "6")], true);
+        check(&expr("Lt", &["5"]), &[("a", "x")], false);
     }
 
     #[test]

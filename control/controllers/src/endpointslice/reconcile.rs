@@ -105,8 +105,8 @@ fn one_set(writer: &Writer<'_>, set: &Set, existing: &[&Arc<EndpointSlice>], pla
         draft.changed = true;
     }
     while rest.len() > MAX_ENDPOINTS {
-        let chunk = rest.drain(..MAX_ENDPOINTS).collect();
-        writer.create(set, chunk, plan);
+        let chunk: Vec<Endpoint> = rest.drain(..MAX_ENDPOINTS).collect();
+        writer.create(set, &chunk, plan);
     }
     // A Service without endpoints keeps one empty slice: readers tell "none" from "not yet".
     let survivors = drafts
@@ -114,7 +114,7 @@ fn one_set(writer: &Writer<'_>, set: &Set, existing: &[&Arc<EndpointSlice>], pla
         .filter(|draft| !draft.endpoints.is_empty())
         .count();
     if !rest.is_empty() || (survivors == 0 && set.endpoints.is_empty() && drafts.is_empty()) {
-        writer.create(set, rest, plan);
+        writer.create(set, &rest, plan);
     }
     let mut placeholder = survivors == 0 && set.endpoints.is_empty();
     for draft in drafts {
@@ -179,7 +179,7 @@ impl Writer<'_> {
         json!(self.trigger.map(|time| time.to_string()))
     }
 
-    fn create(&self, set: &Set, endpoints: Vec<Endpoint>, plan: &mut Plan) {
+    fn create(&self, set: &Set, endpoints: &[Endpoint], plan: &mut Plan) {
         let meta = self.service.meta();
         let base = format!("{}-", meta.name.as_deref().unwrap_or_default());
         let name = names::generate(&base, &mut rand::rng());

@@ -27,7 +27,7 @@ pub(super) fn is_ready(node: &Node) -> bool {
 /// Plans conditions and taints of one node.
 pub(super) fn plan(node: &Node, object: &Object, lost: bool, clock: Clock, plan: &mut Plan) {
     let status = ready(node).map_or("Unknown", |c| &c.status);
-    if lost && status != "Unknown" || lost && ready(node).is_none() {
+    if lost && (status != "Unknown" || ready(node).is_none()) {
         let body = json!({
             "metadata": {"uid": object.uid(), "resourceVersion": node.metadata.resource_version},
             "status": {"conditions": unknown_conditions(node, clock)},
