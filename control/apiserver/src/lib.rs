@@ -24,6 +24,7 @@ pub mod kinds;
 pub mod meta;
 mod negotiate;
 mod objects;
+pub mod openapi;
 pub mod patch;
 pub mod pki;
 mod query;
