@@ -1,1 +1,37 @@
-//! eBPF mode.
+//! eBPF mode: Services as maps, translated at `connect()` by socket hooks and packet by packet at tc.
+//!
+//! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
+//! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
+//! [`gc`] (old flows), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
+//!
+//! The programs and what they promise are described in `ebpf/README.md`.
+
+mod bpffs;
+mod cleanup;
+mod config;
+mod dump;
+mod error;
+mod features;
+mod filters;
+mod gc;
+mod image;
+mod links;
+mod node;
+mod objects;
+mod plan;
+mod plane;
+#[expect(
+    unsafe_code,
+    reason = "bpf(2) and two calls of libc have no safe form"
+)]
+mod sys;
+mod table;
+mod tables;
+mod wanted;
+
+pub use config::{EbpfConfig, MapSizes};
+pub use error::EbpfError;
+pub use features::check;
+pub use objects::Programs;
+pub use plan::EbpfPlan;
+pub use plane::EbpfDataplane;

@@ -1,0 +1,111 @@
+//! The Service tables of the kernel, in memory: what a plan starts from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seaway_ebpf_abi::{BackendKey, BackendValue, FrontendKey, FrontendValue};
+use seaway_model::ObjectKey;
+
+/// Frontends and backend sets as the maps hold them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) frontends: BTreeMap<FrontendKey, FrontendValue>,
+    /// By id; the position in the vector is the slot.
+    pub(super) sets: BTreeMap<u32, Vec<BackendValue>>,
+}
+
+/// Which Service a frontend belongs to: known once a plan has been made, since maps hold no names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Owners {
+    pub(super) of: BTreeMap<FrontendKey, ObjectKey>,
+    /// The same the other way round.
+    pub(super) owned: BTreeMap<ObjectKey, BTreeSet<FrontendKey>>,
+    /// Two Services want one frontend: then one leaving has to let the other in, and every plan is a full one.
+    pub(super) contested: bool,
+}
+
+impl Image {
+    /// From what was read of the maps. Slots of a set that are not `0..n` are kept as they come: nothing points to
+    /// them, and the next full plan deletes them.
+    pub(super) fn from_entries(
+        frontends: Vec<(FrontendKey, FrontendValue)>,
+        backends: Vec<(BackendKey, BackendValue)>,
+    ) -> Self {
+        let slots: BTreeMap<BackendKey, BackendValue> = backends.into_iter().collect();
+        let mut sets: BTreeMap<u32, Vec<BackendValue>> = BTreeMap::new();
+        for (key, value) in slots {
+            let set = sets.entry(key.set).or_default();
+            // A hole makes the set unequal to any that is wanted, so that it is written anew under another id.
+            set.resize(key.slot as usize, BackendValue::default());
+            set.push(value);
+        }
+        Self {
+            frontends: frontends.into_iter().collect(),
+            sets,
+        }
+    }
+
+    /// The backends of a set, if the frontend's count agrees with it.
+    pub(super) fn set(&self, id: u32, count: u32) -> Option<&[BackendValue]> {
+        let set = self.sets.get(&id)?;
+        (set.len() == count as usize).then_some(set.as_slice())
+    }
+
+    /// The first free id after `after`. 0 is no set.
+    pub(super) fn free_set(&self, after: u32) -> u32 {
+        let mut id = after;
+        loop {
+            id = id.checked_add(1).unwrap_or(1);
+            if !self.sets.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+impl Owners {
+    /// Takes in what a plan decided.
+    pub(super) fn update(&mut self, changes: OwnerChanges) {
+        if changes.anew {
+            *self = Self::default();
+        }
+        self.contested |= changes.contested;
+        for (frontend, owner) in changes.of {
+            if let Some(before) = self.of.remove(&frontend)
+                && let Some(owned) = self.owned.get_mut(&before)
+            {
+                owned.remove(&frontend);
+                if owned.is_empty() {
+                    self.owned.remove(&before);
+                }
+            }
+            if let Some(owner) = owner {
+                self.owned.entry(owner.clone()).or_default().insert(frontend);
+                self.of.insert(frontend, owner);
+            }
+        }
+    }
+}
+
+/// What a plan changes in [`Owners`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct OwnerChanges {
+    /// All that was known is void.
+    pub(super) anew: bool,
+    pub(super) of: BTreeMap<FrontendKey, Option<ObjectKey>>,
+    pub(super) contested: bool,
+}
+
+impl OwnerChanges {
+    /// The owner of a frontend as far as the plan has got.
+    pub(super) fn owner<'a>(
+        &'a self,
+        known: &'a Owners,
+        frontend: &FrontendKey,
+    ) -> Option<&'a ObjectKey> {
+        match self.of.get(frontend) {
+            Some(changed) => changed.as_ref(),
+            None if self.anew => None,
+            None => known.of.get(frontend),
+        }
+    }
+}

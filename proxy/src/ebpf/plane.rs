@@ -1,0 +1,405 @@
+//! The data plane: tables, programs and attachments as one, in step with the node.
+
+use std::time::{Duration, Instant};
+
+use aya::util::KernelVersion;
+use seaway_ebpf_abi::Verdict;
+use seaway_kernel::{Event, Link, NetNs, Netlink, Watch, WatchGroups};
+use seaway_model::{Change, Desired};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+use super::config::EbpfConfig;
+use super::error::EbpfError;
+use super::image::{Image, Owners};
+use super::links::Attachments;
+use super::node::{self, NodeLink, NodeView};
+use super::objects::Programs;
+use super::plan::{self, EbpfPlan};
+use super::tables::Tables;
+use super::{bpffs, cleanup, dump, features, gc, sys};
+use crate::dataplane::{ApplyError, Dataplane, Report};
+
+/// How often silent flows are looked for.
+const GC_INTERVAL: Duration = Duration::from_secs(15);
+/// How often the kernel is compared with the image.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Services by socket hooks and tc programs.
+///
+/// Everything happens in the network namespace that the thread which called [`EbpfDataplane::new`] was in. Dropping the
+/// value changes nothing in the kernel: traffic goes on, and the next one adopts what is pinned.
+pub struct EbpfDataplane {
+    settings: EbpfConfig,
+    netns: NetNs,
+    image: Image,
+    owners: Owners,
+    view: NodeView,
+    active: Option<Active>,
+    following: Option<Following>,
+}
+
+/// What exists once the programs are in force.
+struct Active {
+    programs: Programs,
+    attachments: Attachments,
+    tables: Tables,
+}
+
+/// What is needed to keep in step with the node.
+struct Following {
+    netlink: Netlink,
+    watch: Watch,
+    /// The node has changed since `view` was taken.
+    stale: bool,
+    gc: Interval,
+    audit: Interval,
+}
+
+impl EbpfDataplane {
+    /// A data plane for the network namespace of the calling thread. Touches nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If that namespace cannot be opened.
+    pub fn new(settings: EbpfConfig) -> Result<Self, EbpfError> {
+        Ok(Self {
+            settings,
+            netns: NetNs::current()?,
+            image: Image::default(),
+            owners: Owners::default(),
+            view: NodeView::default(),
+            active: None,
+            following: None,
+        })
+    }
+
+    /// What the programs did so far, summed over CPUs; empty if nothing is loaded.
+    ///
+    /// # Errors
+    ///
+    /// If the counters cannot be read.
+    pub fn counters(&self) -> Result<Vec<(Verdict, u64)>, EbpfError> {
+        dump::counters(&self.settings)
+    }
+
+    async fn look(&mut self) -> Result<(), EbpfError> {
+        if self.active.is_none() {
+            features::check()?;
+            bpffs::check_cgroup(&self.settings.cgroup_root)?;
+        }
+        // Subscribe first, list then: what changes in between is seen twice rather than never.
+        let following = match self.following.take() {
+            Some(following) => following,
+            None => follow(&self.netns)?,
+        };
+        let following = self.following.insert(following);
+        self.view = node::read(&following.netlink, self.settings.node_ip).await?;
+        self.image = match Tables::open(&self.settings.pin_dir())? {
+            Some(tables) => tables.image()?,
+            None => Image::default(),
+        };
+        Ok(())
+    }
+
+    /// What has to be done before map entries have any effect, in words.
+    fn activation(&self) -> Vec<String> {
+        if self.active.is_some() {
+            return Vec::new();
+        }
+        let mut lines = vec![
+            format!("load the programs, maps pinned in {}", self.settings.pin_dir().display()),
+            format!("attach socket hooks to {}", self.settings.cgroup_root.display()),
+        ];
+        let links = self.view.links.values();
+        lines.extend(links.map(|link| format!("attach to {} ({})", link.name, link.role)));
+        lines
+    }
+
+    async fn execute(&mut self, plan: EbpfPlan) -> Result<Report, EbpfError> {
+        let started = Instant::now();
+        for notice in &plan.notices {
+            tracing::warn!("{notice}");
+        }
+        let first = self.active.is_none();
+        if first {
+            self.load()?;
+        }
+        let node_writes = self.write_node()?;
+        let Some(active) = &mut self.active else {
+            return Ok(Report::default());
+        };
+        let mut report = active.tables.execute(&plan.ops, &mut self.image)?;
+        active.tables.warn_before_full(&self.image);
+        if first {
+            let attached = active
+                .attachments
+                .attach_cgroup(&active.programs, &self.settings.cgroup_root)
+                .and_then(|()| self.attach_links());
+            if let Err(error) = attached {
+                // The next attempt starts from the pins again.
+                self.active = None;
+                return Err(error);
+            }
+        }
+        self.owners.update(plan.owners);
+        report.operations += node_writes;
+        report.took = started.elapsed();
+        Ok(report)
+    }
+
+    fn load(&mut self) -> Result<(), EbpfError> {
+        let dir = self.settings.pin_dir();
+        bpffs::create_dir(&self.settings.link_dir())?;
+        let programs = Programs::load(&dir, self.settings.sizes)?;
+        let tables = Tables::open(&dir)?.ok_or_else(|| EbpfError::Load {
+            object: "the maps".to_owned(),
+            reason: format!("not all of them are pinned in {}", dir.display()),
+        })?;
+        let tcx = match self.settings.tcx {
+            Some(tcx) => tcx,
+            None => KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0)),
+        };
+        self.active = Some(Active {
+            programs,
+            attachments: Attachments::new(self.settings.link_dir(), tcx),
+            tables,
+        });
+        Ok(())
+    }
+
+    /// Tells the programs of the node as it is now.
+    fn write_node(&self) -> Result<usize, EbpfError> {
+        let Some(active) = &self.active else {
+            return Ok(0);
+        };
+        let (cookie, ports) = {
+            let _inside = self.netns.enter()?;
+            let cookie = sys::netns_cookie()
+                .map_err(|e| EbpfError::io("ask", "cookie of the network namespace", e))?;
+            (cookie, node::socket_ports()?)
+        };
+        let config = node::config(&self.view, &self.settings, cookie, ports);
+        active.tables.write_node(&config, &self.view.addresses)
+    }
+
+    /// Attaches to every link that should have programs, and lets go of the others.
+    fn attach_links(&mut self) -> Result<(), EbpfError> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        active.attachments.retain(&self.view.links)?;
+        for (index, link) in &self.view.links {
+            if !active.attachments.attached().contains_key(index) {
+                attach(&self.netns, active, *index, link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings everything in step with the node as it is now.
+    async fn refresh(&mut self) -> Result<(), EbpfError> {
+        let Some(following) = &mut self.following else {
+            return Ok(());
+        };
+        following.stale = false;
+        match node::read(&following.netlink, self.settings.node_ip).await {
+            Ok(view) => self.view = view,
+            Err(error) => {
+                following.stale = true;
+                return Err(error);
+            }
+        }
+        self.write_node()?;
+        self.attach_links()
+    }
+
+    /// Deals with one change of the node. Returns whether the rest of the node has to be looked at.
+    fn event(&mut self, event: Event) -> Result<bool, EbpfError> {
+        match event {
+            Event::LinkSet(link) => self.link_set(&link),
+            Event::LinkDeleted(link) => {
+                let Some(gone) = self.view.links.remove(&link.index) else {
+                    return Ok(false);
+                };
+                if let Some(active) = &mut self.active {
+                    active.attachments.retain(&self.view.links)?;
+                }
+                Ok(gone.role != node::Role::Pod)
+            }
+            Event::AddressSet(_) | Event::AddressDeleted(_) => Ok(true),
+            Event::RouteSet(route) | Event::RouteDeleted(route) => {
+                Ok(route.destination.prefix() == 0)
+            }
+            Event::NeighbourSet(_) | Event::NeighbourDeleted(_) => Ok(false),
+        }
+    }
+
+    /// A pod's link or the overlay gets its programs at once; other links are known by their addresses.
+    fn link_set(&mut self, link: &Link) -> Result<bool, EbpfError> {
+        let Some(role) = node::role_by_name(&link.name) else {
+            return Ok(false);
+        };
+        let Some(active) = &mut self.active else {
+            return Ok(false);
+        };
+        if active.attachments.attached().contains_key(&link.index) {
+            return Ok(false);
+        }
+        let name = link.name.clone();
+        let node_link = NodeLink { name, role };
+        match attach(&self.netns, active, link.index, &node_link) {
+            Ok(()) => {
+                tracing::debug!(link = %link.name, %role, "attached");
+                self.view.links.insert(link.index, node_link);
+                Ok(role != node::Role::Pod)
+            }
+            // Gone again already, as a short-lived pod's link may be; if not, the look at the whole node says so.
+            Err(error) => {
+                tracing::debug!(link = %link.name, %error, "not attached");
+                Ok(true)
+            }
+        }
+    }
+
+    /// Compares the kernel with what we believe; what differs.
+    fn audit(&self) -> Result<Option<String>, EbpfError> {
+        let Some(active) = &self.active else {
+            return Ok(None);
+        };
+        if let Some(lost) = active.attachments.lost()? {
+            return Ok(Some(format!("{lost} is no longer attached")));
+        }
+        let Some(tables) = Tables::open(&self.settings.pin_dir())? else {
+            return Ok(Some("a map is no longer pinned".to_owned()));
+        };
+        Ok((tables.image()? != self.image).then(|| "the maps were changed from outside".to_owned()))
+    }
+
+    fn collect(&self) {
+        let Some(active) = &self.active else { return };
+        let flows = active.tables.flows.clone();
+        tokio::task::spawn_blocking(move || match gc::pass(&flows, sys::monotonic_ns()) {
+            Ok((entries, deleted)) => tracing::debug!(entries, deleted, "looked for silent flows"),
+            Err(error) => tracing::warn!(%error, "cannot look for silent flows"),
+        });
+    }
+
+    async fn attend(&mut self) -> Result<String, EbpfError> {
+        enum Due {
+            Event(Option<Event>),
+            Gc,
+            Audit,
+        }
+        loop {
+            let Some(following) = &mut self.following else {
+                return std::future::pending().await;
+            };
+            if following.stale {
+                self.refresh().await?;
+                continue;
+            }
+            let due = tokio::select! {
+                event = following.watch.next() => Due::Event(event),
+                _ = following.gc.tick() => Due::Gc,
+                _ = following.audit.tick() => Due::Audit,
+            };
+            match due {
+                Due::Event(Some(event)) => {
+                    let stale = self.event(event)?;
+                    if let Some(following) = &mut self.following {
+                        following.stale |= stale;
+                    }
+                }
+                Due::Event(None) => {
+                    following.watch = subscribe(&self.netns)?;
+                    following.stale = true;
+                }
+                Due::Gc => self.collect(),
+                Due::Audit => {
+                    if let Some(difference) = self.audit()? {
+                        // Whatever was lost is set up anew from the pins that are left.
+                        self.active = None;
+                        return Ok(difference);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn attach(
+    netns: &NetNs,
+    active: &mut Active,
+    index: u32,
+    link: &NodeLink,
+) -> Result<(), EbpfError> {
+    let _inside = netns.enter()?;
+    active.attachments.attach(&mut active.programs, index, link)
+}
+
+fn subscribe(netns: &NetNs) -> Result<Watch, EbpfError> {
+    let groups = WatchGroups {
+        links: true,
+        addresses: true,
+        routes: true,
+        neighbours: false,
+    };
+    Ok(Watch::in_namespace(netns, groups)?)
+}
+
+fn follow(netns: &NetNs) -> Result<Following, EbpfError> {
+    let every = |period: Duration| {
+        let mut interval = interval_at(tokio::time::Instant::now() + period, period);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    };
+    Ok(Following {
+        watch: subscribe(netns)?,
+        netlink: Netlink::in_namespace(netns)?,
+        stale: false,
+        gc: every(GC_INTERVAL),
+        audit: every(AUDIT_INTERVAL),
+    })
+}
+
+impl Dataplane for EbpfDataplane {
+    type Plan = EbpfPlan;
+
+    async fn observe(&mut self) -> Result<(), ApplyError> {
+        Ok(self.look().await?)
+    }
+
+    fn plan(&self, desired: &Desired, change: &Change) -> EbpfPlan {
+        let mut plan = plan::plan(
+            &self.image,
+            &self.owners,
+            desired,
+            change,
+            &self.settings.cluster_cidrs,
+        );
+        plan.activation = self.activation();
+        plan
+    }
+
+    async fn apply(&mut self, plan: EbpfPlan) -> Result<Report, ApplyError> {
+        Ok(self.execute(plan).await?)
+    }
+
+    async fn watch(&mut self) -> Result<String, ApplyError> {
+        Ok(self.attend().await?)
+    }
+
+    async fn dump(&mut self) -> Result<String, ApplyError> {
+        Ok(dump::dump(&self.settings)?)
+    }
+
+    async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {
+        self.active = None;
+        let netlink = Netlink::in_namespace(&self.netns).map_err(EbpfError::from)?;
+        // Filters are found by the calling thread's namespace.
+        let lines = cleanup::cleanup(&self.settings, &netlink, &self.netns).await?;
+        self.image = Image::default();
+        self.owners = Owners::default();
+        Ok(lines)
+    }
+}

@@ -1,0 +1,151 @@
+//! Typed maps, found by their pins.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::libc;
+use seaway_ebpf_abi::Plain;
+
+use super::error::EbpfError;
+use super::sys;
+
+/// Elements read in one call. Larger than any bucket of a hash table that is not under attack.
+const CHUNK: usize = 4096;
+
+/// A hash map in the kernel, or an array with `u32` keys.
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    name: &'static str,
+    fd: OwnedFd,
+    max_entries: u32,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
+    /// Opens the map pinned in `dir` under its name; `None` if there is none.
+    pub(super) fn open(dir: &Path, name: &'static str) -> Result<Option<Self>, EbpfError> {
+        let path = dir.join(name);
+        let failed = |source| EbpfError::map("open", name, source);
+        let fd = match sys::open_pin(&path) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let info = sys::map_info(fd.as_fd()).map_err(failed)?;
+        if (info.key_size as usize, info.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
+            return Err(EbpfError::ForeignMap { path });
+        }
+        Ok(Some(Self {
+            name,
+            fd,
+            max_entries: info.max_entries,
+            types: PhantomData,
+        }))
+    }
+
+    /// How many entries fit.
+    pub(super) fn max_entries(&self) -> u32 {
+        self.max_entries
+    }
+
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, EbpfError> {
+        let mut value = [V::default()];
+        match sys::map_lookup(self.fd.as_fd(), key, &mut value) {
+            Ok(()) => Ok(Some(value[0])),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(EbpfError::map("read", self.name, error)),
+        }
+    }
+
+    pub(super) fn set(&self, key: &K, value: &V) -> Result<(), EbpfError> {
+        sys::map_update(self.fd.as_fd(), key, value).map_err(|error| self.write_error(error))
+    }
+
+    /// Deletes one entry; it is fine if it is not there.
+    pub(super) fn delete(&self, key: &K) -> Result<(), EbpfError> {
+        match sys::map_delete(self.fd.as_fd(), key) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(EbpfError::map("delete from", self.name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes many entries.
+    pub(super) fn set_all(&self, entries: &[(K, V)]) -> Result<(), EbpfError> {
+        for chunk in entries.chunks(CHUNK) {
+            let (keys, values): (Vec<K>, Vec<V>) = chunk.iter().copied().unzip();
+            sys::map_update_batch(self.fd.as_fd(), &keys, &values)
+                .map_err(|error| self.write_error(error))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes many entries; those that are not there are fine. Returns how many there were.
+    pub(super) fn delete_all(&self, keys: &[K]) -> Result<usize, EbpfError> {
+        let mut rest = keys;
+        let mut deleted = 0;
+        while !rest.is_empty() {
+            let chunk = &rest[..rest.len().min(CHUNK)];
+            let (done, missing) = sys::map_delete_batch(self.fd.as_fd(), chunk)
+                .map_err(|error| EbpfError::map("delete from", self.name, error))?;
+            deleted += done;
+            rest = &rest[(done + usize::from(missing)).min(rest.len())..];
+        }
+        Ok(deleted)
+    }
+
+    /// All entries. The map may change meanwhile: then what changed may or may not be seen, and an entry may be seen
+    /// twice.
+    pub(super) fn entries(&self) -> Result<Vec<(K, V)>, EbpfError> {
+        let mut chunk = CHUNK;
+        let mut entries = Vec::new();
+        let mut cursor = sys::Cursor::default();
+        loop {
+            let mut keys = vec![K::default(); chunk];
+            let mut values = vec![V::default(); chunk];
+            match sys::map_lookup_batch(self.fd.as_fd(), &mut cursor, &mut keys, &mut values) {
+                Ok((count, last)) => {
+                    entries.extend(keys.into_iter().zip(values).take(count));
+                    if last {
+                        return Ok(entries);
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => chunk *= 2,
+                Err(error) => return Err(EbpfError::map("read", self.name, error)),
+            }
+        }
+    }
+
+    fn write_error(&self, source: io::Error) -> EbpfError {
+        if source.raw_os_error() == Some(libc::E2BIG) {
+            EbpfError::Full {
+                name: self.name,
+                entries: self.max_entries,
+            }
+        } else {
+            EbpfError::map("write", self.name, source)
+        }
+    }
+}
+
+/// The counters, summed over CPUs.
+pub(super) fn counters(dir: &Path, len: u32) -> Result<Option<Vec<u64>>, EbpfError> {
+    let name = seaway_ebpf_abi::maps::COUNTERS;
+    let failed = |source| EbpfError::map("read", name, source);
+    let fd = match sys::open_pin(&dir.join(name)) {
+        Ok(fd) => fd,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(error))?;
+    let mut sums = Vec::with_capacity(len as usize);
+    for index in 0..len {
+        let mut values = vec![0_u64; cpus];
+        sys::map_lookup(fd.as_fd(), &index, &mut values).map_err(failed)?;
+        sums.push(values.iter().sum());
+    }
+    Ok(Some(sums))
+}

@@ -1,0 +1,166 @@
+//! The maps that user space reads and writes, and the steps of a plan carried out on them.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use seaway_ebpf_abi::{
+    BackendKey, BackendValue, Config, FlowKey, FlowValue, FrontendKey, FrontendValue, SocketKey,
+    SocketValue, SteadyValue, maps,
+};
+
+use super::error::EbpfError;
+use super::image::Image;
+use super::node::{addr, bits};
+use super::plan::Op;
+use super::table::Table;
+use crate::dataplane::Report;
+
+/// Open maps.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) config: Table<u32, Config>,
+    pub(super) frontends: Table<FrontendKey, FrontendValue>,
+    pub(super) backends: Table<BackendKey, BackendValue>,
+    pub(super) node_addrs: Table<u32, u32>,
+    /// Shared with the collector of old flows, which works on another thread.
+    pub(super) flows: Arc<Table<FlowKey, FlowValue>>,
+    pub(super) sockets_tcp: Table<SocketKey, SocketValue>,
+    pub(super) sockets_udp: Table<SocketKey, SocketValue>,
+    pub(super) steady: Table<SocketKey, SteadyValue>,
+}
+
+impl Tables {
+    /// Opens the maps pinned in a directory; `None` if not all of them are there, as before the first start.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, EbpfError> {
+        let tables = (
+            Table::open(dir, maps::CONFIG)?,
+            Table::open(dir, maps::FRONTENDS)?,
+            Table::open(dir, maps::BACKENDS)?,
+            Table::open(dir, maps::NODE_ADDRS)?,
+            Table::open(dir, maps::FLOWS)?,
+            Table::open(dir, maps::SOCKETS_TCP)?,
+            Table::open(dir, maps::SOCKETS_UDP)?,
+            Table::open(dir, maps::STEADY)?,
+        );
+        let (
+            Some(config),
+            Some(frontends),
+            Some(backends),
+            Some(node_addrs),
+            Some(flows),
+            Some(sockets_tcp),
+            Some(sockets_udp),
+            Some(steady),
+        ) = tables
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            config,
+            frontends,
+            backends,
+            node_addrs,
+            flows: Arc::new(flows),
+            sockets_tcp,
+            sockets_udp,
+            steady,
+        }))
+    }
+
+    /// The Service tables.
+    pub(super) fn image(&self) -> Result<Image, EbpfError> {
+        Ok(Image::from_entries(
+            self.frontends.entries()?,
+            self.backends.entries()?,
+        ))
+    }
+
+    /// The configuration of the programs.
+    pub(super) fn read_config(&self) -> Result<Config, EbpfError> {
+        Ok(self.config.get(&0)?.unwrap_or_default())
+    }
+
+    /// Writes the configuration and the node's addresses, as far as they differ. Returns the number of writes.
+    pub(super) fn write_node(
+        &self,
+        config: &Config,
+        addresses: &BTreeSet<Ipv4Addr>,
+    ) -> Result<usize, EbpfError> {
+        let mut writes = 0;
+        if self.read_config()? != *config {
+            self.config.set(&0, config)?;
+            writes += 1;
+        }
+        let there: BTreeSet<Ipv4Addr> = self.node_addresses()?;
+        for address in addresses.difference(&there) {
+            self.node_addrs.set(&bits(*address), &1)?;
+            writes += 1;
+        }
+        for address in there.difference(addresses) {
+            self.node_addrs.delete(&bits(*address))?;
+            writes += 1;
+        }
+        Ok(writes)
+    }
+
+    /// The node's addresses as the programs know them.
+    pub(super) fn node_addresses(&self) -> Result<BTreeSet<Ipv4Addr>, EbpfError> {
+        let entries = self.node_addrs.entries()?;
+        Ok(entries.into_iter().map(|(key, _)| addr(key)).collect())
+    }
+
+    /// Carries out the steps of a plan in their order, in batches, and moves the image on with them.
+    pub(super) fn execute(&self, ops: &[Op], image: &mut Image) -> Result<Report, EbpfError> {
+        let mut report = Report::default();
+        let mut slots = Vec::new();
+        let mut flips = Vec::new();
+        let mut gone = Vec::new();
+        let mut gone_slots = Vec::new();
+        for op in ops {
+            match op {
+                Op::WriteSet { set, backends } => {
+                    slots.extend((0..).zip(backends).map(|(slot, backend)| {
+                        let key = BackendKey { set: *set, slot };
+                        (key, *backend)
+                    }));
+                }
+                Op::WriteFrontend { key, value } => flips.push((*key, *value)),
+                Op::DeleteFrontend { key } => gone.push(*key),
+                Op::DeleteSet { set, slots } => {
+                    gone_slots.extend((0..*slots).map(|slot| BackendKey { set: *set, slot }));
+                }
+            }
+        }
+        self.backends.set_all(&slots)?;
+        self.frontends.set_all(&flips)?;
+        self.frontends.delete_all(&gone)?;
+        self.backends.delete_all(&gone_slots)?;
+        for op in ops {
+            match op {
+                Op::WriteSet { set, backends } => _ = image.sets.insert(*set, backends.clone()),
+                Op::WriteFrontend { key, value } => _ = image.frontends.insert(*key, *value),
+                Op::DeleteFrontend { key } => _ = image.frontends.remove(key),
+                Op::DeleteSet { set, .. } => _ = image.sets.remove(set),
+            }
+        }
+        report.deletions = gone.len() + gone_slots.len();
+        report.operations = slots.len() + flips.len() + report.deletions;
+        Ok(report)
+    }
+
+    /// Says so, before a table is full.
+    pub(super) fn warn_before_full(&self, image: &Image) {
+        let slots: usize = image.sets.values().map(Vec::len).sum();
+        for (name, used, size) in [
+            (maps::FRONTENDS, image.frontends.len(), self.frontends.max_entries()),
+            (maps::BACKENDS, slots, self.backends.max_entries()),
+        ] {
+            // A change writes the new set beside the old one, so that "full" comes early.
+            if used > size as usize / 10 * 8 {
+                tracing::warn!(map = name, used, size, "a table of Services is nearly full");
+            }
+        }
+    }
+}
