@@ -52,18 +52,19 @@ impl Bridge {
     async fn attach(&self, port: &str, netns: &NetNs, addr: IpAddr) -> Result<(), LabError> {
         let options = VethOptions {
             peer_netns: Some(netns),
-            up: true,
             ..VethOptions::default()
         };
         self.netlink.add_veth(port, UPLINK, options).await?;
         let near = index_of(&self.netlink, port).await?;
         self.netlink.set_master(near, Some(self.index)).await?;
+        self.netlink.set_up(near).await?;
 
         let inside = Netlink::in_namespace(netns)?;
         let far = index_of(&inside, UPLINK).await?;
         inside
             .add_address(far, within_underlay(addr), Scope::Global)
             .await?;
+        inside.set_up(far).await?;
         let anywhere = IpNetwork::from(IpAddr::from([0, 0, 0, 0]));
         let anywhere = IpNetwork::new(anywhere.ip(), 0).unwrap_or(anywhere);
         let mut route = Route::new(anywhere, STATIC);

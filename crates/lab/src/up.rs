@@ -140,14 +140,18 @@ async fn bring_up(mut record: Record) -> Result<Record, LabError> {
     config.tell("control plane: starting the API server");
     Daemon::Server.start(&record)?;
     let ca = server_data(name).join("admin.kubeconfig");
-    alive_until(&Daemon::Server, name, "the cluster's certificates", || {
-        if ca.exists() {
-            Ok(())
-        } else {
-            Err("not there yet")
-        }
-    })
-    .await?;
+    let what = "the cluster's certificates";
+    alive_until(
+        &[Daemon::Server],
+        name,
+        (what, SERVER_LIMIT),
+        async || match ca.exists() {
+            true => Ok(()),
+            false => Err("not there yet".into()),
+        },
+    )
+    .await
+    .map_err(|error| with_log(error, &Daemon::Server, name))?;
     let here = format!("https://127.0.0.1:{}", record.api_port);
     issue(
         &config,
@@ -192,7 +196,8 @@ async fn start_node(record: &Record, node: &NodeConfig) -> Result<(), LabError> 
     )
     .await?;
 
-    for daemon in Daemon::of_node(&node.name) {
+    let daemons = Daemon::of_node(&node.name);
+    for daemon in &daemons {
         daemon.start(record)?;
     }
     let netns = NetNs::named(&lab.node_netns(&node.name))?;
@@ -201,15 +206,11 @@ async fn start_node(record: &Record, node: &NodeConfig) -> Result<(), LabError> 
         (Daemon::Proxy(node.name.clone()), health::PROXY),
     ] {
         let what = format!("{} in sync", daemon.id());
-        eventually(&what, NODE_LIMIT, async || {
-            if daemon.process(lab).is_ok_and(|found| found.is_none()) {
-                // Waiting longer helps nobody.
-                return Ok(Err(daemon.died(lab)));
-            }
-            health::healthz(&netns, port).await.map(Ok)
+        alive_until(&daemons, lab, (&what, NODE_LIMIT), async || {
+            health::healthz(&netns, port).await
         })
         .await
-        .map_err(|error| with_log(error, &daemon, lab))??;
+        .map_err(|error| with_log(error, &daemon, lab))?;
     }
     node_ready(record, &node.name).await?;
     config.tell(&format!("{}: ready ({})", node.name, node.mode));
@@ -285,20 +286,22 @@ pub(crate) async fn node_ready(record: &Record, name: &str) -> Result<(), LabErr
     .map_err(|error| with_log(error, &Daemon::Agent(name.into()), &record.config.name))
 }
 
+/// Waits for a condition, but not when one of these daemons has ended: waiting longer would help nobody.
 async fn alive_until(
-    daemon: &Daemon,
+    daemons: &[Daemon],
     lab: &LabName,
-    what: &str,
-    probe: impl Fn() -> Result<(), &'static str>,
+    (what, limit): (&str, Duration),
+    mut probe: impl AsyncFnMut() -> Result<(), String>,
 ) -> Result<(), LabError> {
-    eventually(what, SERVER_LIMIT, async || {
-        if daemon.process(lab).is_ok_and(|found| found.is_none()) {
-            return Ok(Err(daemon.died(lab)));
+    eventually(what, limit, async || {
+        for daemon in daemons {
+            if daemon.process(lab).is_ok_and(|found| found.is_none()) {
+                return Ok(Err(daemon.died(lab)));
+            }
         }
-        probe().map(Ok)
+        probe().await.map(Ok)
     })
-    .await
-    .map_err(|error| with_log(error, daemon, lab))?
+    .await?
 }
 
 /// A condition that did not come true is explained by what the daemon said meanwhile.
