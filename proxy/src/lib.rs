@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod commands;
 pub mod dataplane;
 pub mod ebpf;
 pub mod health;

@@ -39,6 +39,16 @@ pub enum IptablesVariant {
     NfTables,
 }
 
+impl std::fmt::Display for IptablesVariant {
+    /// As `iptables --version` writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::NfTables => "nf_tables",
+        })
+    }
+}
+
 impl Capabilities {
     /// Asks. Needs root; changes nothing (the VXLAN device is tried in a namespace that is thrown away). Must be called
     /// inside a tokio runtime.
