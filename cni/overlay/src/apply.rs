@@ -1,0 +1,105 @@
+//! Carries operations out; decides nothing. One failure does not stop the others, unless nothing can follow it.
+
+use seaway_kernel::{Error, Netlink, Scope, sysctl};
+use seaway_model::ownership::VXLAN_LINK;
+
+use crate::diff::Operation;
+
+/// An operation that the kernel refused.
+#[derive(Debug)]
+pub struct Failure {
+    pub operation: Operation,
+    pub error: Error,
+}
+
+impl Failure {
+    /// Whether pods of this node cannot be served without it; otherwise it concerns one peer.
+    pub fn is_vital(&self) -> bool {
+        !matches!(
+            self.operation,
+            Operation::SetRoute(..)
+                | Operation::SetNeighbour(..)
+                | Operation::DeleteRoute(..)
+                | Operation::DeleteNeighbour(..)
+        )
+    }
+}
+
+/// Does the operations in order, and answers those that failed.
+pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut index = None;
+    for operation in operations {
+        tracing::info!("{operation}");
+        let done = match operation {
+            Operation::CreateDevice(_) | Operation::Setting { .. } => {
+                let created = without_device(netlink, &operation).await;
+                index = None;
+                created
+            }
+            _ => match resolve(netlink, &mut index).await {
+                Ok(index) => on_device(netlink, index, &operation).await,
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "cannot {operation}");
+            failures.push(Failure { operation, error });
+        }
+    }
+    failures
+}
+
+async fn resolve(netlink: &Netlink, index: &mut Option<u32>) -> Result<u32, Error> {
+    if let Some(index) = *index {
+        return Ok(index);
+    }
+    let link = netlink.link(VXLAN_LINK).await?;
+    let found = link.ok_or_else(|| Error::Invalid {
+        object: format!("link {VXLAN_LINK}"),
+        reason: "it is not there".into(),
+    })?;
+    *index = Some(found.index);
+    Ok(found.index)
+}
+
+async fn without_device(netlink: &Netlink, operation: &Operation) -> Result<(), Error> {
+    match operation {
+        Operation::CreateDevice(device) => {
+            netlink
+                .add_vxlan_external(VXLAN_LINK, device.port, device.mac, device.mtu)
+                .await
+        }
+        Operation::Setting { key, value } => sysctl::write(key, value).map(drop),
+        _ => Ok(()),
+    }
+}
+
+async fn on_device(netlink: &Netlink, index: u32, operation: &Operation) -> Result<(), Error> {
+    match operation {
+        Operation::DeleteDevice => netlink.delete_link(index).await,
+        Operation::SetMac(mac) => netlink.set_mac(index, *mac).await,
+        Operation::SetMtu(mtu) => netlink.set_mtu(index, *mtu).await,
+        Operation::SetUp => netlink.set_up(index).await,
+        Operation::AddAddress(network) => netlink.add_address(index, *network, Scope::Global).await,
+        Operation::DeleteAddress(network) => {
+            let address = seaway_kernel::Address {
+                link: index,
+                network: *network,
+                scope: Scope::Global,
+            };
+            netlink.delete_address(&address).await
+        }
+        Operation::SetNeighbour(address, mac) => {
+            netlink.replace_neighbour(index, *address, *mac).await
+        }
+        Operation::DeleteNeighbour(address) => netlink.delete_neighbour(index, *address).await,
+        Operation::SetRoute(destination, tunnel) => {
+            netlink
+                .replace_route(&tunnel.route(*destination, index))
+                .await
+        }
+        Operation::DeleteRoute(route) => netlink.delete_route(route).await,
+        Operation::CreateDevice(_) | Operation::Setting { .. } => Ok(()),
+    }
+}

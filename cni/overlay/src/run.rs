@@ -1,0 +1,201 @@
+//! The daemon: waits for what concerns it, and compares.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use seaway_cluster::{NodeScope, Source, Wants, stream};
+use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::admin::{self, Shared};
+use crate::cli::RunArgs;
+use crate::metrics::Metrics;
+use crate::reconcile::{Outcome, Reconciler};
+
+/// How long to collect changes before comparing: a device that goes away sends several.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How often everything is compared though nothing was heard: somebody else's `iptables -F` sends no event.
+const AUDIT: Duration = Duration::from_secs(30);
+
+/// After a failure: soon, then less often.
+const RETRY: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+const GROUPS: WatchGroups = WatchGroups {
+    links: true,
+    addresses: true,
+    routes: true,
+    neighbours: false,
+};
+
+/// Runs until a signal. The kernel keeps its state: pods go on, and the next start adopts it.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let node_name = args.node.name()?;
+    let _lock = lock(&args.places.run_dir)?;
+    Command::new("iptables").arg("--version").output().await?;
+    let source = Source::open(
+        args.node.kubeconfig.as_deref(),
+        args.node.manifests.as_deref(),
+    )
+    .await?;
+    let listener = TcpListener::bind(args.healthz_bind_address)
+        .await
+        .with_context(|| {
+            let address = args.healthz_bind_address;
+            format!("cannot listen on {address} (--healthz-bind-address)")
+        })?;
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let shared = Shared::default();
+    tokio::spawn(admin::serve(listener, shared.clone(), Arc::new(registry)));
+
+    let netlink = Netlink::new()?;
+    let reconciler = Reconciler::new(netlink, node_name, args.settings(), args.places.to_places());
+    tokio::select! {
+        stopped = follow(reconciler, source, shared, metrics) => stopped,
+        () = stop_signal()? => {
+            tracing::info!("stopping; the kernel keeps its state");
+            Ok(())
+        }
+    }
+}
+
+async fn follow(
+    mut reconciler: Reconciler,
+    source: Source,
+    shared: Shared,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let wants = Wants {
+        nodes: NodeScope::All,
+        ..Wants::default()
+    };
+    let mut inputs = stream(source, wants);
+    let mut kernel = Watch::new(GROUPS)?;
+    let mut audit = interval(AUDIT);
+    audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due: Option<Instant> = None;
+    let mut failed = 0;
+    let mut ready = false;
+    loop {
+        let wanted = tokio::select! {
+            event = inputs.recv() => match event {
+                Some(event) => reconciler.hear(event),
+                None => bail!("the source of Nodes ended"),
+            },
+            event = kernel.next() => match event {
+                Some(event) => reconciler.concerns(&event),
+                None => {
+                    tracing::warn!("kernel events were lost; comparing everything");
+                    kernel = Watch::new(GROUPS)?;
+                    true
+                }
+            },
+            _ = audit.tick() => true,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                due = None;
+                let outcome = reconciler.sync().await;
+                metrics.record(&outcome);
+                let in_sync = outcome.status.in_sync;
+                report(&outcome, &shared);
+                shared.set(outcome.status);
+                if in_sync {
+                    failed = 0;
+                    if !ready {
+                        ready = true;
+                        sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
+                    }
+                } else {
+                    due = Some(Instant::now() + RETRY[failed.min(RETRY.len() - 1)]);
+                    failed += 1;
+                }
+                false
+            }
+        };
+        if wanted {
+            let soon = Instant::now() + SETTLE;
+            due = Some(due.map_or(soon, |due| due.min(soon)));
+        }
+    }
+}
+
+/// Logs what is new.
+fn report(outcome: &Outcome, shared: &Shared) {
+    let before = shared.get();
+    if outcome.status.errors != before.errors {
+        for error in &outcome.status.errors {
+            tracing::error!("{error}");
+        }
+    }
+    for peer in &outcome.status.peers {
+        if peer.state != "connected" && !before.peers.contains(peer) {
+            tracing::warn!("{}", peer.state);
+        }
+    }
+    if outcome.status.in_sync && !before.in_sync {
+        tracing::info!(peers = outcome.status.peers.len(), "in sync");
+    }
+}
+
+/// Two daemons would undo each other's work.
+fn lock(run_dir: &Path) -> anyhow::Result<File> {
+    let path = run_dir.join("overlay.lock");
+    std::fs::create_dir_all(run_dir)
+        .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
+        .with_context(|| format!("cannot open {}", path.display()))
+        .and_then(|file| match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "another seaway-overlay runs on this node (it holds {})",
+                    path.display()
+                )
+            }
+            Err(TryLockError::Error(e)) => {
+                Err(e).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        })
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+impl Metrics {
+    fn record(&self, outcome: &Outcome) {
+        let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.syncs.inc();
+        if !outcome.status.in_sync {
+            self.failures.inc();
+        }
+        self.operations.inc_by(outcome.operations as u64);
+        self.problems.set(whole(outcome.problems));
+        self.mtu.set(outcome.status.mtu.unwrap_or_default().into());
+        let connected = outcome
+            .status
+            .peers
+            .iter()
+            .filter(|p| p.state == "connected");
+        self.peers.set(whole(connected.count()));
+    }
+}
