@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::answer;
 use crate::discovery;
 use crate::negotiate;
+use crate::openapi;
 use crate::route::Route;
 use crate::server::Shared;
 
@@ -27,6 +28,11 @@ pub(super) fn document(shared: &Shared, route: &Route, headers: &HeaderMap) -> O
         Route::Groups => discovery::groups(),
         Route::Group(name) => discovery::group(name)?,
         Route::Resources { group, version } => discovery::resources(group, version)?,
+        Route::OpenApi => openapi::root(),
+        Route::OpenApiDocument { group, version } => {
+            let document = openapi::document(group, version)?;
+            return Some(answer::json_bytes(StatusCode::OK, document.body.clone().into()));
+        }
         _ => return None,
     };
     Some(answer::json(StatusCode::OK, &document))
