@@ -63,7 +63,10 @@ fn describe_node(text: &mut String, tables: &Tables) -> Result<(), EbpfError> {
         .iter()
         .map(ToString::to_string)
         .collect();
-    line(text, format_args!("node addresses: {}", addresses.join(" ")));
+    line(
+        text,
+        format_args!("node addresses: {}", addresses.join(" ")),
+    );
     line(
         text,
         format_args!(

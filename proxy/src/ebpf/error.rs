@@ -15,10 +15,14 @@ pub enum EbpfError {
         since: &'static str,
     },
     /// The directory for processes is no cgroup of version 2.
-    #[error("{path} is not in a cgroup2 file system; --cgroup-root names the cgroup whose processes are served")]
+    #[error(
+        "{path} is not in a cgroup2 file system; --cgroup-root names the cgroup whose processes are served"
+    )]
     NotACgroup { path: PathBuf },
     /// The directory for pins is no BPF file system, and we may not mount one there.
-    #[error("{path} is not in a BPF file system (mount -t bpf bpf DIR, and --bpffs-root DIR/seaway)")]
+    #[error(
+        "{path} is not in a BPF file system (mount -t bpf bpf DIR, and --bpffs-root DIR/seaway)"
+    )]
     NotBpffs { path: PathBuf },
     /// A pin with our name whose layout is not ours.
     #[error("the map pinned at {path} has another layout; `seaway-proxy cleanup` removes it")]
@@ -93,7 +97,9 @@ impl From<EbpfError> for ApplyError {
         match &error {
             EbpfError::Feature { feature, since } => Self::Missing {
                 what: (*feature).to_owned(),
-                remedy: format!("eBPF mode needs it; use Linux {since} or later, or --mode iptables"),
+                remedy: format!(
+                    "eBPF mode needs it; use Linux {since} or later, or --mode iptables"
+                ),
             },
             EbpfError::NotACgroup { path } => Self::Missing {
                 what: format!("a cgroup2 file system at {}", path.display()),

@@ -95,13 +95,29 @@ mod tests {
             (UDP, STATE_OPENED, 31, true),
             (UDP, STATE_OPENED | STATE_REPLIED, 119, false),
             (UDP, STATE_OPENED | STATE_REPLIED, 121, true),
-            (TCP, STATE_OPENED | STATE_REPLIED | STATE_ESTABLISHED, 80_000, false),
-            (TCP, STATE_OPENED | STATE_REPLIED | STATE_ESTABLISHED, 90_000, true),
+            (
+                TCP,
+                STATE_OPENED | STATE_REPLIED | STATE_ESTABLISHED,
+                80_000,
+                false,
+            ),
+            (
+                TCP,
+                STATE_OPENED | STATE_REPLIED | STATE_ESTABLISHED,
+                90_000,
+                true,
+            ),
             (TCP, STATE_OPENED, 121, true),
         ] {
-            let entries = flow(protocol, state, now - age * SECOND).into_iter().collect();
+            let entries = flow(protocol, state, now - age * SECOND)
+                .into_iter()
+                .collect();
             let expected = if gone { 2 } else { 0 };
-            assert_eq!(expired(&entries, now).len(), expected, "{protocol} {state} {age}");
+            assert_eq!(
+                expired(&entries, now).len(),
+                expected,
+                "{protocol} {state} {age}"
+            );
         }
     }
 

@@ -79,7 +79,10 @@ impl Owners {
                 }
             }
             if let Some(owner) = owner {
-                self.owned.entry(owner.clone()).or_default().insert(frontend);
+                self.owned
+                    .entry(owner.clone())
+                    .or_default()
+                    .insert(frontend);
                 self.of.insert(frontend, owner);
             }
         }

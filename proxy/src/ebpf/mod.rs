@@ -20,10 +20,7 @@ mod node;
 mod objects;
 mod plan;
 mod plane;
-#[expect(
-    unsafe_code,
-    reason = "bpf(2) and two calls of libc have no safe form"
-)]
+#[expect(unsafe_code, reason = "bpf(2) and two calls of libc have no safe form")]
 mod sys;
 mod table;
 mod tables;

@@ -86,7 +86,9 @@ fn view(
     };
     for link in links.iter().filter(|link| !is_loopback(link)) {
         let reached = defaults.iter().any(|r| r.link == Some(link.index))
-            || v4.iter().any(|(index, _, scope)| *index == link.index && *scope == Scope::Global);
+            || v4
+                .iter()
+                .any(|(index, _, scope)| *index == link.index && *scope == Scope::Global);
         let role = role_by_name(&link.name).or(reached.then_some(Role::Uplink));
         if let Some(role) = role {
             let name = link.name.clone();
@@ -201,4 +203,3 @@ pub(super) fn socket_ports() -> Result<(u16, u16), EbpfError> {
         _ => Ok((32_768, 60_999)),
     }
 }
-

@@ -110,9 +110,12 @@ impl Planner<'_> {
         key: &ObjectKey,
         cluster_cidrs: &[IpNetwork],
     ) -> BTreeMap<FrontendKey, Wanted> {
-        desired.services.get(key).map_or_else(BTreeMap::new, |rules| {
-            wanted::of_service(key, rules, cluster_cidrs, &mut self.notices)
-        })
+        desired
+            .services
+            .get(key)
+            .map_or_else(BTreeMap::new, |rules| {
+                wanted::of_service(key, rules, cluster_cidrs, &mut self.notices)
+            })
     }
 
     fn service(&mut self, service: &ObjectKey, wanted: BTreeMap<FrontendKey, Wanted>) {
@@ -139,10 +142,8 @@ impl Planner<'_> {
         for (key, wanted) in wanted {
             match self.owners.owner(self.known, &key) {
                 Some(other) if other != service => {
-                    self.notices.push(format!(
-                        "{service}: {} belongs to {other}",
-                        frontend(&key)
-                    ));
+                    self.notices
+                        .push(format!("{service}: {} belongs to {other}", frontend(&key)));
                     self.owners.contested = true;
                     continue;
                 }
@@ -228,4 +229,3 @@ impl Planner<'_> {
 fn count(backends: &[BackendValue]) -> u32 {
     u32::try_from(backends.len()).unwrap_or(u32::MAX)
 }
-

@@ -107,8 +107,14 @@ impl EbpfDataplane {
             return Vec::new();
         }
         let mut lines = vec![
-            format!("load the programs, maps pinned in {}", self.settings.pin_dir().display()),
-            format!("attach socket hooks to {}", self.settings.cgroup_root.display()),
+            format!(
+                "load the programs, maps pinned in {}",
+                self.settings.pin_dir().display()
+            ),
+            format!(
+                "attach socket hooks to {}",
+                self.settings.cgroup_root.display()
+            ),
         ];
         let links = self.view.links.values();
         lines.extend(links.map(|link| format!("attach to {} ({})", link.name, link.role)));
@@ -272,7 +278,10 @@ impl EbpfDataplane {
         let Some(tables) = Tables::open(&self.settings.pin_dir())? else {
             return Ok(Some("a map is no longer pinned".to_owned()));
         };
-        Ok((tables.image()? != self.image).then(|| "the maps were changed from outside".to_owned()))
+        Ok(
+            (tables.image()? != self.image)
+                .then(|| "the maps were changed from outside".to_owned()),
+        )
     }
 
     fn collect(&self) {

@@ -154,7 +154,11 @@ impl Tables {
     pub(super) fn warn_before_full(&self, image: &Image) {
         let slots: usize = image.sets.values().map(Vec::len).sum();
         for (name, used, size) in [
-            (maps::FRONTENDS, image.frontends.len(), self.frontends.max_entries()),
+            (
+                maps::FRONTENDS,
+                image.frontends.len(),
+                self.frontends.max_entries(),
+            ),
             (maps::BACKENDS, slots, self.backends.max_entries()),
         ] {
             // A change writes the new set beside the old one, so that "full" comes early.

@@ -34,7 +34,9 @@ impl fmt::Display for Op {
         match self {
             Self::WriteSet { set, backends } => {
                 write!(f, "+ set {set}:")?;
-                backends.iter().try_for_each(|b| write!(f, " {}", backend(b)))
+                backends
+                    .iter()
+                    .try_for_each(|b| write!(f, " {}", backend(b)))
             }
             Self::WriteFrontend { key, value } => {
                 write!(f, "+ frontend {} {}", frontend(key), target(value))

@@ -1,0 +1,137 @@
+//! Real packets through the loaded programs, in namespaces that each test makes for itself.
+
+#![allow(clippy::unwrap_used)]
+
+mod ebpf_world;
+
+use ebpf_world::{CLUSTER_IP, LOCAL_POD, NODE_IP, REMOTE_POD, World, run_client, service, sync};
+use seaway_proxy::dataplane::Dataplane;
+
+/// Not a test: what the others start as a client process.
+#[test]
+fn client() {
+    run_client();
+}
+
+#[tokio::test]
+async fn sockets_of_pods_and_of_the_node_reach_a_service() {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    let mut plane = world.plane(world.config());
+    sync(&mut plane, &service(&[(REMOTE_POD, false)])).await;
+    for kind in ["tcp", "udp", "udp-connected"] {
+        // A pod by cluster IP: its own address arrives, and it sees the Service as its peer.
+        let answer = world.client("pod", true, &format!("{kind} {CLUSTER_IP}:80"));
+        assert!(
+            answer.starts_with(&format!("remote {LOCAL_POD}:")),
+            "{kind}: {answer}"
+        );
+        assert!(
+            answer.ends_with(&format!("from {CLUSTER_IP}:80")),
+            "{kind}: {answer}"
+        );
+        // The node by its node port, on any of its addresses.
+        for addr in [NODE_IP, "127.0.0.1", CLUSTER_IP] {
+            let port = if addr == CLUSTER_IP { 80 } else { 30080 };
+            let answer = world.client("node", true, &format!("{kind} {addr}:{port}"));
+            assert!(
+                answer.starts_with("remote 10.244.1.0:"),
+                "{kind} {addr}: {answer}"
+            );
+            assert!(
+                answer.ends_with(&format!("from {addr}:{port}")),
+                "{kind} {addr}: {answer}"
+            );
+        }
+        // 127.0.0.1 in a pod is the pod.
+        let answer = world.client("pod", true, &format!("{kind} 127.0.0.1:30080"));
+        assert!(answer.starts_with("error"), "{kind}: {answer}");
+        // An IPv6 socket that talks IPv4.
+        if kind == "tcp" {
+            let answer = world.client("pod", true, &format!("tcp [::ffff:{CLUSTER_IP}]:80"));
+            assert!(answer.starts_with("remote"), "{answer}");
+            assert!(
+                answer.ends_with(&format!("from [::ffff:{CLUSTER_IP}]:80")),
+                "{answer}"
+            );
+        }
+    }
+    sync(&mut plane, &service(&[])).await;
+    let started = std::time::Instant::now();
+    for what in ["tcp", "udp-connected", "udp"] {
+        let answer = world.client("pod", true, &format!("{what} {CLUSTER_IP}:80"));
+        assert_eq!(answer, "error ConnectionRefused", "{what}");
+    }
+    assert!(started.elapsed().as_secs() < 2, "refused at once");
+}
+
+#[tokio::test]
+async fn a_node_port_is_reached_from_outside_wherever_the_pod_is() {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    let mut plane = world.plane(world.config());
+    for (backend, local, name) in [(LOCAL_POD, true, "local"), (REMOTE_POD, false, "remote")] {
+        sync(&mut plane, &service(&[(backend, local)])).await;
+        for kind in ["tcp", "udp", "udp-connected"] {
+            let answer = world.client("out", false, &format!("{kind} {NODE_IP}:30080"));
+            assert!(
+                answer.starts_with(&format!("{name} 10.244.1.0:")),
+                "{kind}: {answer}\n{}",
+                plane.dump().await.unwrap()
+            );
+            assert!(
+                answer.ends_with(&format!("from {NODE_IP}:30080")),
+                "{kind}: {answer}"
+            );
+        }
+    }
+    sync(&mut plane, &service(&[])).await;
+    for kind in ["tcp", "udp-connected"] {
+        let answer = world.client("out", false, &format!("{kind} {NODE_IP}:30080"));
+        assert_eq!(answer, "error ConnectionRefused", "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_outside_of_the_cgroup_is_served_packet_by_packet() {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    let mut plane = world.plane(world.config());
+    sync(&mut plane, &service(&[(REMOTE_POD, false)])).await;
+    for kind in ["tcp", "udp"] {
+        let answer = world.client("pod", false, &format!("{kind} {CLUSTER_IP}:80"));
+        assert!(
+            answer.starts_with(&format!("remote {LOCAL_POD}:")),
+            "{kind}: {answer}"
+        );
+        assert!(
+            answer.ends_with(&format!("from {CLUSTER_IP}:80")),
+            "{kind}: {answer}"
+        );
+    }
+    // To itself: masqueraded, or the answer would never leave the pod.
+    sync(&mut plane, &service(&[(LOCAL_POD, true)])).await;
+    for kind in ["tcp", "udp"] {
+        let answer = world.client("pod", false, &format!("{kind} {CLUSTER_IP}:80"));
+        assert!(answer.starts_with("local 10.244.1.0:"), "{kind}: {answer}");
+    }
+    // To the node itself: no masquerade, the reply is translated as it leaves.
+    world.serve("node", "node");
+    sync(&mut plane, &service(&[(NODE_IP, true)])).await;
+    for (from, addr) in [
+        ("pod", format!("{CLUSTER_IP}:80")),
+        ("out", format!("{NODE_IP}:30080")),
+    ] {
+        for kind in ["tcp", "udp"] {
+            let answer = world.client(from, false, &format!("{kind} {addr}"));
+            assert!(answer.starts_with("node "), "{from} {kind}: {answer}");
+            assert!(
+                answer.ends_with(&format!("from {addr}")),
+                "{from} {kind}: {answer}"
+            );
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A node with a local pod, another node with a pod behind the overlay, and a client outside, all in network namespaces.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use seaway_kernel::{NetNs, Spawn, cgroup};
+use seaway_model::{
+    Backend, Desired, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, PortRule, Protocol,
+    ServiceRules, TrafficPolicy,
+};
+use seaway_proxy::dataplane::Dataplane;
+use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane};
+
+pub const CLUSTER_IP: &str = "10.96.0.10";
+pub const NODE_IP: &str = "192.168.77.1";
+pub const LOCAL_POD: &str = "10.244.1.5";
+pub const REMOTE_POD: &str = "10.244.2.5";
+pub const POD_LINK: &str = "sw00000000005";
+
+/// Everything that a test makes; gone when dropped.
+pub struct World {
+    id: String,
+    pub bpffs: PathBuf,
+    pub cgroup: PathBuf,
+}
+
+const NAMESPACES: [&str; 6] = ["fabric", "node", "pod", "peer", "peerpod", "out"];
+
+impl World {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!(
+            "swebpf{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let world = Self {
+            bpffs: PathBuf::from("/sys/fs/bpf/seaway-test").join(&id),
+            cgroup: cgroup::mount_point().unwrap().join(&id),
+            id,
+        };
+        for name in NAMESPACES {
+            NetNs::create(&world.name(name)).unwrap();
+        }
+        cgroup::create(&world.cgroup.join("pods")).unwrap();
+        world.wire();
+        world
+    }
+
+    fn name(&self, short: &str) -> String {
+        format!("{}-{short}", self.id)
+    }
+
+    pub fn netns(&self, short: &str) -> NetNs {
+        NetNs::named(&self.name(short)).unwrap()
+    }
+
+    /// Runs `ip` with a batch of commands in a namespace.
+    pub fn ip(&self, short: &str, batch: &str) {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name(short), "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let batch: String = batch.lines().map(|l| format!("{}\n", l.trim())).collect();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(batch.as_bytes())
+            .unwrap();
+        assert!(child.wait().unwrap().success(), "ip {batch}");
+    }
+
+    fn wire(&self) {
+        let [node, peer, out, pod, peerpod] =
+            ["node", "peer", "out", "pod", "peerpod"].map(|n| self.name(n));
+        self.ip(
+            "fabric",
+            &format!(
+                "link add br0 type bridge
+                 link set br0 up
+                 link add dev porta type veth peer name eth0 netns {node}
+                 link add dev portb type veth peer name eth0 netns {peer}
+                 link add dev portc type veth peer name eth0 netns {out}
+                 link set dev porta master br0 up
+                 link set dev portb master br0 up
+                 link set dev portc master br0 up"
+            ),
+        );
+        self.ip(
+            "out",
+            "address add 192.168.77.200/24 dev eth0\nlink set eth0 up",
+        );
+        self.node_side("node", 1, 2, &pod);
+        self.node_side("peer", 2, 1, &peerpod);
+        for (short, addr) in [("pod", LOCAL_POD), ("peerpod", REMOTE_POD)] {
+            self.pod_side(short, addr);
+        }
+        for short in ["node", "peer"] {
+            self.netns(short)
+                .run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
+                .unwrap();
+        }
+    }
+
+    /// The overlay and the pod's route, as `seaway-overlay` and the CNI plugin make them.
+    fn node_side(&self, short: &str, own: u8, other: u8, pod: &str) {
+        self.ip(
+            short,
+            &format!(
+                "address add 192.168.77.{own}/24 dev eth0
+                 link set eth0 up
+                 link add seaway.vxlan address 02:00:00:00:00:0{own} mtu 1450 type vxlan external dstport 8472
+                 address add 10.244.{own}.0/32 dev seaway.vxlan
+                 link set seaway.vxlan up
+                 neigh add 10.244.{other}.0 lladdr 02:00:00:00:00:0{other} dev seaway.vxlan nud permanent
+                 route add 10.244.{other}.0/24 encap ip id 1 dst 192.168.77.{other} via 10.244.{other}.0 dev seaway.vxlan onlink
+                 link add {POD_LINK} mtu 1450 type veth peer name eth0 netns {pod}
+                 link set {POD_LINK} address 02:00:00:00:01:01 up
+                 route add 10.244.{own}.5/32 dev {POD_LINK} scope link"
+            ),
+        );
+    }
+
+    fn pod_side(&self, short: &str, addr: &str) {
+        self.ip(
+            short,
+            &format!(
+                "link set eth0 mtu 1450 up
+                 address add {addr}/32 dev eth0
+                 route add 169.254.1.1 dev eth0 scope link
+                 neigh add 169.254.1.1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
+                 route add default via 169.254.1.1 dev eth0"
+            ),
+        );
+    }
+
+    pub fn config(&self) -> EbpfConfig {
+        EbpfConfig {
+            bpffs_root: self.bpffs.clone(),
+            cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            ..EbpfConfig::new("n1", &self.cgroup)
+        }
+    }
+
+    /// A data plane of the node.
+    pub fn plane(&self, config: EbpfConfig) -> EbpfDataplane {
+        let node = self.netns("node");
+        let _inside = node.enter().unwrap();
+        EbpfDataplane::new(config).unwrap()
+    }
+
+    /// Serves TCP and UDP port 8080 in a namespace: each line or datagram is answered by `NAME PEER LINE`.
+    pub fn serve(&self, short: &str, name: &'static str) {
+        let netns = self.netns(short);
+        let (ready, is_ready) = mpsc::channel();
+        thread::spawn(move || {
+            let _inside = netns.enter().unwrap();
+            let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
+            let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
+            ready.send(()).unwrap();
+            thread::spawn(move || serve_udp(&udp, name));
+            for stream in tcp.incoming().flatten() {
+                thread::spawn(move || serve_tcp(stream, name));
+            }
+        });
+        is_ready.recv().unwrap();
+    }
+
+    /// Runs a client as a process of its own in a namespace, in the node's cgroup or outside of it. `what` is
+    /// `tcp ADDR` or `udp ADDR` or `udp-connected ADDR`; the answer is what it printed.
+    pub fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
+        let out = std::env::temp_dir().join(format!("{}-{short}", self.id));
+        let mut spawn = Spawn::new(std::env::current_exe().unwrap())
+            .args(["--exact", "client", "--nocapture"])
+            .env("SEAWAY_TEST_CLIENT", what)
+            .netns(&self.netns(short))
+            .stdout(&out)
+            .stderr(&out);
+        if in_cgroup {
+            spawn = spawn.cgroup(self.cgroup.join("pods"));
+        }
+        let mut child = spawn.start().unwrap();
+        child.wait().unwrap();
+        let text = fs::read_to_string(&out).unwrap();
+        fs::remove_file(&out).unwrap();
+        text.lines()
+            .find_map(|line| line.split_once("RESULT ").map(|(_, r)| r.to_owned()))
+            .unwrap_or(text)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let config = self.config();
+        let node = self.netns("node");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _inside = node.enter().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                let mut plane = EbpfDataplane::new(config).unwrap();
+                let _ = runtime.block_on(plane.cleanup());
+            });
+        });
+        let _ = fs::remove_dir("/sys/fs/bpf/seaway-test");
+        for name in NAMESPACES {
+            let _ = NetNs::delete(&self.name(name));
+        }
+        let _ = cgroup::kill(&self.cgroup);
+        let _ = cgroup::wait_empty(&self.cgroup, Duration::from_secs(2));
+        let _ = cgroup::delete(&self.cgroup);
+    }
+}
+
+fn serve_tcp(stream: TcpStream, name: &str) {
+    let peer = stream.peer_addr().unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if writeln!(writer, "{name} {peer} {line}").is_err() {
+            return;
+        }
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, name: &str) {
+    let mut buffer = [0; 2048];
+    while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        let _ = socket.send_to(format!("{name} {peer} {text}").as_bytes(), peer);
+    }
+}
+
+/// The body of the test `client`, which is only one when the environment says so.
+pub fn run_client() {
+    let Ok(what) = std::env::var("SEAWAY_TEST_CLIENT") else {
+        return;
+    };
+    let result = match what.split_once(' ').unwrap() {
+        ("tcp", addr) => tcp(addr.parse().unwrap()),
+        ("udp", addr) => udp(addr.parse().unwrap(), false),
+        ("udp-connected", addr) => udp(addr.parse().unwrap(), true),
+        _ => panic!("{what}"),
+    };
+    match result {
+        Ok(text) => println!("\nRESULT {text}"),
+        Err(error) => println!("\nRESULT error {:?}", error.kind()),
+    }
+}
+
+/// `ANSWER | from PEER`.
+pub fn tcp(addr: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let peer = stream.peer_addr()?;
+    ask(&mut stream, "hello").map(|answer| format!("{answer} | from {peer}"))
+}
+
+/// One line over an open connection.
+pub fn ask(stream: &mut TcpStream, line: &str) -> std::io::Result<String> {
+    writeln!(stream, "{line}")?;
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        answer.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Three datagrams from one socket; they must come from one backend.
+pub fn udp(addr: SocketAddr, connected: bool) -> std::io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    if connected {
+        socket.connect(addr)?;
+    }
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        if connected {
+            socket.send(b"hello")?;
+        } else {
+            socket.send_to(b"hello", addr)?;
+        }
+        let mut buffer = [0; 2048];
+        let (len, from) = socket.recv_from(&mut buffer)?;
+        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        answers.push(format!("{text} | from {from}"));
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "not steady: {answers:?}");
+    Ok(answers.remove(0))
+}
+
+/// A Service `default/echo`: cluster IP port 80 and node port 30080, TCP and UDP.
+pub fn service(backends: &[(&str, bool)]) -> Desired {
+    let mut cluster: Vec<Backend> = backends
+        .iter()
+        .map(|(ip, local)| Backend {
+            addr: SocketAddr::new(ip.parse().unwrap(), 8080),
+            local: *local,
+        })
+        .collect();
+    cluster.sort();
+    let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRule {
+        port_name: "".into(),
+        protocol,
+        family: Family::V4,
+        frontends: vec![
+            Frontend {
+                addr: FrontendAddr::Ip(CLUSTER_IP.parse().unwrap()),
+                port: 80,
+                protocol,
+                kind: FrontendKind::ClusterIp,
+            },
+            Frontend {
+                addr: FrontendAddr::AnyNodeAddress(Family::V4),
+                port: 30080,
+                protocol,
+                kind: FrontendKind::NodePort,
+            },
+        ],
+        local: cluster.iter().filter(|b| b.local).cloned().collect(),
+        any_endpoints: !cluster.is_empty(),
+        cluster: cluster.clone(),
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        source_ranges: Vec::new(),
+    });
+    let mut desired = Desired::default();
+    desired.services.insert(
+        ObjectKey::new("default", "echo"),
+        ServiceRules {
+            ports: ports.into(),
+        },
+    );
+    desired
+}
+
+/// Plans and applies everything.
+pub async fn sync(plane: &mut EbpfDataplane, desired: &Desired) -> String {
+    plane.observe().await.unwrap();
+    let plan = plane.plan(desired, &seaway_model::Change::Full);
+    let text = plan.to_string();
+    plane.apply(plan).await.unwrap();
+    text
+}
