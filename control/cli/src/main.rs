@@ -1,5 +1,6 @@
 //! `seaway`: the bundled control plane and the lab in one file.
 
+mod agent;
 mod echo;
 mod kubeconfig;
 mod lab;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Run the control plane: store, API server and controllers
     Server(server::ServerArgs),
+    /// Run the Pods of one node: CNI plugin, processes, probes, logs
+    Agent(agent::AgentArgs),
     /// Write a kubeconfig for a user or a node, signed by the cluster's authority
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Bring up, look at and take down whole clusters in network namespaces
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Server(args) => shared()?.block_on(server::run(args))?,
+        Command::Agent(args) => shared()?.block_on(agent::run(args))?,
         Command::Kubeconfig(args) => kubeconfig::run(&args)?,
         Command::Lab(args) => return shared()?.block_on(lab::run(args)),
         Command::Echo(args) => small()?.block_on(echo::run(args))?,
@@ -75,7 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// What is logged when RUST_LOG says nothing: daemons tell what they do, commands only what went wrong.
 fn default_filter(command: &Command) -> &'static str {
     match command {
-        Command::Server(_) => "info",
+        Command::Server(_) | Command::Agent(_) => "info",
         Command::Kubeconfig(_)
         | Command::Lab(_)
         | Command::Echo(_)
