@@ -31,7 +31,10 @@ pub(super) fn document(shared: &Shared, route: &Route, headers: &HeaderMap) -> O
         Route::OpenApi => openapi::root(),
         Route::OpenApiDocument { group, version } => {
             let document = openapi::document(group, version)?;
-            return Some(answer::json_bytes(StatusCode::OK, document.body.clone().into()));
+            return Some(answer::json_bytes(
+                StatusCode::OK,
+                document.body.clone().into(),
+            ));
         }
         _ => return None,
     };

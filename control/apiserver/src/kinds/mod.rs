@@ -27,7 +27,6 @@ use serde_json::Value;
 pub use field_error::{FieldError, FieldErrorKind};
 pub use namespace::finalize as finalize_namespace;
 pub use pod::bind as bind_pod;
-pub use service::{needs_cluster_ip, needs_health_check_port, needs_node_ports};
 pub(crate) use validation::names;
 
 static KINDS: &[&Kind] = &[

@@ -34,7 +34,12 @@ pub(super) fn paths(kind: &'static Kind, prefix: &str, paths: &mut Map<String, V
         paths.insert(format!("{prefix}/{}", kind.plural), all);
     }
     paths.insert(collection, collection_item(kind, def, &subject));
-    let item = item(kind.verbs, &subject, kind.namespaced);
+    let mut item = item(kind.verbs, &subject, kind.namespaced);
+    if !kind.verbs.contains(&"patch") {
+        // kubectl looks for this before it asks us to create anything, and gives up with a message about OpenAPI. Our
+        // own refusal says what is the matter.
+        item["patch"] = patch_operation(&subject);
+    }
     paths.insert(object.clone(), item);
     for sub in kind.subresources {
         paths.insert(

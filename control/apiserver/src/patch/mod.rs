@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::kinds::Kind;
 use crate::schema;
-use crate::status::{Cause, Details, Status};
+use crate::status::{Details, Status};
 
 /// How a PATCH body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,19 +87,11 @@ fn require_object(patch: &Value) -> Result<(), Status> {
 
 /// 422, as upstream answers operations that cannot be carried out (a failed `test`, a missing path).
 fn unprocessable(error: &str) -> Status {
-    let cause = Cause {
-        reason: "UnexpectedServerResponse".to_owned(),
-        message: error.to_owned(),
-        field: String::new(),
-    };
     Status {
         code: 422,
         reason: "Invalid",
         message: format!("the server rejected our request due to an error in our request: {error}"),
-        details: Some(Details {
-            causes: vec![cause],
-            ..Details::default()
-        }),
+        details: Some(Details::default()),
         continue_token: None,
     }
 }

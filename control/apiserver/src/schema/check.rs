@@ -1,7 +1,7 @@
 //! From a decoded body to an object of its kind: types, unknown fields, nulls.
 
-use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::{DecodeError, Engine};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -199,7 +199,7 @@ impl Walk {
             (Type::Time | Type::MicroTime, Value::String(text)) => time(text),
             (Type::Bytes, Value::String(text)) => match BASE64.decode(text.as_bytes()) {
                 Ok(_) => Ok(()),
-                Err(error) => Err(format!("illegal base64 data: {error}")),
+                Err(error) => Err(bad_base64(&error, text)),
             },
             (_, value) => Err(place.mismatch(ty, value)),
         }
@@ -223,6 +223,15 @@ impl Place<'_> {
             go_type(ty)
         )
     }
+}
+
+/// Go says where.
+fn bad_base64(error: &DecodeError, text: &str) -> String {
+    let at = match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => *at,
+        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 fn time(text: &str) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! `v1 Service`.
 //!
-//! Addresses and node ports are allocated by the server inside the commit; this module says when a Service needs them
-//! ([`needs_cluster_ip`], [`needs_node_ports`]) and carries them over when an update leaves them out.
+//! Addresses, their families and node ports are allocated by the server inside the commit; this module carries them over
+//! when an update leaves them out, and drops them when the type no longer has them.
 
 mod fill;
 mod prepare;
@@ -12,8 +12,6 @@ use super::table_parts::{AGE, NAME, column, wide};
 use super::value::text;
 use super::verbs::{GET_PATCH_UPDATE, STANDARD};
 use super::{Hooks, Kind, SelectableField, Subresource};
-
-pub use prepare::{needs_cluster_ip, needs_health_check_port, needs_node_ports};
 
 pub(super) static SERVICE: Kind = Kind {
     group: "",

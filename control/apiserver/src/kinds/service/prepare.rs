@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::super::prepare;
-use super::super::value::{child, default, int, list, remove, text};
+use super::super::value::{carry, child, int, list, list_mut, remove, text};
 
 /// Fields that mean something for some types only: (field, is it for this spec?).
 type Dependent = (&'static str, fn(&Value) -> bool);
@@ -18,27 +18,6 @@ const DEPENDENT: &[Dependent] = &[
     ("loadBalancerClass", is_load_balancer),
 ];
 
-/// The Service wants a virtual address (headless ones are not asked here: their clusterIP is `None`).
-pub fn needs_cluster_ip(service: &Value) -> bool {
-    is_clustered(&service["spec"]) && text(service, "/spec/clusterIP") != "None"
-}
-
-/// The Service wants a port on every node for each of its ports.
-pub fn needs_node_ports(service: &Value) -> bool {
-    match text(service, "/spec/type") {
-        "NodePort" => true,
-        "LoadBalancer" => {
-            service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false))
-        }
-        _ => false,
-    }
-}
-
-/// The Service wants a port on which nodes say whether they have local endpoints.
-pub fn needs_health_check_port(service: &Value) -> bool {
-    has_health_check(&service["spec"])
-}
-
 pub(super) fn create(object: &mut Value) {
     object["status"] = json!({ "loadBalancer": {} });
     let spec = child(object, "spec");
@@ -46,7 +25,6 @@ pub(super) fn create(object: &mut Value) {
     if !ip.is_empty() && list(spec, "/clusterIPs").is_empty() {
         spec["clusterIPs"] = json!([ip]);
     }
-    families(spec);
 }
 
 pub(super) fn update(new: &mut Value, old: &Value) {
@@ -59,10 +37,9 @@ pub(super) fn update(new: &mut Value, old: &Value) {
     if is_clustered(spec) {
         for key in ["ipFamilies", "ipFamilyPolicy"] {
             if spec.get(key).is_none() && text(spec, "/clusterIP") == text(old, "/clusterIP") {
-                super::super::value::carry(spec, old, key);
+                carry(spec, old, key);
             }
         }
-        families(spec);
     }
 }
 
@@ -70,17 +47,17 @@ pub(super) fn update(new: &mut Value, old: &Value) {
 fn carry_allocated(spec: &mut Value, old: &Value) {
     if is_clustered(spec) && is_clustered(old) {
         if text(spec, "/clusterIP").is_empty() {
-            super::super::value::carry(spec, old, "clusterIP");
+            carry(spec, old, "clusterIP");
         }
         if list(spec, "/clusterIPs").is_empty()
             && text(spec, "/clusterIP") == text(old, "/clusterIP")
         {
-            super::super::value::carry(spec, old, "clusterIPs");
+            carry(spec, old, "clusterIPs");
         }
     }
     if has_node_ports(spec) && has_node_ports(old) {
         let key = |port: &Value| (int(port, "/port"), text(port, "/protocol").to_owned());
-        for port in super::super::value::list_mut(spec, "/ports") {
+        for port in list_mut(spec, "/ports") {
             if int(port, "/nodePort").unwrap_or(0) == 0
                 && let Some(before) = list(old, "/ports")
                     .iter()
@@ -95,7 +72,7 @@ fn carry_allocated(spec: &mut Value, old: &Value) {
         && has_health_check(old)
         && int(spec, "/healthCheckNodePort").unwrap_or(0) == 0
     {
-        super::super::value::carry(spec, old, "healthCheckNodePort");
+        carry(spec, old, "healthCheckNodePort");
     }
 }
 
@@ -125,38 +102,12 @@ fn drop_dependent(spec: &mut Value, old: &Value) {
             .iter()
             .map(|p| int(p, "/nodePort"))
             .collect();
-        for port in super::super::value::list_mut(spec, "/ports") {
+        for port in list_mut(spec, "/ports") {
             if before.contains(&int(port, "/nodePort")) {
                 remove(port, "nodePort");
             }
         }
     }
-}
-
-/// One family unless the client says otherwise: that of the address given, else IPv4.
-fn families(spec: &mut Value) {
-    if !is_clustered(spec) {
-        return;
-    }
-    if list(spec, "/ipFamilies").is_empty() {
-        let family = |ip: &str| if ip.contains(':') { "IPv6" } else { "IPv4" };
-        let from_ips: Vec<Value> = list(spec, "/clusterIPs")
-            .iter()
-            .filter_map(Value::as_str)
-            .map(|ip| family(ip).into())
-            .collect();
-        spec["ipFamilies"] = if from_ips.is_empty() {
-            json!(["IPv4"])
-        } else {
-            from_ips.into()
-        };
-    }
-    let policy = if list(spec, "/ipFamilies").len() > 1 {
-        "RequireDualStack"
-    } else {
-        "SingleStack"
-    };
-    default(spec, "ipFamilyPolicy", policy);
 }
 
 fn is_clustered(spec: &Value) -> bool {

@@ -33,11 +33,9 @@ fn a_bare_service_gets_upstreams_defaults() {
     let (object, errors) = created(json!({"ports": [{"port": 80}], "selector": {"app": "web"}}));
     assert_eq!(errors, Vec::<String>::new());
     let expected = json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
-        "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "selector": {"app": "web"},
+        "selector": {"app": "web"},
         "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}]});
     assert_eq!(object["spec"], expected);
-    assert!(needs_cluster_ip(&object));
-    assert!(!needs_node_ports(&object));
 }
 
 #[test]
