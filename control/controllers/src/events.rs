@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut correlator = Correlator::default();
-        for i in 0..3000 {
+        for i in 0..1100 {
             correlator.decide("s", &draft(&i.to_string(), "m"), clock(i));
         }
         assert!(correlator.known.len() <= REMEMBERED && correlator.budgets.len() <= REMEMBERED);
