@@ -8,7 +8,7 @@ use super::render;
 use super::rule::{ChainId, Rule, Rules, Table};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// What the kernel is told; its `Display` is exactly that. Empty when there is nothing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,150 @@
+use expect_test::{Expect, expect};
+use seaway_model::FrontendKind;
 
+use super::*;
+use crate::iptables::render;
+
+fn entry(addr: Option<&str>, port: u16) -> Entry {
+    let any = FrontendAddr::AnyNodeAddress(Family::V4);
+    Entry {
+        frontend: Frontend {
+            addr: addr.map_or(any, |ip| FrontendAddr::Ip(ip.parse().unwrap())),
+            port,
+            protocol: Protocol::Tcp,
+            kind: FrontendKind::ClusterIp,
+        },
+        chain: ChainName::new("SEAWAY-SVC-X"),
+        owner: "o".into(),
+    }
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("default", name)
+}
+
+fn show(tree: &Tree, family: Family) -> String {
+    let mut text = String::new();
+    for (chain, slots) in tree {
+        text += &format!("{chain}\n");
+        for rule in slots.values() {
+            text += &format!("  {}\n", render::rule(rule, family));
+        }
+    }
+    text
+}
+
+fn check(tree: &Tree, expected: &Expect) {
+    expected.assert_eq(&show(tree, Family::V4));
+}
+
+fn built(entries: &[(&str, Entry)]) -> Tree {
+    let nothing = Tree::new();
+    let mut edit = TreeEdit::new(&nothing, Family::V4);
+    for (name, entry) in entries {
+        edit.insert(&key(name), std::slice::from_ref(entry));
+    }
+    edit.finish()
+}
+
+#[test]
+fn the_first_entries_make_the_way_to_them() {
+    let tree = built(&[
+        ("a", entry(Some("10.96.0.10"), 80)),
+        ("b", entry(Some("10.96.0.26"), 80)),
+        ("c", entry(None, 30_080)),
+    ]);
+    check(
+        &tree,
+        &expect![[r#"
+        SEAWAY-NODEPORTS
+          -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
+        SEAWAY-NPS-TCP-30080
+          -p tcp -m comment --comment o -m tcp --dport 30080 -j SEAWAY-SVC-X
+        SEAWAY-SERVICES
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
+          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+        SEAWAY-SVCS-A
+          -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-A0
+          -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
+        SEAWAY-SVCS-A0
+          -d 10.96.0.10/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
+        SEAWAY-SVCS-A1
+          -d 10.96.0.26/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
+    "#]],
+    );
+}
+
+#[test]
+fn the_last_entry_takes_the_way_with_it() {
+    let base = built(&[
+        ("a", entry(Some("10.96.0.10"), 80)),
+        ("b", entry(Some("10.96.0.26"), 80)),
+    ]);
+    let mut edit = TreeEdit::new(&base, Family::V4);
+    edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
+    check(
+        &edit.finish(),
+        &expect![[r#"
+        SEAWAY-SVCS-A
+          -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
+        SEAWAY-SVCS-A0
+    "#]],
+    );
+
+    let mut edit = TreeEdit::new(&base, Family::V4);
+    edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
+    edit.remove(&key("b"), &[entry(Some("10.96.0.26"), 80)]);
+    check(
+        &edit.finish(),
+        &expect![[r#"
+        SEAWAY-SERVICES
+          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+        SEAWAY-SVCS-A
+        SEAWAY-SVCS-A0
+        SEAWAY-SVCS-A1
+    "#]],
+    );
+}
+
+#[test]
+fn two_claims_to_one_frontend_are_ordered_by_key() {
+    let again = entry(Some("203.0.113.1"), 80);
+    let mut first = again.clone();
+    first.chain = ChainName::new("SEAWAY-SVC-FIRST");
+    let tree = built(&[("b", again), ("a", first)]);
+    let leaf = &tree[&names::address_leaf(1, 0)];
+    let targets: Vec<_> = leaf.values().map(|rule| rule.target.clone()).collect();
+    let jump = |name: &str| Target::Jump(ChainName::new(name));
+    assert_eq!(targets, [jump("SEAWAY-SVC-FIRST"), jump("SEAWAY-SVC-X")]);
+}
+
+#[test]
+fn replacing_an_entry_leaves_the_way_alone() {
+    let base = built(&[("a", entry(Some("10.96.0.10"), 80))]);
+    let mut edit = TreeEdit::new(&base, Family::V4);
+    edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
+    edit.insert(&key("a"), &[entry(Some("10.96.0.10"), 81)]);
+    let changed = edit.finish();
+    for (chain, slots) in changed {
+        let same = base.get(&chain) == Some(&slots);
+        assert_eq!(same, chain != names::address_leaf(10, 0), "{chain}");
+    }
+}
+
+#[test]
+fn ipv6_goes_by_its_lowest_byte_too() {
+    let nothing = Tree::new();
+    let mut edit = TreeEdit::new(&nothing, Family::V6);
+    edit.insert(&key("a"), &[entry(Some("fd00::1a"), 80)]);
+    expect![[r#"
+        SEAWAY-NODEPORTS
+        SEAWAY-SERVICES
+          -d ::a/::f -j SEAWAY-SVCS-A
+          ! -d ::1/128 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+        SEAWAY-SVCS-A
+          -d ::10/::f0 -j SEAWAY-SVCS-A1
+        SEAWAY-SVCS-A1
+          -d fd00::1a/128 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
+    "#]]
+    .assert_eq(&show(&edit.finish(), Family::V6));
+}

@@ -1,1 +1,322 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+use seaway_model::{Inputs, NodeContext, derive_all, outcomes, testing};
 
+use super::*;
+use crate::iptables::walk::walk;
+use crate::iptables::{parse, render, transaction};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+fn settings(family: Family, node: &NodeContext) -> Settings {
+    Settings {
+        masquerade_all: node.masquerade_all,
+        ..Settings::new(family, &node.cluster_cidrs)
+    }
+}
+
+fn full(desired: &Desired, settings: &Settings) -> Image {
+    let mut image = Image::default();
+    let plan = image.plan(desired, &Change::Full, settings);
+    image.learn(plan);
+    image
+}
+
+proptest! {
+    /// The generated rules do to every packet what the specification says, each backend as likely as any other.
+    #[test]
+    fn rules_do_what_the_oracle_says(
+        inputs in testing::inputs(),
+        node in testing::node_context(),
+        packets in vec(testing::packet(), 40),
+    ) {
+        let (desired, _) = derive_all(&inputs, testing::NODE);
+        for family in FAMILIES {
+            let chains = full(&desired, &settings(family, &node)).chains;
+            for packet in packets.iter().filter(|p| Family::of(p.source) == family) {
+                let allowed = outcomes(&desired, packet, &node);
+                let found = walk(&chains, packet, &node).unwrap();
+                let share = 1.0 / allowed.len() as f64;
+                prop_assert_eq!(
+                    found.keys().copied().collect::<seaway_model::Outcomes>(),
+                    allowed,
+                    "{:?}", packet
+                );
+                for (outcome, likelihood) in found {
+                    prop_assert!((likelihood - share).abs() < 1e-6, "{outcome:?}: {likelihood}");
+                }
+            }
+        }
+    }
+
+    /// Following changes one by one ends where a full sync would, in the image and in the kernel as simulated by
+    /// executing the text of each transaction.
+    #[test]
+    fn following_changes_equals_a_full_sync(
+        events in testing::events(30),
+        node in testing::node_context(),
+    ) {
+        for family in FAMILIES {
+            let settings = settings(family, &node);
+            let mut inputs = Inputs::default();
+            let mut desired = Desired::default();
+            let mut image = full(&desired, &settings);
+            let mut kernel = image.chains.clone();
+            for event in &events {
+                let keys = inputs.apply(event.clone());
+                desired.update(&inputs, &keys, testing::NODE);
+                let plan = image.plan(&desired, &Change::Services(keys), &settings);
+                transaction::tests::execute(&mut kernel, &plan.transaction, family);
+                image.learn(plan);
+                prop_assert_eq!(&kernel, &image.chains);
+            }
+            let fresh = full(&desired, &settings);
+            prop_assert_eq!(&image, &fresh);
+            let again = image.plan(&desired, &Change::Full, &settings);
+            prop_assert!(again.transaction.is_empty(), "{}", again.transaction);
+        }
+    }
+
+    /// Whatever an earlier run left behind, a full plan ends at the same rules.
+    #[test]
+    fn any_leftovers_are_brought_to_the_desired_state(
+        before in testing::inputs(),
+        after in testing::inputs(),
+        node in testing::node_context(),
+    ) {
+        let family = Family::V4;
+        let settings = settings(family, &node);
+        let (before, _) = derive_all(&before, testing::NODE);
+        let (after, _) = derive_all(&after, testing::NODE);
+        let mut kernel = full(&before, &Settings::new(family, &[])).chains;
+        let image = Image::observed(kernel.clone());
+        let plan = image.plan(&after, &Change::Full, &settings);
+        transaction::tests::execute(&mut kernel, &plan.transaction, family);
+        prop_assert_eq!(kernel, full(&after, &settings).chains);
+    }
+
+    /// Everything that is generated survives being written and read.
+    #[test]
+    fn parse_is_the_inverse_of_render(
+        inputs in testing::inputs(),
+        node in testing::node_context(),
+    ) {
+        let (desired, _) = derive_all(&inputs, testing::NODE);
+        for family in FAMILIES {
+            let chains = full(&desired, &settings(family, &node)).chains;
+            for rule in chains.values().flat_map(|rules| rules.iter()) {
+                let text = render::rule(rule, family);
+                prop_assert_eq!(&parse::rule(&text, family), rule, "{}", text);
+            }
+        }
+    }
+}
+
+/// One Service with an endpoint for each of `hosts`.
+fn service(name: &str, last: u8, hosts: &[u8]) -> Vec<seaway_model::InputEvent> {
+    use seaway_model::{
+        Endpoint, EndpointSlice, InputEvent, Protocol, Service, ServicePort, SlicePort,
+        TrafficPolicy,
+    };
+    let key = ObjectKey::new("default", name);
+    let endpoint = |host: &u8| Endpoint {
+        addresses: vec![[10, 244, 1, *host].into()],
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
+    };
+    let service = Service {
+        key: key.clone(),
+        cluster_ips: vec![[10, 96, 0, last].into()],
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            // Few, so that the snapshots stay short.
+            node_port: [7, 201].contains(&last).then(|| 30_000 + u16::from(last)),
+        }],
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        load_balancer_ips: Vec::new(),
+        external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
+    };
+    let slice = EndpointSlice {
+        key: key.clone(),
+        service: name.into(),
+        family: Family::V4,
+        ports: vec![SlicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+        endpoints: hosts.iter().map(endpoint).collect(),
+    };
+    vec![
+        InputEvent::Service(key.clone(), Some(service)),
+        InputEvent::Slice(key, Some(slice)),
+    ]
+}
+
+/// A node with 200 Services, as an image and what can change it.
+fn two_hundred() -> (Inputs, Desired, Image, Settings) {
+    let mut inputs = Inputs::default();
+    for n in 1..=200 {
+        for event in service(&format!("svc-{n}"), n, &[2, 3]) {
+            inputs.apply(event);
+        }
+    }
+    let (desired, _) = derive_all(&inputs, testing::NODE);
+    let settings = Settings::new(Family::V4, &["10.244.0.0/16".parse().unwrap()]);
+    let image = full(&desired, &settings);
+    (inputs, desired, image, settings)
+}
+
+fn check_change(events: Vec<seaway_model::InputEvent>, expected: &expect_test::Expect) {
+    let (mut inputs, mut desired, image, settings) = two_hundred();
+    let mut keys = BTreeSet::new();
+    for event in events {
+        keys.extend(inputs.apply(event));
+    }
+    desired.update(&inputs, &keys, testing::NODE);
+    let plan = image.plan(&desired, &Change::Services(keys), &settings);
+    expected.assert_eq(plan.transaction.as_str());
+}
+
+#[test]
+fn a_changed_endpoint_rewrites_one_chain() {
+    check_change(
+        service("svc-7", 7, &[2, 4]),
+        &expect_test::expect![[r#"
+        *nat
+        :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
+        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX ! -s 10.244.0.0/16 -d 10.96.0.7/32 -m comment --comment "default/svc-7:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
+        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -j DNAT --to-destination 10.244.1.4:8080
+        COMMIT
+    "#]],
+    );
+}
+
+#[test]
+fn a_service_that_loses_its_endpoints_rewrites_one_chain() {
+    check_change(
+        service("svc-7", 7, &[]),
+        &expect_test::expect![[r#"
+        *nat
+        :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
+        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -m comment --comment "default/svc-7:http/tcp" -j MARK --set-xmark 0x20000/0x20000
+        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -j ACCEPT
+        COMMIT
+    "#]],
+    );
+}
+
+#[test]
+fn a_new_service_rewrites_its_leaves() {
+    check_change(
+        service("svc-new", 201, &[2]),
+        &expect_test::expect![[r#"
+        *nat
+        :SEAWAY-EXT-QY6VSKF5GDGMF2BR - [0:0]
+        :SEAWAY-NODEPORTS - [0:0]
+        :SEAWAY-NPS-TCP-30080 - [0:0]
+        :SEAWAY-SVC-QY6VSKF5GDGMF2BR - [0:0]
+        :SEAWAY-SVCS-9 - [0:0]
+        :SEAWAY-SVCS-9C - [0:0]
+        -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+        -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
+        -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 29952:30079 -j SEAWAY-NPS-TCP-29952
+        -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
+        -A SEAWAY-NPS-TCP-30080 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 30201 -j SEAWAY-EXT-QY6VSKF5GDGMF2BR
+        -A SEAWAY-SVC-QY6VSKF5GDGMF2BR ! -s 10.244.0.0/16 -d 10.96.0.201/32 -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+        -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -j DNAT --to-destination 10.244.1.2:8080
+        -A SEAWAY-SVCS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-90
+        -A SEAWAY-SVCS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-91
+        -A SEAWAY-SVCS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-92
+        -A SEAWAY-SVCS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-93
+        -A SEAWAY-SVCS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-94
+        -A SEAWAY-SVCS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-95
+        -A SEAWAY-SVCS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-96
+        -A SEAWAY-SVCS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-97
+        -A SEAWAY-SVCS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-98
+        -A SEAWAY-SVCS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-99
+        -A SEAWAY-SVCS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-9A
+        -A SEAWAY-SVCS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-9B
+        -A SEAWAY-SVCS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-9C
+        -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 80 -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
+        COMMIT
+    "#]],
+    );
+}
+
+#[test]
+fn a_deleted_service_leaves_nothing() {
+    use seaway_model::InputEvent;
+    let key = ObjectKey::new("default", "svc-7");
+    check_change(
+        vec![
+            InputEvent::Service(key.clone(), None),
+            InputEvent::Slice(key, None),
+        ],
+        &expect_test::expect![[r#"
+            *nat
+            :SEAWAY-NODEPORTS - [0:0]
+            :SEAWAY-SVCS-7 - [0:0]
+            :SEAWAY-EXT-2GHMNQGBZHZWV3CX - [0:0]
+            :SEAWAY-NPS-TCP-29952 - [0:0]
+            :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
+            :SEAWAY-SVCS-70 - [0:0]
+            -A SEAWAY-SVCS-7 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-71
+            -A SEAWAY-SVCS-7 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-72
+            -A SEAWAY-SVCS-7 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-73
+            -A SEAWAY-SVCS-7 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-74
+            -A SEAWAY-SVCS-7 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-75
+            -A SEAWAY-SVCS-7 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-76
+            -A SEAWAY-SVCS-7 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-77
+            -A SEAWAY-SVCS-7 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-78
+            -A SEAWAY-SVCS-7 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-79
+            -A SEAWAY-SVCS-7 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-7A
+            -A SEAWAY-SVCS-7 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-7B
+            -A SEAWAY-SVCS-7 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-7C
+            -X SEAWAY-EXT-2GHMNQGBZHZWV3CX
+            -X SEAWAY-NPS-TCP-29952
+            -X SEAWAY-SVC-2GHMNQGBZHZWV3CX
+            -X SEAWAY-SVCS-70
+            COMMIT
+        "#]],
+    );
+}
+
+#[test]
+fn dispatch_does_not_grow_with_the_number_of_services() {
+    let (_, _, image, _) = two_hundred();
+    let longest = image
+        .chains
+        .iter()
+        .filter(|(id, _)| {
+            let name = id.name.as_str();
+            ["SEAWAY-SVCS", "SEAWAY-SERVICES", "SEAWAY-NODEPORTS"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        })
+        .map(|(_, rules)| rules.len())
+        .max();
+    // Sixteen ways down, and the node ports.
+    assert_eq!(longest, Some(17));
+}
+
+#[test]
+fn a_change_before_the_first_full_plan_is_taken_as_full() {
+    let (_, desired, image, settings) = two_hundred();
+    let empty = Image::default();
+    let plan = empty.plan(&desired, &Change::Services(BTreeSet::new()), &settings);
+    let mut learned = empty;
+    learned.learn(plan);
+    assert_eq!(learned, image);
+}
