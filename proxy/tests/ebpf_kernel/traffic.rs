@@ -1,17 +1,7 @@
 //! Real packets through the loaded programs, in namespaces that each test makes for itself.
 
-#![allow(clippy::unwrap_used)]
-
-mod ebpf_world;
-
-use ebpf_world::{CLUSTER_IP, LOCAL_POD, NODE_IP, REMOTE_POD, World, run_client, service, sync};
+use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, REMOTE_POD, World, service, sync};
 use seaway_proxy::dataplane::Dataplane;
-
-/// Not a test: what the others start as a client process.
-#[test]
-fn client() {
-    run_client();
-}
 
 #[tokio::test]
 async fn sockets_of_pods_and_of_the_node_reach_a_service() {

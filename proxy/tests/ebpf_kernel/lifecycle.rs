@@ -1,25 +1,15 @@
 //! The data plane comes and goes; traffic stays, and nothing of it stays when it is told to leave.
 
-#![allow(clippy::unwrap_used)]
-
-mod ebpf_world;
-
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ebpf_world::{
-    CLUSTER_IP, LOCAL_POD, NODE_IP, POD_LINK, REMOTE_POD, World, ask, run_client, service, sync,
+use crate::world::{
+    CLUSTER_IP, LOCAL_POD, NODE_IP, POD_LINK, REMOTE_POD, World, ask, service, sync,
 };
 use seaway_kernel::NetNs;
 use seaway_model::Change;
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::EbpfConfig;
-
-/// Not a test: what the others start as a client process.
-#[test]
-fn client() {
-    run_client();
-}
 
 fn connect(netns: &NetNs, addr: &str) -> TcpStream {
     let addr = addr.parse().unwrap();

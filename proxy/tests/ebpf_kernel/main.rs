@@ -1,0 +1,15 @@
+//! The eBPF data plane against the running kernel; needs root. Each test works in namespaces, a cgroup and a directory of
+//! pins that it makes for itself.
+
+#![allow(clippy::unwrap_used)]
+
+mod lifecycle;
+mod packets;
+mod traffic;
+mod world;
+
+/// Not a test: what the others start as a client process.
+#[test]
+fn client() {
+    world::run_client();
+}
