@@ -224,3 +224,6 @@ impl Kind {
         (self.hooks.row)(object, now)
     }
 }
+
+#[cfg(test)]
+mod tests;
