@@ -63,9 +63,9 @@ impl Committer {
                 Command::Commit(transaction) => {
                     let outcome = transaction(&mut Txn::new(&self.state, &mut overlay));
                     if outcome.keep {
-                        overlay.keep()
+                        overlay.keep();
                     } else {
-                        overlay.roll_back()
+                        overlay.roll_back();
                     }
                     replies.push(outcome.reply);
                 }
@@ -83,9 +83,9 @@ impl Committer {
             self.engine.append(&overlay.events)
         };
         match &written {
-            Ok(()) => self.publish(overlay),
+            Ok(()) => self.publish(&overlay),
             Err(error) => {
-                tracing::error!(%error, "a batch of writes is lost and its writers are told so")
+                tracing::error!(%error, "a batch of writes is lost and its writers are told so");
             }
         }
         // Also a refusal waits for the batch: it may rest on a write that the batch carries.
@@ -97,7 +97,7 @@ impl Committer {
         }
     }
 
-    fn publish(&self, overlay: Overlay) {
+    fn publish(&self, overlay: &Overlay) {
         let Some(last) = overlay.events.last().map(|event| event.revision()) else {
             return;
         };
@@ -120,7 +120,7 @@ impl Committer {
             }
             Ok(()) => tracing::debug!(revision, "compacted"),
             Err(error) => {
-                tracing::error!(%error, revision, "compaction failed, the next one tries again")
+                tracing::error!(%error, revision, "compaction failed, the next one tries again");
             }
         }
     }

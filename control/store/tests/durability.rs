@@ -1,5 +1,7 @@
 //! The file: privacy, locking, damage, and kill -9.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

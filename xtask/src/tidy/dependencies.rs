@@ -62,10 +62,13 @@ pub(super) fn check(metadata: &Metadata) -> Vec<String> {
         .nodes
         .iter()
         .map(|node| {
-            let normal = node
-                .deps
-                .iter()
-                .filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none()));
+            // Metadata unifies features with those of tests: what only a `testing` feature brings shows up as a normal
+            // dependency, and is none of any binary.
+            let testing = |id: &str| names.get(id) == Some(&"proptest");
+            let normal = node.deps.iter().filter(|dependency| {
+                let normal = dependency.dep_kinds.iter().any(|kind| kind.kind.is_none());
+                normal && !testing(&dependency.pkg)
+            });
             (node.id.as_str(), normal.map(|d| d.pkg.as_str()).collect())
         })
         .collect();
