@@ -14,7 +14,8 @@ pub struct Status {
     /// `metav1.StatusReason`; empty where upstream gives none.
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    /// Boxed, so that results stay small.
+    pub details: Option<Box<Details>>,
     /// Continue token of an expired list, with which the client may go on inconsistently.
     pub continue_token: Option<String>,
 }

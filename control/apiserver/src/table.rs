@@ -87,13 +87,15 @@ impl Layout<'_> {
         } else {
             Value::Null
         };
-        json!({
+        let mut table = json!({
             "kind": "Table",
             "apiVersion": format!("meta.k8s.io/{}", self.version),
             "metadata": metadata,
             "columnDefinitions": columns,
-            "rows": rows,
-        })
+        });
+        // Moved in afterwards: the macro would copy every row.
+        table["rows"] = Value::Array(rows);
+        table
     }
 
     fn row(&self, object: &Value) -> Value {

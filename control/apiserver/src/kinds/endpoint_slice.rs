@@ -234,13 +234,13 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![
         meta::name(object).into(),
         text(object, "/addressType").into(),
-        shortened(ports.collect()).into(),
-        shortened(addresses.collect()).into(),
+        shortened(&ports.collect::<Vec<_>>()).into(),
+        shortened(&addresses.collect::<Vec<_>>()).into(),
         age(object, now),
     ]
 }
 
-fn shortened(items: Vec<String>) -> String {
+fn shortened(items: &[String]) -> String {
     if items.is_empty() {
         return "<unset>".to_owned();
     }

@@ -139,7 +139,7 @@ fn nodes_start_tainted_and_keep_their_addresses() {
     node["spec"]["podCIDR"] = "10.244.1.0/24".into();
     node["spec"]["podCIDRs"] = json!(["10.244.1.0/24"]);
     let errors = updated(nodes, &node, |n| {
-        n["spec"]["podCIDRs"] = json!(["10.244.2.0/24"])
+        n["spec"]["podCIDRs"] = json!(["10.244.2.0/24"]);
     });
     assert_eq!(
         errors,
@@ -265,7 +265,7 @@ fn metadata_rules_are_shared() {
     let (mut object, _) = created(maps, json!({"metadata": {"name": "c"}}));
     object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let errors = updated(maps, &object, |o| {
-        o["metadata"]["finalizers"] = json!(["a.b/c"])
+        o["metadata"]["finalizers"] = json!(["a.b/c"]);
     });
     assert_eq!(
         errors,

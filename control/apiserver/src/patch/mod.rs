@@ -91,7 +91,7 @@ fn unprocessable(error: &str) -> Status {
         code: 422,
         reason: "Invalid",
         message: format!("the server rejected our request due to an error in our request: {error}"),
-        details: Some(Details::default()),
+        details: Some(Box::new(Details::default())),
         continue_token: None,
     }
 }

@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::kinds;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read better with values in place"
+)]
 fn strategic(kind: (&str, &str), current: Value, patch: Value) -> Result<Value, Status> {
     apply(
         kinds::find(kind.0, "v1", kind.1).unwrap(),

@@ -74,7 +74,7 @@ fn parse_field(line: &'static str) -> Option<(Field, &'static str)> {
             Some(("list", "atomic")) => field.list = ListKind::Atomic,
             Some(("list", "set")) => field.list = ListKind::Set,
             Some(("list", keys)) => {
-                field.list = ListKind::Map(keys.strip_prefix("map:")?.split(',').collect())
+                field.list = ListKind::Map(keys.strip_prefix("map:")?.split(',').collect());
             }
             _ => return None,
         }

@@ -3,6 +3,10 @@ use serde_json::json;
 use super::*;
 use crate::kinds;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read better with values in place"
+)]
 fn matches(selector: &str, labels: Value) -> bool {
     LabelSelector::parse(selector)
         .unwrap()

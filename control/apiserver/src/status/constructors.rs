@@ -56,7 +56,7 @@ impl Status {
             format!("{resource} \"{name}\" is forbidden: {why}")
         };
         Self {
-            details: Some(Details::of(kind, name)),
+            details: Some(Box::new(Details::of(kind, name))),
             ..Self::plain(403, "Forbidden", message)
         }
     }
@@ -81,7 +81,7 @@ impl Status {
     pub fn not_found(kind: &Kind, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", kind.qualified_resource());
         Self {
-            details: Some(Details::of(kind, name)),
+            details: Some(Box::new(Details::of(kind, name))),
             ..Self::plain(404, "NotFound", message)
         }
     }
@@ -94,7 +94,7 @@ impl Status {
             ..Details::default()
         };
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(404, "NotFound", format!("{plural} \"{name}\" not found"))
         }
     }
@@ -104,7 +104,7 @@ impl Status {
         let details = Details::default();
         let message = "the server could not find the requested resource";
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(404, "NotFound", message)
         }
     }
@@ -116,7 +116,7 @@ impl Status {
             kind.qualified_resource()
         );
         Self {
-            details: Some(Details::of(kind, "")),
+            details: Some(Box::new(Details::of(kind, ""))),
             ..Self::plain(405, "MethodNotAllowed", message)
         }
     }
@@ -134,7 +134,7 @@ impl Status {
     pub fn already_exists(kind: &Kind, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", kind.qualified_resource());
         Self {
-            details: Some(Details::of(kind, name)),
+            details: Some(Box::new(Details::of(kind, name))),
             ..Self::plain(409, "AlreadyExists", message)
         }
     }
@@ -158,7 +158,7 @@ impl Status {
             kind.qualified_resource()
         );
         Self {
-            details: Some(Details::of(kind, name)),
+            details: Some(Box::new(Details::of(kind, name))),
             ..Self::plain(409, "Conflict", message)
         }
     }
@@ -224,7 +224,7 @@ impl Status {
     pub fn entity_too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
         Self {
-            details: Some(Details::default()),
+            details: Some(Box::new(Details::default())),
             ..Self::plain(413, "RequestEntityTooLarge", message)
         }
     }
@@ -236,7 +236,7 @@ impl Status {
             accepted.join(", ")
         );
         Self {
-            details: Some(Details::default()),
+            details: Some(Box::new(Details::default())),
             ..Self::plain(415, "UnsupportedMediaType", message)
         }
     }
@@ -271,7 +271,7 @@ impl Status {
         };
         let message = format!("{} \"{name}\" is invalid: {what}", kind.qualified_kind());
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(422, "Invalid", message)
         }
     }
@@ -300,7 +300,7 @@ impl Status {
         };
         let message = format!("{options}.meta.k8s.io \"\" is invalid: {what}");
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(422, "Invalid", message)
         }
     }
@@ -313,7 +313,7 @@ impl Status {
         };
         let message = "Too many requests, please try again later.";
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(429, "TooManyRequests", message)
         }
     }
@@ -330,7 +330,7 @@ impl Status {
         };
         let message = format!("Internal error occurred: {error}");
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(500, "InternalError", message)
         }
     }
@@ -362,7 +362,7 @@ impl Status {
         };
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::plain(504, "Timeout", message)
         }
     }
@@ -370,7 +370,7 @@ impl Status {
     /// 504 for everything else that took too long.
     pub fn timeout(why: &str) -> Self {
         Self {
-            details: Some(Details::default()),
+            details: Some(Box::new(Details::default())),
             ..Self::plain(504, "Timeout", format!("Timeout: {why}"))
         }
     }

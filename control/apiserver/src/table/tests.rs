@@ -5,6 +5,10 @@ use super::*;
 use crate::kinds;
 
 /// The table as kubectl would print it, wide columns in parentheses.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read better with values in place"
+)]
 fn printed(group: &str, version: &str, plural: &str, object: Value) -> String {
     let layout = Layout {
         kind: kinds::find(group, version, plural).unwrap(),

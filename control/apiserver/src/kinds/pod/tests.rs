@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read better with values in place"
+)]
 fn pod(spec: Value) -> (Value, Vec<String>) {
     let mut object =
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec});
@@ -16,6 +20,10 @@ fn pod(spec: Value) -> (Value, Vec<String>) {
     (object, errors)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read better with values in place"
+)]
 fn word(status: Value) -> (String, String, String) {
     let mut object = json!({"metadata": {"name": "web"}, "status": status,
         "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});

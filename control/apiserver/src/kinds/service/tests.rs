@@ -2,6 +2,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read better with values in place"
+)]
 fn created(spec: Value) -> (Value, Vec<String>) {
     let mut object = json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "web", "namespace": "default"}, "spec": spec});

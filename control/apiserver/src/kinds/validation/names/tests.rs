@@ -1,9 +1,11 @@
 use super::*;
 
+type Check = fn(&str) -> Complaints;
+
 #[test]
 fn good_and_bad_names() {
     let long = "a".repeat(64);
-    let cases: &[(fn(&str) -> Complaints, &str, bool)] = &[
+    let cases: &[(Check, &str, bool)] = &[
         (label, "my-name", true),
         (label, "1-a", true),
         (label, "My", false),
