@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
 use crate::admin::Status;
 
@@ -13,7 +13,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks the daemon.
 pub async fn ask(address: SocketAddr) -> anyhow::Result<Status> {
-    let answer = tokio::time::timeout(LIMIT, get(address))
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    ask_through(socket, address).await
+}
+
+/// Asks the daemon through a socket, which may be of another network namespace.
+pub async fn ask_through(socket: TcpSocket, address: SocketAddr) -> anyhow::Result<Status> {
+    let answer = tokio::time::timeout(LIMIT, get(socket, address))
         .await
         .with_context(|| format!("seaway-overlay at {address} does not answer"))?
         .with_context(|| format!("seaway-overlay does not run at {address}"))?;
@@ -29,8 +39,8 @@ pub async fn ask(address: SocketAddr) -> anyhow::Result<Status> {
     serde_json::from_str(body).with_context(|| format!("the answer of {address} is no status"))
 }
 
-async fn get(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn get(socket: TcpSocket, address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = socket.connect(address).await?;
     let request = format!("GET /status HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
