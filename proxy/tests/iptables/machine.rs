@@ -1,0 +1,209 @@
+//! Machines for the tests of the iptables data plane: a namespace each, and a Service to put into it.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::Stdio;
+
+use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
+use seaway_kernel::{Capabilities, NetNs};
+use seaway_model::{
+    Change, Desired, Endpoint, EndpointSlice, Family, InputEvent, Inputs, ObjectKey, Protocol,
+    Service, ServicePort, SlicePort, TrafficPolicy, derive_all, testing,
+};
+use seaway_proxy::dataplane::Dataplane;
+use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
+
+pub(crate) const VARIANTS: [IptablesVariant; 2] =
+    [IptablesVariant::NfTables, IptablesVariant::Legacy];
+
+/// Runs `test` for each variant, in a namespace of its own.
+pub(crate) fn in_each_variant<F, Fut>(test: F)
+where
+    F: Fn(Machine) -> Fut + Send + Sync,
+    Fut: Future<Output = ()>,
+{
+    for variant in VARIANTS {
+        let netns = NetNs::anonymous().unwrap();
+        netns
+            .run(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(test(Machine { variant }));
+            })
+            .unwrap();
+    }
+}
+
+/// A machine whose plain `iptables` is of one variant.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine {
+    pub(crate) variant: IptablesVariant,
+}
+
+impl Machine {
+    pub(crate) fn dataplane(self) -> IptablesDataplane {
+        let program = IptablesProgram {
+            version: "1.8.9".into(),
+            variant: self.variant,
+        };
+        let capabilities = Capabilities {
+            kernel: (6, 1),
+            iptables: Some(program.clone()),
+            ip6tables: Some(program),
+            cgroup2: None,
+            bpffs: None,
+            tcx: false,
+            vxlan: false,
+        };
+        let cidr = |text: &str| text.parse().unwrap();
+        let config = IptablesConfig {
+            cluster_cidrs: vec![cidr("10.244.0.0/16"), cidr("fd00:10:244::/56")],
+            ipv6: true,
+            ..IptablesConfig::default()
+        };
+        IptablesDataplane::new(&config, &capabilities)
+    }
+
+    /// A data plane that has `desired` in the kernel.
+    pub(crate) async fn with(self, desired: &Desired) -> IptablesDataplane {
+        let mut dataplane = self.dataplane();
+        dataplane.observe().await.unwrap();
+        let plan = dataplane.plan(desired, &Change::Full);
+        let text = plan.to_string();
+        if let Err(error) = dataplane.apply(plan).await {
+            panic!("{error}\n{text}");
+        }
+        dataplane
+    }
+
+    pub(crate) fn name(self, family: Family) -> &'static str {
+        match (family, self.variant) {
+            (Family::V4, IptablesVariant::NfTables) => "iptables-nft",
+            (Family::V4, IptablesVariant::Legacy) => "iptables-legacy",
+            (Family::V6, IptablesVariant::NfTables) => "ip6tables-nft",
+            (Family::V6, IptablesVariant::Legacy) => "ip6tables-legacy",
+        }
+    }
+
+    /// The rules of a family, without what differs from run to run.
+    pub(crate) fn saved(self, family: Family) -> Vec<String> {
+        let text = run(&format!("{}-save", self.name(family)), &[], "");
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split(" [").next().unwrap_or(line).to_owned())
+            .collect()
+    }
+
+    pub(crate) fn iptables(self, args: &str) {
+        let args: Vec<_> = args.split(' ').collect();
+        run(self.name(Family::V4), &args, "");
+    }
+
+    pub(crate) fn restore(self, family: Family, text: &str) {
+        run(
+            &format!("{}-restore", self.name(family)),
+            &["--noflush"],
+            text,
+        );
+    }
+}
+
+pub(crate) fn run(program: &str, args: &[&str], stdin: &str) -> String {
+    let mut child = std::process::Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(stdin.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// One Service of both families with TCP port 80 → 8080 and node port 30080, and one endpoint for each of `hosts`.
+pub(crate) fn service_with(hosts: &[u8]) -> Desired {
+    let mut inputs = Inputs::default();
+    for event in service_events("web", 10, hosts) {
+        inputs.apply(event);
+    }
+    for event in service_events("other", 11, &[9]) {
+        inputs.apply(event);
+    }
+    derive_all(&inputs, testing::NODE).0
+}
+
+pub(crate) fn service_events(name: &str, last: u8, hosts: &[u8]) -> [InputEvent; 3] {
+    let key = ObjectKey::new("default", name);
+    let service = Service {
+        key: key.clone(),
+        cluster_ips: vec![
+            IpAddr::from([10, 96, 0, last]),
+            IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)]),
+        ],
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: Some(30_070 + u16::from(last)),
+        }],
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        load_balancer_ips: Vec::new(),
+        external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
+    };
+    let slice = |family, suffix: &str| {
+        let slice = EndpointSlice {
+            key: ObjectKey::new("default", format!("{name}-{suffix}")),
+            service: name.into(),
+            family,
+            ports: vec![SlicePort {
+                name: "".into(),
+                protocol: Protocol::Tcp,
+                port: 8080,
+            }],
+            endpoints: hosts
+                .iter()
+                .map(|host| Endpoint {
+                    addresses: vec![pod(family, *host)],
+                    ready: true,
+                    serving: true,
+                    terminating: false,
+                    node: Some(testing::NODE.into()),
+                    zone_hints: Vec::new(),
+                    node_hints: Vec::new(),
+                })
+                .collect(),
+        };
+        InputEvent::Slice(slice.key.clone(), Some(slice))
+    };
+    [
+        InputEvent::Service(key, Some(service)),
+        slice(Family::V4, "v4"),
+        slice(Family::V6, "v6"),
+    ]
+}
+
+pub(crate) fn pod(family: Family, host: u8) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([10, 244, 1, host]),
+        Family::V6 => IpAddr::from([0xfd00, 0x10, 0x244, 0, 0, 0, 0, u16::from(host)]),
+    }
+}
+
+pub(crate) fn web() -> Change {
+    Change::Services(BTreeSet::from([ObjectKey::new("default", "web")]))
+}

@@ -1,0 +1,7 @@
+//! The iptables data plane against the real programs and kernel, in namespaces of the tests' own, in both variants.
+
+#![allow(clippy::unwrap_used)]
+
+mod kernel;
+mod machine;
+mod packets;
