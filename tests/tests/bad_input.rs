@@ -82,7 +82,14 @@ fn a_kubeconfig_that_is_not_there_is_named() -> Result<()> {
     let output = run("seaway-proxy", &["run", kubeconfig, &run_dir])?;
     fails_with(&output, 1, &["/nonexistent/kubeconfig"])?;
     let state_dir = scratch.flag("state-dir");
-    let overlay = ["run", "--node-name=n1", kubeconfig, &run_dir, &state_dir];
+    let overlay = [
+        "run",
+        "--node-name=n1",
+        "--cluster-cidr=10.244.0.0/16",
+        kubeconfig,
+        &run_dir,
+        &state_dir,
+    ];
     fails_with(
         &run("seaway-overlay", &overlay)?,
         1,
