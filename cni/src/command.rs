@@ -81,8 +81,9 @@ async fn add(invocation: &Invocation, config: &NetworkConfig) -> Result<Value, E
 /// namespace gone. The link goes first, so that an address is never free while something still answers to it.
 async fn del(invocation: &Invocation, config: &NetworkConfig) -> Result<(), Error> {
     let owner = owner(invocation);
-    if !invocation.netns.is_empty() && Path::new(&invocation.netns).exists() {
-        pod_namespace(invocation)?;
+    // What cannot be opened is gone: the path may still be there as the empty file that was mounted over.
+    if let Ok(pod) = NetNs::open(Path::new(&invocation.netns)) {
+        refuse_own(invocation, &pod)?;
     }
     let attachment = Attachment::new(&owner, Vec::new(), 0, None);
     let unlinked = apply::undo(&Netlink::new()?, &plan::del(&attachment)).await;
@@ -136,16 +137,21 @@ fn release(config: &NetworkConfig, owner: &OwnerKey) -> Result<(), Error> {
 
 /// Opens the pod's namespace, and refuses the node's own.
 fn pod_namespace(invocation: &Invocation) -> Result<NetNs, Error> {
-    let unusable = |message: String| Error::new(Code::Namespace, message);
-    let pod = NetNs::open(Path::new(&invocation.netns)).map_err(|e| unusable(e.to_string()))?;
-    let shared = pod.is_same(&NetNs::current()?)?;
-    if shared && !invocation.allow_own_netns {
-        return Err(unusable(format!(
-            "CNI_NETNS {} is the node's own network namespace (CNI_NETNS_OVERRIDE=1 allows it)",
-            invocation.netns
-        )));
-    }
+    let pod = NetNs::open(Path::new(&invocation.netns))
+        .map_err(|e| Error::new(Code::Namespace, e.to_string()))?;
+    refuse_own(invocation, &pod)?;
     Ok(pod)
+}
+
+fn refuse_own(invocation: &Invocation, pod: &NetNs) -> Result<(), Error> {
+    if invocation.allow_own_netns || !pod.is_same(&NetNs::current()?)? {
+        return Ok(());
+    }
+    let message = format!(
+        "CNI_NETNS {} is the node's own network namespace (CNI_NETNS_OVERRIDE=1 allows it)",
+        invocation.netns
+    );
+    Err(Error::new(Code::Namespace, message))
 }
 
 /// A clock that no one sets, and that every process sees alike (`/proc/uptime`).

@@ -86,7 +86,9 @@ async fn a_pod_is_connected_checked_and_disconnected() {
     assert!(one.netlink().link("eth0").await.unwrap().is_none());
     assert_eq!(node.pod_links().await.len(), 1);
     assert_eq!(node.leases().await, [address(&other)]);
-    for netns in [one.path().as_str(), "", "/run/netns/not-there"] {
+    let leftover = tempfile::NamedTempFile::new().unwrap();
+    let leftover = leftover.path().to_str().unwrap();
+    for netns in [one.path().as_str(), "", "/run/netns/not-there", leftover] {
         node.del("one", netns).await.unwrap();
     }
     assert!(
