@@ -5,24 +5,37 @@ use super::Source;
 /// Files and directories (with a final `/`) that are pure.
 const PURE: &[&str] = &[
     "crates/model/src/",
+    "crates/cluster/src/convert.rs",
     "crates/cluster/src/convert/",
-    "proxy/src/iptables/rule.rs",
+    "proxy/src/iptables/dispatch.rs",
+    "proxy/src/iptables/fixed.rs",
+    "proxy/src/iptables/names.rs",
+    "proxy/src/iptables/parse.rs",
     "proxy/src/iptables/plan.rs",
     "proxy/src/iptables/render.rs",
-    "proxy/src/iptables/parse.rs",
-    "proxy/src/iptables/diff.rs",
+    "proxy/src/iptables/rule.rs",
+    "proxy/src/iptables/service.rs",
+    "proxy/src/iptables/transaction.rs",
     "proxy/src/iptables/walk.rs",
-    "proxy/src/iptables/plan/",
-    "proxy/src/iptables/walk/",
     "proxy/src/ebpf/plan.rs",
-    "proxy/src/ebpf/diff.rs",
+    "proxy/src/ebpf/plan/",
+    "proxy/src/ebpf/wanted.rs",
     "cni/src/plan.rs",
+    "cni/src/protocol.rs",
+    "cni/src/protocol/",
+    "cni/overlay/src/diff.rs",
+    "cni/overlay/src/mesh.rs",
     "cni/overlay/src/plan.rs",
     "control/apiserver/src/patch/",
+    "control/apiserver/src/schema/",
+    "control/apiserver/src/selector.rs",
+    "control/apiserver/src/selector/",
+    "control/apiserver/src/table.rs",
     "control/apiserver/src/table/",
-    "control/apiserver/src/select/",
-    "ebpf/logic/src/",
+    "control/controllers/src/plan.rs",
+    "control/controllers/src/selector.rs",
     "ebpf/abi/src/",
+    "ebpf/logic/src/",
 ];
 
 const IMPURE: &[(&str, &str)] = &[
@@ -42,7 +55,7 @@ const IMPURE: &[(&str, &str)] = &[
 ];
 
 pub(super) fn check(sources: &[Source]) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found = stale(sources);
     for source in sources.iter().filter(|source| is_pure(source)) {
         for (number, line) in source.code() {
             for (pattern, what) in IMPURE {
@@ -58,11 +71,20 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
     found
 }
 
+/// Entries of the list that name nothing any more: what was moved must stay pure where it is now.
+fn stale(sources: &[Source]) -> Vec<String> {
+    PURE.iter()
+        .filter(|pure| !sources.iter().any(|source| covers(pure, &source.path)))
+        .map(|pure| format!("{pure}: listed as pure in xtask/src/tidy/purity.rs, and not there"))
+        .collect()
+}
+
 fn is_pure(source: &Source) -> bool {
-    !source.is_test()
-        && PURE.iter().any(|pure| {
-            source.path == *pure || (pure.ends_with('/') && source.path.starts_with(pure))
-        })
+    !source.is_test() && PURE.iter().any(|pure| covers(pure, &source.path))
+}
+
+fn covers(pure: &str, path: &str) -> bool {
+    path == pure || (pure.ends_with('/') && path.starts_with(pure))
 }
 
 #[cfg(test)]
@@ -79,10 +101,17 @@ mod tests {
     #[test]
     fn a_clock_in_the_model_is_found_and_one_in_its_tests_is_not() {
         let bad = source("crates/model/src/a.rs", "fn f() { Instant::now(); }\n");
-        assert_eq!(check(&[bad]).len(), 1);
+        assert!(check(&[bad])[PURE.len() - 1].contains("Instant::now"));
         let text =
             "// Instant::now is not ours\n#[cfg(test)]\nmod tests { fn f() { Instant::now(); } }\n";
-        assert!(check(&[source("crates/model/src/a.rs", text)]).is_empty());
-        assert!(check(&[source("crates/kernel/src/a.rs", "Instant::now()")]).is_empty());
+        let fine = [
+            source("crates/model/src/a.rs", text),
+            source("crates/kernel/src/a.rs", "Instant::now()"),
+        ];
+        let found = check(&fine);
+        assert!(
+            found.iter().all(|line| line.contains("not there")),
+            "{found:?}"
+        );
     }
 }
