@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::object::{Cached, Key, Kind, ObjRef, Object};
+use crate::object::{Cached, Kind, ObjRef, Object};
 use crate::plan::{Clock, Controller, Op, Plan};
 use crate::state::State;
 
@@ -153,7 +153,7 @@ impl World {
                 self.patch(&at, &json!({"spec": {"nodeName": node}}));
             }
             Op::Finalize { namespace, .. } => {
-                self.remove(&ObjRef::new(Kind::Namespace, "", namespace))
+                self.remove(&ObjRef::new(Kind::Namespace, "", namespace));
             }
             Op::VerifyAbsent { at, uid } => {
                 let found = self.state.object(at);
@@ -167,10 +167,6 @@ impl World {
     pub(crate) fn count<K: Cached>(&self) -> usize {
         self.state.all::<K>().count()
     }
-}
-
-pub(crate) fn key(namespace: &str, name: &str) -> Key {
-    Key::new(namespace, name)
 }
 
 fn merge(target: &mut Value, patch: &Value) {

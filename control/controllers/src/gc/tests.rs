@@ -128,7 +128,10 @@ fn a_change_touches_whom_it_may_concern() {
         old: world.state.object(&owner).cloned(),
         new: None,
     };
-    assert_eq!(GarbageCollector.touched(&gone, &world.state), [pod.clone()]);
+    assert_eq!(
+        GarbageCollector.touched(&gone, &world.state),
+        std::slice::from_ref(&pod)
+    );
     world.patch(&owner, &json!({"metadata": {"finalizers": [FOREGROUND], "deletionTimestamp": "2024-01-01T00:00:00Z"}}));
     let dependent_gone = Change {
         old: world.state.object(&pod).cloned(),
