@@ -1,5 +1,8 @@
 //! One suite for both engines.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
