@@ -203,3 +203,6 @@ pub(super) fn socket_ports() -> Result<(u16, u16), EbpfError> {
         _ => Ok((32_768, 60_999)),
     }
 }
+
+#[cfg(test)]
+mod tests;

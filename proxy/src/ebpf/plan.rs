@@ -61,16 +61,26 @@ pub(super) fn plan(
         last_set: image.sets.keys().next_back().copied().unwrap_or(0),
         writes: Vec::new(),
         flips: Vec::new(),
-        removals: Vec::new(),
+        removals: BTreeSet::new(),
         used: BTreeSet::new(),
         released: BTreeSet::new(),
         notices: Vec::new(),
     };
     match change {
         Change::Services(keys) if !owners.contested => {
-            for key in keys {
-                let wanted = planner.wanted(desired, key, cluster_cidrs);
-                planner.service(key, wanted);
+            let services: Vec<_> = keys
+                .iter()
+                .map(|key| (key, planner.wanted(desired, key, cluster_cidrs)))
+                .collect();
+            // Leave first, come then: an address may pass from one Service to another in one change.
+            for (key, wanted) in &services {
+                planner.leave(key, wanted);
+            }
+            for (key, wanted) in services {
+                planner.come(key, wanted);
+            }
+            if planner.owners.contested {
+                return plan(image, owners, desired, &Change::Full, cluster_cidrs);
             }
         }
         // Ownership is worked out anew: it is not known after a start.
@@ -78,7 +88,7 @@ pub(super) fn plan(
             planner.owners.anew = true;
             for key in desired.services.keys() {
                 let wanted = planner.wanted(desired, key, cluster_cidrs);
-                planner.service(key, wanted);
+                planner.come(key, wanted);
             }
             planner.remove_unowned();
             planner.released = image.sets.keys().copied().collect();
@@ -95,7 +105,7 @@ struct Planner<'a> {
     last_set: u32,
     writes: Vec<Op>,
     flips: Vec<Op>,
-    removals: Vec<Op>,
+    removals: BTreeSet<FrontendKey>,
     /// Sets of the image that a frontend goes on pointing to.
     used: BTreeSet<u32>,
     /// Sets of the image that a frontend pointed to.
@@ -118,27 +128,49 @@ impl Planner<'_> {
             })
     }
 
-    fn service(&mut self, service: &ObjectKey, wanted: BTreeMap<FrontendKey, Wanted>) {
-        if let Some(before) = self.known.owned.get(service).filter(|_| !self.owners.anew) {
-            for gone in before.iter().filter(|key| !wanted.contains_key(key)) {
-                self.owners.of.insert(*gone, None);
-                self.remove(gone);
-            }
+    /// Lets go of what a Service had and does not want any more.
+    fn leave(&mut self, service: &ObjectKey, wanted: &BTreeMap<FrontendKey, Wanted>) {
+        let before = self.known.owned.get(service).into_iter().flatten();
+        for gone in before.filter(|key| !wanted.contains_key(key)) {
+            self.owners.of.insert(*gone, None);
+            self.remove(gone);
         }
-        // Frontends of a Service share their sets.
-        let mut sets: BTreeMap<Vec<BackendValue>, u32> = BTreeMap::new();
+    }
+
+    /// The sets that frontends of a Service point to, by what is in them. Frontends share sets within a Service, never
+    /// across: so a plan that touches a Service knows everybody who points to its sets.
+    fn own_sets(
+        &self,
+        service: &ObjectKey,
+        wanted: &BTreeMap<FrontendKey, Wanted>,
+    ) -> BTreeMap<Vec<BackendValue>, u32> {
+        let mut sets = BTreeMap::new();
         for key in wanted.keys() {
-            if let Some(value) = self.image.frontends.get(key) {
-                for (id, count) in [
-                    (value.near_set, value.near_count),
-                    (value.far_set, value.far_count),
-                ] {
-                    if let Some(set) = self.image.set(id, count) {
-                        sets.entry(set.to_vec()).or_insert(id);
-                    }
+            let own = if self.owners.anew {
+                self.owners.of.get(key).is_none()
+            } else {
+                self.known.of.get(key) == Some(service)
+            };
+            let Some(value) = self.image.frontends.get(key).filter(|_| own) else {
+                continue;
+            };
+            for (id, count) in [
+                (value.near_set, value.near_count),
+                (value.far_set, value.far_count),
+            ] {
+                if let Some(set) = self.image.set(id, count)
+                    && !self.used.contains(&id)
+                {
+                    sets.entry(set.to_vec()).or_insert(id);
                 }
             }
         }
+        sets
+    }
+
+    /// Brings in what a Service wants.
+    fn come(&mut self, service: &ObjectKey, wanted: BTreeMap<FrontendKey, Wanted>) {
+        let mut sets = self.own_sets(service, &wanted);
         for (key, wanted) in wanted {
             match self.owners.owner(self.known, &key) {
                 Some(other) if other != service => {
@@ -150,6 +182,7 @@ impl Planner<'_> {
                 Some(_) => {}
                 None => _ = self.owners.of.insert(key, Some(service.clone())),
             }
+            self.removals.remove(&key);
             let value = FrontendValue {
                 near_set: self.set_for(&wanted.near, &mut sets),
                 near_count: count(&wanted.near),
@@ -195,7 +228,7 @@ impl Planner<'_> {
     fn remove(&mut self, key: &FrontendKey) {
         if let Some(value) = self.image.frontends.get(key) {
             self.released.extend([value.near_set, value.far_set]);
-            self.removals.push(Op::DeleteFrontend { key: *key });
+            self.removals.insert(*key);
         }
     }
 
@@ -215,7 +248,8 @@ impl Planner<'_> {
         let gone: Vec<Op> = gone.collect();
         let mut ops = self.writes;
         ops.extend(self.flips);
-        ops.extend(self.removals);
+        let removals = self.removals.into_iter();
+        ops.extend(removals.map(|key| Op::DeleteFrontend { key }));
         ops.extend(gone);
         EbpfPlan {
             activation: Vec::new(),
@@ -229,3 +263,6 @@ impl Planner<'_> {
 fn count(backends: &[BackendValue]) -> u32 {
     u32::try_from(backends.len()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

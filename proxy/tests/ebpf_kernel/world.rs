@@ -18,23 +18,23 @@ use seaway_model::{
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane};
 
-pub const CLUSTER_IP: &str = "10.96.0.10";
-pub const NODE_IP: &str = "192.168.77.1";
-pub const LOCAL_POD: &str = "10.244.1.5";
-pub const REMOTE_POD: &str = "10.244.2.5";
-pub const POD_LINK: &str = "sw00000000005";
+pub(crate) const CLUSTER_IP: &str = "10.96.0.10";
+pub(crate) const NODE_IP: &str = "192.168.77.1";
+pub(crate) const LOCAL_POD: &str = "10.244.1.5";
+pub(crate) const REMOTE_POD: &str = "10.244.2.5";
+pub(crate) const POD_LINK: &str = "sw00000000005";
 
 /// Everything that a test makes; gone when dropped.
-pub struct World {
+pub(crate) struct World {
     id: String,
-    pub bpffs: PathBuf,
-    pub cgroup: PathBuf,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) cgroup: PathBuf,
 }
 
 const NAMESPACES: [&str; 6] = ["fabric", "node", "pod", "peer", "peerpod", "out"];
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!(
             "swebpf{}-{}",
@@ -58,12 +58,12 @@ impl World {
         format!("{}-{short}", self.id)
     }
 
-    pub fn netns(&self, short: &str) -> NetNs {
+    pub(crate) fn netns(&self, short: &str) -> NetNs {
         NetNs::named(&self.name(short)).unwrap()
     }
 
     /// Runs `ip` with a batch of commands in a namespace.
-    pub fn ip(&self, short: &str, batch: &str) {
+    pub(crate) fn ip(&self, short: &str, batch: &str) {
         let mut child = Command::new("ip")
             .args(["-n", &self.name(short), "-batch", "-"])
             .stdin(Stdio::piped())
@@ -143,7 +143,7 @@ impl World {
         );
     }
 
-    pub fn config(&self) -> EbpfConfig {
+    pub(crate) fn config(&self) -> EbpfConfig {
         EbpfConfig {
             bpffs_root: self.bpffs.clone(),
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
@@ -152,14 +152,14 @@ impl World {
     }
 
     /// A data plane of the node.
-    pub fn plane(&self, config: EbpfConfig) -> EbpfDataplane {
+    pub(crate) fn plane(&self, config: EbpfConfig) -> EbpfDataplane {
         let node = self.netns("node");
         let _inside = node.enter().unwrap();
         EbpfDataplane::new(config).unwrap()
     }
 
     /// Serves TCP and UDP port 8080 in a namespace: each line or datagram is answered by `NAME PEER LINE`.
-    pub fn serve(&self, short: &str, name: &'static str) {
+    pub(crate) fn serve(&self, short: &str, name: &'static str) {
         let netns = self.netns(short);
         let (ready, is_ready) = mpsc::channel();
         thread::spawn(move || {
@@ -177,7 +177,7 @@ impl World {
 
     /// Runs a client as a process of its own in a namespace, in the node's cgroup or outside of it. `what` is
     /// `tcp ADDR` or `udp ADDR` or `udp-connected ADDR`; the answer is what it printed.
-    pub fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
+    pub(crate) fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
         let out = std::env::temp_dir().join(format!("{}-{short}", self.id));
         let mut spawn = Spawn::new(std::env::current_exe().unwrap())
             .args(["--exact", "client", "--nocapture"])
@@ -242,7 +242,7 @@ fn serve_udp(socket: &UdpSocket, name: &str) {
 }
 
 /// The body of the test `client`, which is only one when the environment says so.
-pub fn run_client() {
+pub(crate) fn run_client() {
     let Ok(what) = std::env::var("SEAWAY_TEST_CLIENT") else {
         return;
     };
@@ -259,7 +259,7 @@ pub fn run_client() {
 }
 
 /// `ANSWER | from PEER`.
-pub fn tcp(addr: SocketAddr) -> std::io::Result<String> {
+pub(crate) fn tcp(addr: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let peer = stream.peer_addr()?;
@@ -267,7 +267,7 @@ pub fn tcp(addr: SocketAddr) -> std::io::Result<String> {
 }
 
 /// One line over an open connection.
-pub fn ask(stream: &mut TcpStream, line: &str) -> std::io::Result<String> {
+pub(crate) fn ask(stream: &mut TcpStream, line: &str) -> std::io::Result<String> {
     writeln!(stream, "{line}")?;
     let mut answer = Vec::new();
     let mut byte = [0];
@@ -278,7 +278,7 @@ pub fn ask(stream: &mut TcpStream, line: &str) -> std::io::Result<String> {
 }
 
 /// Three datagrams from one socket; they must come from one backend.
-pub fn udp(addr: SocketAddr, connected: bool) -> std::io::Result<String> {
+pub(crate) fn udp(addr: SocketAddr, connected: bool) -> std::io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     if connected {
@@ -302,7 +302,7 @@ pub fn udp(addr: SocketAddr, connected: bool) -> std::io::Result<String> {
 }
 
 /// A Service `default/echo`: cluster IP port 80 and node port 30080, TCP and UDP.
-pub fn service(backends: &[(&str, bool)]) -> Desired {
+pub(crate) fn service(backends: &[(&str, bool)]) -> Desired {
     let mut cluster: Vec<Backend> = backends
         .iter()
         .map(|(ip, local)| Backend {
@@ -348,7 +348,7 @@ pub fn service(backends: &[(&str, bool)]) -> Desired {
 }
 
 /// Plans and applies everything.
-pub async fn sync(plane: &mut EbpfDataplane, desired: &Desired) -> String {
+pub(crate) async fn sync(plane: &mut EbpfDataplane, desired: &Desired) -> String {
     plane.observe().await.unwrap();
     let plan = plane.plan(desired, &seaway_model::Change::Full);
     let text = plan.to_string();

@@ -1,0 +1,304 @@
+use std::net::SocketAddr;
+
+use expect_test::expect;
+use seaway_model::{
+    Backend, Family, Frontend, FrontendAddr, FrontendKind, PortRule, Protocol, ServiceRules,
+    TrafficPolicy,
+};
+
+use super::*;
+
+fn rule(address: &str, backends: &[&str], external: TrafficPolicy) -> PortRule {
+    let cluster: Vec<Backend> = backends
+        .iter()
+        .map(|ip| Backend {
+            addr: SocketAddr::new(ip.parse().expect("an address"), 8080),
+            local: ip.starts_with("10.244.1."),
+        })
+        .collect();
+    let frontend = |addr, port, kind| Frontend {
+        addr,
+        port,
+        protocol: Protocol::Tcp,
+        kind,
+    };
+    PortRule {
+        port_name: "web".into(),
+        protocol: Protocol::Tcp,
+        family: Family::V4,
+        frontends: vec![
+            frontend(
+                FrontendAddr::Ip(address.parse().expect("an address")),
+                80,
+                FrontendKind::ClusterIp,
+            ),
+            frontend(
+                FrontendAddr::AnyNodeAddress(Family::V4),
+                30080,
+                FrontendKind::NodePort,
+            ),
+        ],
+        local: cluster.iter().filter(|b| b.local).cloned().collect(),
+        any_endpoints: !cluster.is_empty(),
+        cluster,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: external,
+        affinity: None,
+        source_ranges: Vec::new(),
+    }
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("default", name)
+}
+
+/// Carries a plan out on the image, as the kernel would.
+fn carry_out(image: &mut Image, owners: &mut Owners, plan: EbpfPlan) {
+    for op in plan.ops {
+        match op {
+            Op::WriteSet { set, backends } => {
+                let in_use = image
+                    .frontends
+                    .values()
+                    .any(|f| f.near_set == set || f.far_set == set);
+                assert!(!in_use, "a set in use was changed");
+                image.sets.insert(set, backends);
+            }
+            Op::WriteFrontend { key, value } => _ = image.frontends.insert(key, value),
+            Op::DeleteFrontend { key } => _ = image.frontends.remove(&key),
+            Op::DeleteSet { set, .. } => _ = image.sets.remove(&set),
+        }
+        for (frontend, value) in &image.frontends {
+            for (set, count) in [
+                (value.near_set, value.near_count),
+                (value.far_set, value.far_count),
+            ] {
+                let whole = count == 0 || image.set(set, count).is_some();
+                assert!(whole, "{} shows half a Service", super::frontend(frontend));
+            }
+        }
+    }
+    owners.update(plan.owners);
+}
+
+#[derive(Default)]
+struct Kernel {
+    image: Image,
+    owners: Owners,
+    desired: Desired,
+}
+
+impl Kernel {
+    fn set(&mut self, name: &str, rules: Option<PortRule>) -> Change {
+        match rules {
+            Some(rule) => {
+                let rules = ServiceRules { ports: vec![rule] };
+                self.desired.services.insert(key(name), rules);
+            }
+            None => _ = self.desired.services.remove(&key(name)),
+        }
+        Change::Services(BTreeSet::from([key(name)]))
+    }
+
+    fn step(&mut self, change: &Change) -> String {
+        let plan = plan(
+            &self.image,
+            &self.owners,
+            &self.desired,
+            change,
+            &["10.244.0.0/16".parse().expect("a network")],
+        );
+        let text = plan.to_string();
+        carry_out(&mut self.image, &mut self.owners, plan);
+        text
+    }
+}
+
+#[test]
+fn a_service_comes_changes_and_goes() {
+    let mut kernel = Kernel::default();
+    let change = kernel.set(
+        "a",
+        Some(rule(
+            "10.96.0.1",
+            &["10.244.1.5", "10.244.2.5"],
+            TrafficPolicy::Local,
+        )),
+    );
+    expect![[r#"
+        + set 1: 10.244.1.5:8080(local) 10.244.2.5:8080
+        + set 2: 10.244.1.5:8080(local)
+        + frontend node:30080/tcp NodePort -> inside set 1 (2), outside set 2 (1), clients keep their address
+        + frontend 10.96.0.1:80/tcp ClusterIP -> set 1 (2)
+    "#]]
+    .assert_eq(&kernel.step(&change));
+    expect![[r#"
+        # nothing to do
+    "#]]
+    .assert_eq(&kernel.step(&change));
+    // One endpoint leaves: a new set, two flips, and what nobody points to goes last.
+    let change = kernel.set(
+        "a",
+        Some(rule("10.96.0.1", &["10.244.1.5"], TrafficPolicy::Local)),
+    );
+    expect![[r#"
+        + frontend node:30080/tcp NodePort -> inside set 2 (1), outside set 2 (1), clients keep their address
+        + frontend 10.96.0.1:80/tcp ClusterIP -> set 2 (1)
+        - set 1 (2 backends)
+    "#]]
+    .assert_eq(&kernel.step(&change));
+    let change = kernel.set("a", Some(rule("10.96.0.1", &[], TrafficPolicy::Cluster)));
+    expect![[r#"
+        + frontend node:30080/tcp NodePort -> reject
+        + frontend 10.96.0.1:80/tcp ClusterIP -> reject
+        - set 2 (1 backends)
+    "#]]
+    .assert_eq(&kernel.step(&change));
+    let change = kernel.set("a", None);
+    expect![[r#"
+        - frontend node:30080/tcp
+        - frontend 10.96.0.1:80/tcp
+    "#]]
+    .assert_eq(&kernel.step(&change));
+    assert_eq!(kernel.image, Image::default());
+}
+
+#[test]
+fn a_restart_adopts_what_is_there_and_removes_what_is_not_wanted() {
+    let mut kernel = Kernel::default();
+    kernel.set(
+        "a",
+        Some(rule("10.96.0.1", &["10.244.1.5"], TrafficPolicy::Cluster)),
+    );
+    let mut other = rule("10.96.0.2", &["10.244.2.5"], TrafficPolicy::Cluster);
+    other.frontends.truncate(1);
+    kernel.set("b", Some(other));
+    kernel.step(&Change::Full);
+    // Who owned what is forgotten.
+    kernel.owners = Owners::default();
+    assert_eq!(kernel.step(&Change::Full), "# nothing to do\n");
+    kernel.owners = Owners::default();
+    kernel.set("b", None);
+    expect![[r#"
+        - frontend 10.96.0.2:80/tcp
+        - set 2 (1 backends)
+    "#]]
+    .assert_eq(&kernel.step(&Change::Full));
+}
+
+#[test]
+fn a_change_touches_its_service_only() {
+    let mut kernel = Kernel::default();
+    for n in 1..100_u8 {
+        let mut rules = rule(
+            &format!("10.96.0.{n}"),
+            &["10.244.1.5"],
+            TrafficPolicy::Cluster,
+        );
+        rules.frontends.truncate(1);
+        kernel.set(&format!("s{n}"), Some(rules));
+    }
+    kernel.step(&Change::Full);
+    let mut rules = rule("10.96.0.7", &["10.244.2.9"], TrafficPolicy::Cluster);
+    rules.frontends.truncate(1);
+    let change = kernel.set("s7", Some(rules));
+    let text = kernel.step(&change);
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[test]
+fn a_contested_frontend_goes_to_the_other_when_the_first_leaves() {
+    let mut kernel = Kernel::default();
+    kernel.set(
+        "a",
+        Some(rule("10.96.0.1", &["10.244.1.5"], TrafficPolicy::Cluster)),
+    );
+    kernel.set(
+        "b",
+        Some(rule("10.96.0.2", &["10.244.2.5"], TrafficPolicy::Cluster)),
+    );
+    let text = kernel.step(&Change::Full);
+    assert!(
+        text.contains("# default/b: node:30080/tcp belongs to default/a"),
+        "{text}"
+    );
+    let change = kernel.set("a", None);
+    let text = kernel.step(&change);
+    assert!(
+        text.contains("+ frontend node:30080/tcp NodePort -> set 2 (1)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_address_passes_from_one_service_to_another_in_one_change() {
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        let mut kernel = Kernel::default();
+        kernel.set(
+            from,
+            Some(rule("10.96.0.1", &["10.244.1.5"], TrafficPolicy::Cluster)),
+        );
+        kernel.step(&Change::Full);
+        kernel.set(from, None);
+        kernel.set(
+            to,
+            Some(rule("10.96.0.1", &["10.244.2.5"], TrafficPolicy::Cluster)),
+        );
+        let text = kernel.step(&Change::Services(BTreeSet::from([key("a"), key("b")])));
+        assert!(
+            !text.contains("- frontend") && !text.contains('#'),
+            "{text}"
+        );
+        assert_eq!(kernel.image.frontends.len(), 2);
+        assert_eq!(kernel.step(&Change::Full), "# nothing to do\n");
+    }
+}
+
+#[test]
+fn what_is_not_carried_is_said() {
+    let mut kernel = Kernel::default();
+    let mut sctp = rule("10.96.0.1", &["10.244.1.5"], TrafficPolicy::Cluster);
+    sctp.protocol = Protocol::Sctp;
+    let change = kernel.set("a", Some(sctp));
+    let text = kernel.step(&change);
+    assert!(text.contains("SCTP is not carried"), "{text}");
+    assert_eq!(kernel.image, Image::default());
+}
+
+proptest::proptest! {
+    /// Whatever the history, the image ends as a fresh start would make it, but for the ids of sets; and at no step does
+    /// a frontend show half of a Service (`carry_out` looks).
+    #[test]
+    fn any_history_ends_in_the_desired_state(
+        steps in proptest::collection::vec((0_u8..4, proptest::option::of(0_u8..5), proptest::bool::ANY), 1..30)
+    ) {
+        let mut kernel = Kernel::default();
+        for (service, backends, full) in steps {
+            let rules = backends.map(|count| {
+                let backends: Vec<String> = (0..count).map(|n| format!("10.244.{}.{n}", n % 2 + 1)).collect();
+                let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+                rule(&format!("10.96.0.{service}"), &backends, TrafficPolicy::Local)
+            });
+            let change = kernel.set(&format!("s{service}"), rules);
+            kernel.step(if full { &Change::Full } else { &change });
+        }
+        let mut fresh = Kernel { desired: kernel.desired.clone(), ..Kernel::default() };
+        fresh.step(&Change::Full);
+        kernel.step(&Change::Full);
+        proptest::prop_assert_eq!(resolved(&kernel.image), resolved(&fresh.image));
+        proptest::prop_assert_eq!(kernel.image.sets.len(), fresh.image.sets.len());
+    }
+}
+
+type Resolved = BTreeMap<FrontendKey, (u8, u8, Vec<BackendValue>, Vec<BackendValue>)>;
+
+fn resolved(image: &Image) -> Resolved {
+    let set = |id, count| image.set(id, count).unwrap_or_default().to_vec();
+    let frontends = image.frontends.iter();
+    frontends
+        .map(|(key, v)| {
+            let near = set(v.near_set, v.near_count);
+            (*key, (v.kind, v.flags, near, set(v.far_set, v.far_count)))
+        })
+        .collect()
+}
