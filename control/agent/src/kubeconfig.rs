@@ -155,3 +155,67 @@ fn pem(
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn config(cluster: &str, user: &str) -> String {
+        format!(
+            "current-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+             clusters: [{{name: k, cluster: {{server: 'https://x', {cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n"
+        )
+    }
+
+    fn read(text: &str) -> Result<Identity, String> {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("config");
+        fs::write(&path, text).unwrap();
+        fs::write(directory.path().join("ca.pem"), "from a file").unwrap();
+        let place = directory.path().display().to_string();
+        Identity::read(&path).map_err(|e| e.to_string().replace(&place, "DIR"))
+    }
+
+    #[test]
+    fn inline_data_and_relative_files() {
+        let user = "client-certificate-data: Y2VydA==, client-key-data: a2V5";
+        let identity = read(&config("certificate-authority: ca.pem", user)).unwrap();
+        assert_eq!(identity.authority, b"from a file");
+        assert_eq!(
+            (identity.certificate.as_slice(), identity.key.as_slice()),
+            (&b"cert"[..], &b"key"[..])
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let user = "client-certificate-data: Y2VydA==, client-key-data: a2V5";
+        for (text, want) in [
+            (
+                config("certificate-authority: ca.pem", "token: x"),
+                "DIR/config: it has no client-certificate",
+            ),
+            (
+                config("certificate-authority: no.pem", user),
+                "cannot read DIR/no.pem",
+            ),
+            (
+                config("certificate-authority-data: '%'", user),
+                "certificate-authority-data is not base64",
+            ),
+            (
+                config("", user).replace("current-context: c", "current-context: d"),
+                "no context \"d\"",
+            ),
+            (
+                config("", user).replace("cluster: k,", "cluster: z,"),
+                "the cluster or user of context \"c\" is missing",
+            ),
+        ] {
+            let error = read(&text).err().unwrap();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}

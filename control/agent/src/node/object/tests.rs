@@ -28,7 +28,7 @@ fn patch(readiness: &Readiness, node: &Node, now: i64) -> Option<Value> {
 }
 
 /// The node after a patch, as the API would keep it.
-fn applied(node: &Node, patch: Value) -> Node {
+fn applied(node: &Node, patch: &Value) -> Node {
     let mut value = serde_json::to_value(node).unwrap();
     for (key, field) in patch.as_object().unwrap() {
         value["status"][key] = field.clone();
@@ -58,7 +58,7 @@ fn nothing_is_sent_while_nothing_changes() {
         json!({"cpu": "2", "memory": "1024Ki", "pods": "110"})
     );
     assert_eq!(first["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10250);
-    let node = applied(&new, first);
+    let node = applied(&new, &first);
     assert_eq!(patch(&ready, &node, 299), None);
     let heartbeat = patch(&ready, &node, 301).unwrap();
     assert_eq!(
@@ -66,7 +66,7 @@ fn nothing_is_sent_while_nothing_changes() {
         ["conditions"]
     );
     assert_eq!(
-        condition(&applied(&node, heartbeat), "Ready").2,
+        condition(&applied(&node, &heartbeat), "Ready").2,
         at(0),
         "a heartbeat is no transition"
     );
@@ -76,14 +76,14 @@ fn nothing_is_sent_while_nothing_changes() {
 fn the_network_decides_about_ready() {
     let without = Readiness::of(Some("no CNI config list in /etc/cni/net.d".to_owned()));
     let new = new_node(&identity());
-    let node = applied(&new, patch(&without, &new, 0).unwrap());
+    let node = applied(&new, &patch(&without, &new, 0).unwrap());
     let (status, message, _) = condition(&node, "Ready");
     assert_eq!(status, "False");
     assert!(
         message.contains("cni config uninitialized (no CNI config list in /etc/cni/net.d)"),
         "{message}"
     );
-    let node = applied(&node, patch(&Readiness::of(None), &node, 5).unwrap());
+    let node = applied(&node, &patch(&Readiness::of(None), &node, 5).unwrap());
     let (status, message, since) = condition(&node, "Ready");
     assert_eq!(
         (status.as_str(), message.as_str(), since),
@@ -95,7 +95,7 @@ fn the_network_decides_about_ready() {
 fn what_others_write_is_kept_or_corrected() {
     let ready = Readiness::of(None);
     let new = new_node(&identity());
-    let mut node = applied(&new, patch(&ready, &new, 0).unwrap());
+    let mut node = applied(&new, &patch(&ready, &new, 0).unwrap());
     let status = node.status.as_mut().unwrap();
     let conditions = status.conditions.as_mut().unwrap();
     // The lifecycle controller gave us up; another component has a condition of its own.
@@ -107,7 +107,7 @@ fn what_others_write_is_kept_or_corrected() {
     conditions.push(foreign);
     node.metadata.labels = Some([("mine".to_owned(), "yes".to_owned())].into());
     assert_eq!(missing_labels(&identity(), &node).unwrap().len(), 3);
-    let node = applied(&node, patch(&ready, &node, 9).unwrap());
+    let node = applied(&node, &patch(&ready, &node, 9).unwrap());
     assert_eq!(condition(&node, "Ready").0, "True");
     assert_eq!(condition(&node, "NetworkUnavailable").0, "Unknown");
 }
