@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file could not be read or written.
@@ -41,6 +41,18 @@ pub(crate) fn create_private_dir(dir: &Path) -> Result<(), FileError> {
 
 pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(FileError::on("read", path))
+}
+
+/// A key that others may read is no secret any more: say so.
+pub(crate) fn warn_unless_private(path: &Path) -> Result<(), FileError> {
+    let mode = fs::metadata(path)
+        .map_err(FileError::on("examine", path))?
+        .permissions()
+        .mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "the key can be read by others; it should have mode 0600");
+    }
+    Ok(())
 }
 
 /// Replaces `path` as a whole, mode 0600 from the first byte on: readers see the old file or the new one.

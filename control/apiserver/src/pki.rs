@@ -110,6 +110,7 @@ impl Authority {
             }
             Err(error) => return Err(error.into()),
         };
+        files::warn_unless_private(&key_file)?;
         let key = files::read(&key_file)?;
         let unusable = |error: rcgen::Error| PkiError::Authority {
             dir: dir.clone(),

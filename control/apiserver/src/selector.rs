@@ -88,13 +88,6 @@ impl LabelSelector {
         Ok(Self { requirements })
     }
 
-    /// The form of a Service's `spec.selector`: a map of labels.
-    pub fn from_map(labels: &Map<String, Value>) -> Self {
-        Self {
-            requirements: equalities(Some(labels)),
-        }
-    }
-
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }

@@ -50,7 +50,7 @@ pub(super) async fn log(call: Call) -> Result<Response> {
         .pairs()
         .iter()
         .filter(|(key, _)| PASSED_ON.contains(&key.as_str()))
-        .map(|(key, value)| format!("{key}={}", value.replace('+', "%2B")))
+        .map(|(key, value)| format!("{key}={}", encode(value)))
         .collect();
     let path = format!(
         "/containerLogs/{}/{}/{container}?{}",
@@ -121,6 +121,17 @@ fn container(target: &ObjectRef, pod: &Value, wanted: Option<&str>) -> Result<St
             Err(Status::bad_request(why).into())
         }
     }
+}
+
+/// Percent-encoding of everything but RFC 3986's unreserved characters.
+fn encode(value: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    value.bytes().map(encode).collect()
 }
 
 /// The agent's own words.

@@ -141,14 +141,6 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
         .find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
-/// The kind that bodies with this `apiVersion` and `kind` belong to.
-pub fn find_gvk(api_version: &str, kind: &str) -> Option<&'static Kind> {
-    all()
-        .iter()
-        .copied()
-        .find(|k| k.kind == kind && k.api_version() == api_version)
-}
-
 impl Kind {
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
@@ -185,10 +177,6 @@ impl Kind {
 
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
-    }
-
-    pub fn has_status(&self) -> bool {
-        self.subresource("status").is_some()
     }
 
     /// Fills in what the client left out. Idempotent; run on every decoded body before validation.

@@ -163,6 +163,9 @@ fn delete_in(txn: &mut Txn<'_>, target: &ObjectRef, options: &DeleteOptions) -> 
         None => {}
     }
     if grace == 0 && !has_finalizers(kind, &marked) {
+        if meta::is_terminating(&marked) {
+            meta::metadata_mut(&mut marked).insert("deletionGracePeriodSeconds".into(), 0.into());
+        }
         return remove(txn, target, marked);
     }
     meta::mark_deleted(&mut marked, Timestamp::now(), grace);

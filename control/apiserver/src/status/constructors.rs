@@ -99,16 +99,6 @@ impl Status {
         }
     }
 
-    /// 404 for a path below a known group that leads nowhere.
-    pub fn no_such_resource() -> Self {
-        let details = Details::default();
-        let message = "the server could not find the requested resource";
-        Self {
-            details: Some(Box::new(details)),
-            ..Self::plain(404, "NotFound", message)
-        }
-    }
-
     /// 405: the resource exists, the verb does not. `action` is the verb in lower case.
     pub fn method_not_allowed(kind: &Kind, action: &str) -> Self {
         let message = format!(
@@ -302,19 +292,6 @@ impl Status {
         Self {
             details: Some(Box::new(details)),
             ..Self::plain(422, "Invalid", message)
-        }
-    }
-
-    /// 429: too much at once; clients retry by themselves.
-    pub fn too_many_requests(retry_after_seconds: u32) -> Self {
-        let details = Details {
-            retry_after_seconds,
-            ..Details::default()
-        };
-        let message = "Too many requests, please try again later.";
-        Self {
-            details: Some(Box::new(details)),
-            ..Self::plain(429, "TooManyRequests", message)
         }
     }
 

@@ -50,7 +50,7 @@ fn lost(ours: &Value, theirs: Option<&Value>, path: &str, out: &mut Vec<String>)
             }
         }
         (Value::Array(items), Some(Value::Array(other))) => {
-            lost(&items[0], other.first(), path, out)
+            lost(&items[0], other.first(), path, out);
         }
         (a, Some(b)) if a == b => {}
         _ => out.push(path.to_owned()),
