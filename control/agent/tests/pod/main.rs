@@ -1,6 +1,11 @@
 //! One node's Pods for real: namespaces, cgroups and processes of this machine, a CNI plugin that is a shell
 //! script, and an API that only takes notes. Needs root.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the fixture stands outside of test functions"
+)]
+
 mod node;
 
 use std::time::Duration;

@@ -307,7 +307,7 @@ fn answer(api: Api) -> impl FnMut(Request<Body>) -> Answer {
                     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
                     api.send_modify(|told| {
                         told.events
-                            .push(format!("{}: {}", text("reason"), text("message")))
+                            .push(format!("{}: {}", text("reason"), text("message")));
                     });
                     reply(&body)
                 }
