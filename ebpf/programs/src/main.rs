@@ -13,14 +13,13 @@ mod services;
 mod socket;
 mod tc;
 
-#[cfg(target_arch = "bpf")]
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Helpers that are "GPL only" (`bpf_redirect_neigh` is not, `bpf_ktime_get_ns` is not, but the loader asks) want a
-/// compatible license in the object.
+/// The kernel refuses programs without a license section.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

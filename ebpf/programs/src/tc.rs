@@ -24,8 +24,8 @@ use crate::flows::{self, Known};
 use crate::maps::{config, count, is_node_addr};
 use crate::services::{self, Knock, Refusal};
 
-const PASS: i32 = TC_ACT_OK as i32;
-const SHOT: i32 = TC_ACT_SHOT as i32;
+const PASS: i32 = TC_ACT_OK;
+const SHOT: i32 = TC_ACT_SHOT;
 const AF_INET: u8 = 2;
 
 struct Frame<'a>(&'a TcContext);

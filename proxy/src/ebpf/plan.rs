@@ -147,7 +147,7 @@ impl Planner<'_> {
         let mut sets = BTreeMap::new();
         for key in wanted.keys() {
             let own = if self.owners.anew {
-                self.owners.of.get(key).is_none()
+                !self.owners.of.contains_key(key)
             } else {
                 self.known.of.get(key) == Some(service)
             };
