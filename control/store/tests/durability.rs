@@ -1,6 +1,5 @@
 //! The file: privacy, locking, damage, and kill -9.
 
-#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};

@@ -1,7 +1,6 @@
 //! One suite for both engines.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -192,7 +192,9 @@ impl Frames {
 }
 
 pub(crate) fn config_map(name: &str, labels: Value) -> Value {
-    json!({ "metadata": { "name": name, "labels": labels }, "data": { "key": "value" } })
+    let mut object = json!({ "metadata": { "name": name }, "data": { "key": "value" } });
+    object["metadata"]["labels"] = labels;
+    object
 }
 
 pub(crate) fn pod(name: &str) -> Value {
@@ -200,7 +202,9 @@ pub(crate) fn pod(name: &str) -> Value {
 }
 
 pub(crate) fn service(name: &str, spec: Value) -> Value {
-    json!({ "metadata": { "name": name }, "spec": spec })
+    let mut object = json!({ "metadata": { "name": name } });
+    object["spec"] = spec;
+    object
 }
 
 pub(crate) fn version(object: &Value) -> u64 {
