@@ -1,10 +1,12 @@
 //! `seaway server`: store, API server and controllers in one process.
 
+mod dial;
 mod listen;
 mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -14,6 +16,7 @@ use seaway_apiserver::{ApiServer, Config};
 use seaway_store::{Options, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
+use dial::FromNamespace;
 use listen::Listen;
 use settings::Settings;
 
@@ -81,9 +84,13 @@ pub(crate) async fn run(args: ServerArgs) -> anyhow::Result<()> {
     for listen in &args.listen {
         listeners.push(listen.open()?);
     }
+    let dialer = FromNamespace::of(&args.listen)?;
     let store = open_store(&args.data_dir)?;
     let mut config = Config::new(args.data_dir.clone(), settings.advertise, settings.ranges);
     config.serving_names = args.tls_san.clone();
+    if let Some(dialer) = dialer {
+        config.dialer = Arc::new(dialer);
+    }
     let server = ApiServer::new(store, config)
         .await
         .with_context(|| format!("--data-dir {}", args.data_dir.display()))?;

@@ -13,7 +13,7 @@ use seaway_kernel::NetNs;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listen {
     pub(super) address: SocketAddr,
-    netns: Option<PathBuf>,
+    pub(super) netns: Option<PathBuf>,
 }
 
 impl Listen {

@@ -1,0 +1,77 @@
+//! The server's way to the nodes' agents, for logs.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use seaway_apiserver::{Dialer, Dialing};
+use seaway_kernel::NetNs;
+use tokio::net::TcpSocket;
+
+use super::listen::Listen;
+
+/// Dials from a network namespace: a server that listens in one has its nodes there too.
+pub(super) struct FromNamespace(NetNs);
+
+impl FromNamespace {
+    /// From the first namespace that is listened in; none if all listeners are in the process's own.
+    pub(super) fn of(listeners: &[Listen]) -> anyhow::Result<Option<Self>> {
+        let Some((listen, path)) = listeners
+            .iter()
+            .find_map(|listen| Some((listen, listen.netns.as_deref()?)))
+        else {
+            return Ok(None);
+        };
+        let netns = NetNs::open(path)
+            .with_context(|| format!("--listen {listen}: cannot use the network namespace"))?;
+        Ok(Some(Self(netns)))
+    }
+}
+
+impl Dialer for FromNamespace {
+    fn dial(&self, address: SocketAddr) -> Dialing {
+        // A socket belongs for good to the namespace in which it was made, wherever it connects from.
+        let socket = self.0.run(|| {
+            if address.is_ipv4() {
+                TcpSocket::new_v4()
+            } else {
+                TcpSocket::new_v6()
+            }
+        });
+        Box::pin(async move { socket.map_err(io::Error::other)??.connect(address).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deletes the namespace also when the test fails.
+    struct Named(String);
+
+    impl Drop for Named {
+        fn drop(&mut self) {
+            let _ = NetNs::delete(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn connects_where_the_listener_is() {
+        let name = Named(format!("sw-dial-{}", std::process::id()));
+        let netns = NetNs::create(&name.0).unwrap();
+        let listener = netns
+            .run(|| std::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap()
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let path = netns.path().unwrap().display().to_string();
+        let listeners = [
+            "127.0.0.1:1".parse().unwrap(),
+            format!("127.0.0.1:2@{path}").parse().unwrap(),
+        ];
+        let dialer = FromNamespace::of(&listeners).unwrap().unwrap();
+        dialer.dial(address).await.unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        assert!(FromNamespace::of(&listeners[..1]).unwrap().is_none());
+    }
+}
