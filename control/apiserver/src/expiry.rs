@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use seaway_store::Store;
 use serde_json::Value;
 
 use crate::answer::Failure;
@@ -25,7 +26,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         // A time to live beyond the calendar: nothing is ever that old.
         let ttl = SignedDuration::try_from(shared.config.event_ttl).unwrap_or(SignedDuration::MAX);
         let cutoff = Timestamp::now().checked_sub(ttl).unwrap_or(Timestamp::MIN);
-        match expire(&shared, cutoff).await {
+        match expire(&shared.store, cutoff).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "old Events removed"),
             Err(failure) => tracing::warn!(%failure, "old Events stay for now"),
@@ -34,12 +35,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 /// Removes Events last seen before `cutoff`; how many.
-async fn expire(shared: &Shared, cutoff: Timestamp) -> Result<usize, Failure> {
+async fn expire(store: &Store, cutoff: Timestamp) -> Result<usize, Failure> {
     let Some(kind) = kinds::find("", "v1", "events") else {
         return Ok(0);
     };
     let bucket = objects::bucket(kind);
-    let listing = shared.store.list(&bucket, "", None)?;
+    let listing = store.list(&bucket, "", None)?;
     let old: Vec<_> = listing
         .records
         .into_iter()
@@ -47,8 +48,7 @@ async fn expire(shared: &Shared, cutoff: Timestamp) -> Result<usize, Failure> {
         .collect();
     for batch in old.chunks(BATCH) {
         let (bucket, batch) = (bucket.clone(), batch.to_vec());
-        shared
-            .store
+        store
             .commit(move |txn| {
                 for record in batch {
                     // Seen again since it was listed: it stays.
@@ -76,4 +76,44 @@ fn last_seen(event: &[u8]) -> Option<Timestamp> {
         "/metadata/creationTimestamp",
     ];
     times.iter().filter_map(|pointer| time(pointer)).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use seaway_store::Options;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_was_not_seen_lately_goes() {
+        let store = Store::memory(Options::default()).unwrap();
+        let written: Result<(), Failure> = store
+            .commit(|txn| {
+                let created = r#""metadata":{"creationTimestamp":"2026-01-01T00:00:00Z"}"#;
+                txn.put("events", "default/old", format!("{{{created}}}"));
+                let again = r#""lastTimestamp":"2026-01-01T01:00:00Z""#;
+                txn.put(
+                    "events",
+                    "default/seen-again",
+                    format!("{{{created},{again}}}"),
+                );
+                let series = r#""series":{"lastObservedTime":"2026-01-01T01:00:00.5Z"}"#;
+                txn.put(
+                    "events",
+                    "default/series",
+                    format!("{{{created},{series}}}"),
+                );
+                txn.put("pods", "default/old", format!("{{{created}}}"));
+                Ok(())
+            })
+            .await;
+        written.unwrap();
+        let cutoff = "2026-01-01T00:30:00Z".parse().unwrap();
+        assert_eq!(expire(&store, cutoff).await.unwrap(), 1);
+        let left = store.list("events", "", None).unwrap().records;
+        let left: Vec<&str> = left.iter().map(|record| &*record.key).collect();
+        assert_eq!(left, ["default/seen-again", "default/series"]);
+        assert!(store.get("pods", "default/old").is_some());
+        assert_eq!(expire(&store, cutoff).await.unwrap(), 0);
+    }
 }
