@@ -14,4 +14,5 @@ pub mod health;
 pub mod iptables;
 pub mod lock;
 pub mod metrics;
+pub mod privileges;
 pub mod reconcile;

@@ -31,18 +31,18 @@ pub enum EbpfError {
     #[error("map {name} is full ({entries} entries)")]
     Full { name: &'static str, entries: u32 },
     /// A map operation failed.
-    #[error("cannot {operation} map {name}: {source}")]
+    #[error("cannot {operation} map {name}: {cause}")]
     Map {
         operation: &'static str,
         name: &'static str,
-        source: io::Error,
+        cause: io::Error,
     },
     /// An operation on a file or a kernel object failed.
-    #[error("cannot {operation} {object}: {source}")]
+    #[error("cannot {operation} {object}: {cause}")]
     Io {
         operation: &'static str,
         object: String,
-        source: io::Error,
+        cause: io::Error,
     },
     /// The programs were not accepted.
     #[error("cannot load {object}: {reason}")]
@@ -53,28 +53,28 @@ pub enum EbpfError {
 }
 
 impl EbpfError {
-    pub(super) fn map(operation: &'static str, name: &'static str, source: io::Error) -> Self {
+    pub(super) fn map(operation: &'static str, name: &'static str, cause: io::Error) -> Self {
         Self::Map {
             operation,
             name,
-            source,
+            cause,
         }
     }
 
     pub(super) fn io(
         operation: &'static str,
         object: impl Into<String>,
-        source: impl Into<io::Error>,
+        cause: impl Into<io::Error>,
     ) -> Self {
         Self::Io {
             operation,
             object: object.into(),
-            source: source.into(),
+            cause: cause.into(),
         }
     }
 
-    pub(super) fn file(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::io(operation, path.display().to_string(), source)
+    pub(super) fn file(operation: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self::io(operation, path.display().to_string(), cause)
     }
 
     /// With the verifier's complaint, which is at the end of a chain of causes.

@@ -55,7 +55,10 @@ pub(super) fn of_service(
                 continue;
             }
             if let Some(frontend_key) = frontend_key(frontend) {
-                wanted.insert(frontend_key, entry(rule, frontend, cluster_cidrs));
+                // Of two ports that claim one frontend the first has it, as `Desired::find`.
+                wanted
+                    .entry(frontend_key)
+                    .or_insert_with(|| entry(rule, frontend, cluster_cidrs));
             }
         }
     }
