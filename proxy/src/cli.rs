@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
+use seaway_daemon::LogArgs;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 
 /// One node's Services, as iptables rules or as eBPF maps.
@@ -14,16 +15,8 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
-    /// Form of the log on stderr.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "SEAWAY_LOG_FORMAT")]
-    pub log_format: LogFormat,
-}
-
-/// `--log-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use seaway_cluster::{NodeScope, Source, Wants};
-use seaway_kernel::{Capabilities, cgroup};
+use seaway_kernel::{Capabilities, cgroup, sysctl};
 use seaway_model::{Change, InputEvent};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +19,7 @@ use crate::health::Health;
 use crate::iptables::{IptablesConfig, IptablesDataplane};
 use crate::lock::NodeLock;
 use crate::metrics::Metrics;
+use crate::privileges;
 use crate::reconcile::{Deriver, Ended, Reconciler};
 
 /// How long the one-shot commands wait for their inputs.
@@ -27,6 +27,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `seaway-proxy run`.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    privileges::check(args.node.mode)?;
     let _lock = NodeLock::take(&args.node.kernel.run_dir)?;
     let health_listener = admin::bind(args.healthz_bind_address, "healthz-bind-address").await?;
     let metrics_listener = admin::bind(args.metrics_bind_address, "metrics-bind-address").await?;
@@ -111,6 +112,7 @@ async fn follow<D: Dataplane>(
 
 /// `seaway-proxy plan`.
 pub async fn plan(args: NodeArgs) -> anyhow::Result<()> {
+    privileges::check(args.mode)?;
     let name = node_name(&args)?;
     match args.mode {
         Mode::Iptables => print_plan(iptables(&args).await?, &args, &name).await,
@@ -154,6 +156,7 @@ async fn print_plan(
 
 /// `seaway-proxy dump`.
 pub async fn dump(args: NodeArgs) -> anyhow::Result<()> {
+    privileges::check(args.mode)?;
     let text = match args.mode {
         Mode::Iptables => iptables(&args).await?.dump().await?,
         Mode::Ebpf => ebpf(&args, &node_name(&args)?)?.dump().await?,
@@ -164,6 +167,8 @@ pub async fn dump(args: NodeArgs) -> anyhow::Result<()> {
 
 /// `seaway-proxy cleanup`: both modes, whichever was in force.
 pub async fn cleanup(args: KernelArgs) -> anyhow::Result<()> {
+    // What eBPF mode leaves is in files and links, and needs no more than this to go.
+    privileges::check(Mode::Iptables)?;
     let _lock = NodeLock::take(&args.run_dir)?;
     let mut failures = Vec::new();
     for mode in [Mode::Iptables, Mode::Ebpf] {
@@ -215,21 +220,20 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
             None => println!("{name}: not installed"),
         }
     }
-    let iptables = machine.iptables.is_some();
-    let ebpf = ebpf_config(args, "").and_then(|_| Ok(ebpf::check()?));
-    println!(
-        "mode iptables: {}",
-        if iptables {
-            "can run"
-        } else {
-            "cannot run: install the iptables package"
+    let iptables = privileges::check(Mode::Iptables).and_then(|()| has_iptables(&machine));
+    let ebpf = privileges::check(Mode::Ebpf)
+        .and_then(|()| ebpf_config(args, ""))
+        .and_then(|_| Ok(ebpf::check()?));
+    for (mode, verdict) in [(Mode::Iptables, &iptables), (Mode::Ebpf, &ebpf)] {
+        match verdict {
+            Ok(()) => println!("mode {}: can run", mode.as_str()),
+            Err(error) => println!("mode {}: cannot run: {error:#}", mode.as_str()),
         }
-    );
-    match &ebpf {
-        Ok(()) => println!("mode ebpf: can run"),
-        Err(error) => println!("mode ebpf: cannot run: {error:#}"),
     }
-    anyhow::ensure!(iptables || ebpf.is_ok(), "this node can run neither mode");
+    anyhow::ensure!(
+        iptables.is_ok() || ebpf.is_ok(),
+        "this node can run neither mode"
+    );
     Ok(())
 }
 
@@ -237,14 +241,31 @@ async fn iptables(node: &NodeArgs) -> anyhow::Result<IptablesDataplane> {
     let config = IptablesConfig {
         cluster_cidrs: node.cluster_cidr.clone(),
         masquerade_all: node.masquerade_all,
+        drop_invalid: !conntrack_is_liberal()?,
         ..IptablesConfig::default()
     };
     let machine = Capabilities::probe().await?;
+    has_iptables(&machine)?;
+    Ok(IptablesDataplane::new(&config, &machine))
+}
+
+fn has_iptables(machine: &Capabilities) -> anyhow::Result<()> {
     anyhow::ensure!(
         machine.iptables.is_some(),
         "iptables is not installed: install it, or use --mode ebpf"
     );
-    Ok(IptablesDataplane::new(&config, &machine))
+    Ok(())
+}
+
+/// Whether this node's connection tracking lets packets outside of the window pass: then those that it calls invalid
+/// all the same are none of our business, as in kube-proxy.
+fn conntrack_is_liberal() -> anyhow::Result<bool> {
+    match sysctl::read("net.netfilter.nf_conntrack_tcp_be_liberal") {
+        Ok(value) => Ok(value != "0"),
+        // Connection tracking is not loaded yet, and will come with its default.
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn ebpf(node: &NodeArgs, name: &str) -> anyhow::Result<EbpfDataplane> {
@@ -282,23 +303,19 @@ fn node_name(node: &NodeArgs) -> anyhow::Result<String> {
     match &node.hostname_override {
         Some(name) => Ok(name.clone()),
         None => {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-                .context("cannot read the host name; give --hostname-override")?;
-            Ok(name.trim().to_lowercase())
+            seaway_daemon::host_name().context("no name for this node; give --hostname-override")
         }
     }
 }
 
 /// Cancelled by SIGTERM or SIGINT.
 fn shutdown_on_signals() -> anyhow::Result<CancellationToken> {
+    let stop = seaway_daemon::stop_signal().context("cannot handle signals")?;
     let shutdown = CancellationToken::new();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals = signal(kind).context("cannot handle signals")?;
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            signals.recv().await;
-            shutdown.cancel();
-        });
-    }
+    let stopping = shutdown.clone();
+    tokio::spawn(async move {
+        stop.await;
+        stopping.cancel();
+    });
     Ok(shutdown)
 }

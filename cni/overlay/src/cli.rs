@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ipnetwork::IpNetwork;
+use seaway_daemon::LogArgs;
 use seaway_model::ownership::{RUN_DIR, STATE_DIR, VXLAN_PORT, VXLAN_VNI};
 
 use crate::files::Places;
@@ -17,6 +18,9 @@ use crate::plan::Settings;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The subcommands.
@@ -50,9 +54,7 @@ impl NodeArgs {
         if let Some(name) = &self.node_name {
             return Ok(name.clone());
         }
-        let file = "/proc/sys/kernel/hostname";
-        let name = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
-        Ok(name.trim().to_lowercase())
+        seaway_daemon::host_name().context("no name for this node; give --node-name")
     }
 }
 

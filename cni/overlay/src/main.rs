@@ -1,22 +1,15 @@
 //! `seaway-overlay`: the node daemon that keeps the VXLAN mesh.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use seaway_overlay::cli::{Cli, Command};
 use seaway_overlay::{cleanup, run, status};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    cli.log.start("info");
     match dispatch(cli.command).await {
         Ok(code) => code,
         Err(error) => {

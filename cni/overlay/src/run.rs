@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use seaway_cluster::{NodeScope, Source, Wants, stream};
+use seaway_daemon::stop_signal;
 use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::admin::{self, Shared};
@@ -64,9 +64,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
     let netlink = Netlink::new()?;
     let reconciler = Reconciler::new(netlink, node_name, args.settings(), args.places.to_places());
+    let stop = stop_signal().context("cannot handle signals")?;
     tokio::select! {
         stopped = follow(reconciler, source, shared, metrics) => stopped,
-        () = stop_signal()? => {
+        () = stop => {
             tracing::info!("stopping; the kernel keeps its state");
             Ok(())
         }
@@ -168,17 +169,6 @@ fn lock(run_dir: &Path) -> anyhow::Result<File> {
                 Err(e).with_context(|| format!("cannot lock {}", path.display()))
             }
         })
-}
-
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 impl Metrics {

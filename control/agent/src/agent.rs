@@ -29,13 +29,13 @@ pub enum Error {
     #[error(transparent)]
     Server(#[from] server::Error),
     #[error("the cgroup of pods cannot be made: {0}")]
-    Cgroup(#[source] seaway_kernel::Error),
+    Cgroup(seaway_kernel::Error),
     #[error("another agent runs on this node: it holds {}", .0.display())]
     Running(PathBuf),
-    #[error("cannot lock {}: {source}", path.display())]
+    #[error("cannot lock {}: {cause}", path.display())]
     Lock {
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 
@@ -87,13 +87,13 @@ fn lock(run_dir: &Path) -> Result<File, Error> {
     let path = run_dir.join("agent.lock");
     let file = std::fs::create_dir_all(run_dir)
         .and_then(|()| File::create(&path))
-        .map_err(|source| Error::Lock {
+        .map_err(|cause| Error::Lock {
             path: path.clone(),
-            source,
+            cause,
         })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Running(path)),
-        Err(TryLockError::Error(source)) => Err(Error::Lock { path, source }),
+        Err(TryLockError::Error(cause)) => Err(Error::Lock { path, cause }),
     }
 }

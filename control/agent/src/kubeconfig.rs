@@ -20,10 +20,10 @@ pub struct Identity {
 /// Why a kubeconfig gives no identity to serve with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error("{}: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
@@ -85,9 +85,9 @@ struct User {
 impl Identity {
     /// Reads the identity of the current context of a kubeconfig file.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read {
+        let text = fs::read_to_string(path).map_err(|cause| Error::Read {
             path: path.to_owned(),
-            source,
+            cause,
         })?;
         let invalid = |reason: String| Error::Invalid {
             path: path.to_owned(),
@@ -148,7 +148,7 @@ fn pem(
                 .parent()
                 .unwrap_or_else(|| Path::new("."))
                 .join(file);
-            fs::read(&path).map_err(|source| Error::Read { path, source })
+            fs::read(&path).map_err(|cause| Error::Read { path, cause })
         }
         (None, None) => Err(invalid(format!(
             "it has no {what}: the agent serves logs with the certificate that it connects with"

@@ -50,8 +50,8 @@ pub enum Error {
     /// Containers write their files themselves, so that they outlive the agent; nobody notes when.
     #[error("{0} is not supported: the times of log lines are not recorded on this node")]
     NoTimes(&'static str),
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read {}: {cause}", path.display())]
+    Read { path: PathBuf, cause: io::Error },
 }
 
 #[derive(Debug)]
@@ -138,9 +138,9 @@ impl Registry {
         }
         let key = (namespace.to_owned(), pod.to_owned());
         let (path, attempt) = self.find(&key, container, query.previous)?;
-        let read = |source| Error::Read {
+        let read = |cause| Error::Read {
             path: path.clone(),
-            source,
+            cause,
         };
         let mut file = File::open(&path).await.map_err(read)?;
         if let Some(lines) = query.tail_lines {
@@ -214,9 +214,9 @@ impl Log {
             match log.next().await {
                 Ok(Some(bytes)) => Some((Ok(bytes), Some(log))),
                 Ok(None) => None,
-                Err(source) => {
+                Err(cause) => {
                     let path = log.path.clone();
-                    Some((Err(Error::Read { path, source }), None))
+                    Some((Err(Error::Read { path, cause }), None))
                 }
             }
         })

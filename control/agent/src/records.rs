@@ -21,11 +21,11 @@ use crate::pod::facts::Exit;
 
 /// A record could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {}: {source}", path.display())]
+#[error("cannot {operation} {}: {cause}", path.display())]
 pub struct Error {
     operation: &'static str,
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 /// A sandbox, from before its set-up begins until its removal is complete.
@@ -174,10 +174,10 @@ impl PodDir {
 
 fn error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error {
+    move |cause| Error {
         operation,
         path,
-        source,
+        cause,
     }
 }
 

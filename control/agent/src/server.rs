@@ -33,10 +33,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The endpoint cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {cause}")]
     Listen {
         address: SocketAddr,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error("the kubeconfig's {what} cannot be used: {reason}")]
     Identity { what: &'static str, reason: String },
@@ -59,7 +59,7 @@ impl Server {
         let tls = TlsAcceptor::from(Arc::new(tls_config(identity)?));
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|source| Error::Listen { address, source })?;
+            .map_err(|cause| Error::Listen { address, cause })?;
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use seaway_agent::Config;
-use tokio::signal::unix::{SignalKind, signal};
+use seaway_daemon::stop_signal;
 use tracing::info;
 
 /// Runs the Pods that are bound to this node, as network namespaces with processes.
@@ -80,12 +80,10 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         bind_address,
         program,
     };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop_signal().context("cannot handle signals")?;
     tokio::select! {
         result = seaway_agent::run(config) => result?,
-        _ = terminate.recv() => info!("SIGTERM: the agent ends, its pods go on"),
-        _ = interrupt.recv() => info!("SIGINT: the agent ends, its pods go on"),
+        () = stop => info!("the agent ends, its pods go on"),
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use seaway_daemon::stop_signal;
 use seaway_lab::traffic::answer::Identity;
 use seaway_lab::traffic::echo::EchoServer;
 
@@ -18,6 +19,7 @@ pub(crate) struct EchoArgs {
 
 pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<()> {
     let identity = Identity::from_env();
+    let stop = stop_signal()?;
     let server = EchoServer::bind(identity, args.tcp, args.udp)
         .await
         .with_context(|| format!("cannot listen on TCP {} and UDP {}", args.tcp, args.udp))?;
@@ -28,7 +30,7 @@ pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<()> {
     );
     tokio::select! {
         served = server.serve() => served.context("cannot go on serving")?,
-        stop = crate::pause::told_to_stop() => stop?,
+        () = stop => {}
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
+use seaway_daemon::stop_signal;
 use seaway_lab::{Lab, LabConfig, LabName, Mode, down, status};
 
 #[derive(Args)]
@@ -106,10 +107,10 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         config = config.mode(node, *mode)?;
     }
     config.log_filter = args.daemon_log;
+    let stop = stop_signal()?;
     let lab = tokio::select! {
         lab = Lab::up(config) => lab?,
-        stop = crate::pause::told_to_stop() => {
-            stop?;
+        () = stop => {
             eprintln!("interrupted: taking lab {name} down");
             take_down(&name).await?;
             bail!("interrupted");

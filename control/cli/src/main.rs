@@ -4,16 +4,13 @@ mod agent;
 mod echo;
 mod kubeconfig;
 mod lab;
-mod logging;
-mod pause;
 mod probe;
 mod server;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::logging::LogFormat;
+use seaway_daemon::{LogArgs, stop_signal};
 
 #[derive(Parser)]
 #[command(
@@ -25,9 +22,8 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Form of the log on stderr; what is logged is set by RUST_LOG
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "SEAWAY_LOG_FORMAT")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Subcommand)]
@@ -53,7 +49,7 @@ const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(cli.log_format, default_filter(&cli.command));
+    cli.log.start(default_filter(&cli.command));
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -71,9 +67,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => return shared()?.block_on(lab::run(args)),
         Command::Echo(args) => small()?.block_on(echo::run(args))?,
         Command::Probe(args) => return small()?.block_on(probe::run(args)),
-        Command::Pause => small()?.block_on(pause::run())?,
+        Command::Pause => small()?.block_on(pause())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn pause() -> anyhow::Result<()> {
+    stop_signal()?.await;
+    Ok(())
 }
 
 /// What is logged when RUST_LOG says nothing: daemons tell what they do, commands only what went wrong.

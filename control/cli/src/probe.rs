@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use seaway_daemon::stop_signal;
 use seaway_lab::traffic::{Attempt, Probe, Transport};
 
 #[derive(Args)]
@@ -55,8 +56,9 @@ pub(crate) async fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     };
     let stop = async {
         // Without signals there is nothing to wait for but the end of the count.
-        if crate::pause::told_to_stop().await.is_err() {
-            std::future::pending::<()>().await;
+        match stop_signal() {
+            Ok(stop) => stop.await,
+            Err(_) => std::future::pending().await,
         }
     };
     let mut failure = None;

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use ipnetwork::IpNetwork;
 use seaway_apiserver::{ApiServer, Config};
+use seaway_daemon::stop_signal;
 use seaway_store::{Options, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -105,6 +106,7 @@ async fn serve(
     config: seaway_controllers::ControllersConfig,
     args: &ServerArgs,
 ) -> anyhow::Result<()> {
+    let stop = stop_signal().context("cannot handle signals")?;
     let shutdown = CancellationToken::new();
     let client = kube::Client::new(server.in_process_client(), "default");
     let controllers = tokio::spawn(seaway_controllers::run(client, config, shutdown.clone()));
@@ -122,7 +124,7 @@ async fn serve(
         tracing::warn!(%error, "systemd was not told that the server is ready");
     }
     tokio::select! {
-        stop = crate::pause::told_to_stop() => stop.context("cannot wait for signals")?,
+        () = stop => {}
         ended = &mut serving => {
             ended.context("the API server died")??;
             bail!("the API server ended by itself");

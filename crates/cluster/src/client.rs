@@ -29,7 +29,7 @@ pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
 async fn from_file(path: &Path) -> Result<Config, Error> {
     let error = |e| Error::Kubeconfig {
         path: path.to_owned(),
-        source: Box::new(e),
+        cause: Box::new(e),
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(error)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())

@@ -17,21 +17,21 @@ const CHANNEL_SIZE: usize = 1024;
 /// Why a source cannot be opened. Once opened, a source never fails: it logs, waits and tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot use kubeconfig {}: {source}", path.display())]
+    #[error("cannot use kubeconfig {}: {cause}", path.display())]
     Kubeconfig {
         path: PathBuf,
-        source: Box<kube::config::KubeconfigError>,
+        cause: Box<kube::config::KubeconfigError>,
     },
     #[error(
         "no kubeconfig was given, none is at $KUBECONFIG or ~/.kube/config, and this is not a pod: {0}"
     )]
-    NoKubeconfig(#[source] Box<kube::config::InferConfigError>),
+    NoKubeconfig(Box<kube::config::InferConfigError>),
     #[error("cannot set up the API client: {0}")]
-    Client(#[source] Box<kube::Error>),
-    #[error("cannot read the manifest directory {}: {source}", path.display())]
+    Client(Box<kube::Error>),
+    #[error("cannot read the manifest directory {}: {cause}", path.display())]
     Manifests {
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 
@@ -52,9 +52,9 @@ impl Source {
         };
         match std::fs::read_dir(directory) {
             Ok(_) => Ok(Self::Manifests(directory.to_owned())),
-            Err(source) => Err(Error::Manifests {
+            Err(cause) => Err(Error::Manifests {
                 path: directory.to_owned(),
-                source,
+                cause,
             }),
         }
     }

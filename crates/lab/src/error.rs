@@ -50,10 +50,10 @@ pub enum LabError {
     #[error(transparent)]
     Command(#[from] seaway_kernel::CommandError),
     /// The API server said no, or did not answer.
-    #[error("API server: {0}")]
+    #[error("the API server of the lab did not answer as it should")]
     Api(#[from] Box<kube::Error>),
     /// The kubeconfig that `seaway server` wrote is not usable.
-    #[error("kubeconfig of the lab: {0}")]
+    #[error("the kubeconfig of the lab is not usable")]
     Kubeconfig(#[from] Box<kube::config::KubeconfigError>),
 }
 

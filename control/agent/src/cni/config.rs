@@ -30,10 +30,10 @@ pub enum ConfigError {
     /// The overlay writes one when the node can serve.
     #[error("no CNI config list in {}", .0.display())]
     None(PathBuf),
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error("{}: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
@@ -68,7 +68,7 @@ pub struct PortMapping {
 pub fn load(directory: &Path) -> Result<NetworkList, ConfigError> {
     let read_error = |path: &Path| {
         let path = path.to_owned();
-        move |source| ConfigError::Read { path, source }
+        move |cause| ConfigError::Read { path, cause }
     };
     let mut files: Vec<PathBuf> = match fs::read_dir(directory) {
         Ok(entries) => entries

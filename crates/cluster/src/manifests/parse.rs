@@ -9,7 +9,7 @@ use crate::wire;
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     pub(super) objects: Vec<Object>,
-    /// Document number (from 1) and reason.
+    /// Document number (from 1) and reason, with the line in the file and the object if it has a name.
     pub(super) broken: Vec<(usize, String)>,
 }
 
@@ -22,7 +22,10 @@ pub(super) fn parse(text: &str) -> Parsed {
             Ok(Value::Null) => {}
             Ok(value) => {
                 if let Err(reason) = objects(value, &mut parsed.objects) {
-                    parsed.broken.push((i + 1, reason));
+                    let line = first_line(document);
+                    parsed
+                        .broken
+                        .push((i + 1, format!("line {line}: {reason}")));
                 }
             }
             Err(error) => parsed.broken.push((i + 1, one_line(&error.to_string()))),
@@ -57,10 +60,17 @@ fn documents(text: &str) -> Vec<String> {
 }
 
 fn has_content(document: &str) -> bool {
-    document
-        .lines()
-        .map(str::trim)
-        .any(|line| !line.is_empty() && !line.starts_with('#') && line != "...")
+    document.lines().any(is_content)
+}
+
+/// Where a document begins, from 1.
+fn first_line(document: &str) -> usize {
+    1 + document.lines().take_while(|l| !is_content(l)).count()
+}
+
+fn is_content(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with('#') && line != "..."
 }
 
 fn objects(value: Value, out: &mut Vec<Object>) -> Result<(), String> {
@@ -116,7 +126,15 @@ fn read<T: serde::de::DeserializeOwned + kube::Resource>(
     value: Value,
     kind: &str,
 ) -> Result<T, String> {
-    let object: T = serde_json::from_value(value).map_err(|error| format!("{kind}: {error}"))?;
+    let named = |kind: &str| match value.pointer("/metadata/name").and_then(Value::as_str) {
+        None => kind.to_owned(),
+        Some(name) => match value.pointer("/metadata/namespace").and_then(Value::as_str) {
+            Some(namespace) => format!("{kind} {namespace}/{name}"),
+            None if kind == "Node" => format!("{kind} {name}"),
+            None => format!("{kind} default/{name}"),
+        },
+    };
+    let object: T = T::deserialize(&value).map_err(|error| format!("{}: {error}", named(kind)))?;
     match object.meta().name.as_deref() {
         None | Some("") => Err(format!("{kind}: metadata.name: Required value")),
         Some(_) => Ok(object),

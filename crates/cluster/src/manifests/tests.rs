@@ -127,7 +127,7 @@ fn a_broken_document_holds_back_nothing_else() {
     let problems = problems.replace(&temporary.path().display().to_string(), "DIR");
     expect![[r#"
         DIR/all.yaml: document 2: line 9 column 7: unclosed bracket '['; earlier objects of this file stay in force
-        DIR/all.yaml: document 3: no matches for kind "Service" in version ""; earlier objects of this file stay in force"#]]
+        DIR/all.yaml: document 3: line 11: no matches for kind "Service" in version ""; earlier objects of this file stay in force"#]]
     .assert_eq(&problems);
     let names = |directory: &Directory| {
         let mut names = Interner::default();
@@ -171,24 +171,28 @@ fn one_object_in_two_files_is_reported() {
 #[test]
 fn documents_that_cannot_be_used_say_why() {
     for (text, want) in [
-        ("metadata: {name: x}", "Object 'Kind' is missing"),
+        ("metadata: {name: x}", "line 1: Object 'Kind' is missing"),
+        (
+            "# why\n---\n\nkind: Service",
+            "line 4: no matches for kind \"Service\" in version \"\"",
+        ),
         (
             "apiVersion: v1\nkind: Service",
-            "Service: metadata.name: Required value",
+            "line 1: Service: metadata.name: Required value",
         ),
         (
             "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: http}]}",
-            "Service: invalid type: string \"http\", expected i64",
+            "line 1: Service default/x: invalid type: string \"http\", expected i64",
         ),
         (
             "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: x}",
-            "no matches for kind \"EndpointSlice\" in version \"discovery.k8s.io/v1beta1\"",
+            "line 1: no matches for kind \"EndpointSlice\" in version \"discovery.k8s.io/v1beta1\"",
         ),
         (
             "kind: List\nitems: [{}]",
-            "items[0]: Object 'Kind' is missing",
+            "line 1: items[0]: Object 'Kind' is missing",
         ),
-        ("just text", "Object 'Kind' is missing"),
+        ("just text", "line 1: Object 'Kind' is missing"),
     ] {
         let parsed = parse::parse(text);
         assert_eq!(parsed.broken, [(1, want.to_owned())], "{text}");

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use seaway_daemon::{LogArgs, stop_signal};
 use seaway_lab::{Lab, LabConfig, LabName, Mode, down};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
@@ -30,6 +30,9 @@ struct Cli {
     /// Name of the lab
     #[arg(long, default_value = "demo")]
     name: LabName,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// How the demo ended, apart from its checks.
@@ -41,12 +44,7 @@ enum Ending {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    cli.log.start("warn");
     let mut report = Report::new(Instant::now());
     let ending = run(&cli, &mut report).await;
     if let Err(error) = &ending {
@@ -68,8 +66,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, report: &mut Report) -> Result<Ending> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = stop_signal()?;
     let start = report.start;
     let config = LabConfig::new(cli.name.clone())?
         .nodes(3, Mode::Iptables)
@@ -80,8 +77,7 @@ async fn run(cli: &Cli, report: &mut Report) -> Result<Ending> {
     let before = down::what_is_there(&cli.name)?;
     let outcome = tokio::select! {
         outcome = job(config, report, cli.keep) => outcome.map(|()| Ending::Done),
-        _ = interrupt.recv() => Ok(Ending::Interrupted),
-        _ = terminate.recv() => Ok(Ending::Interrupted),
+        () = stop => Ok(Ending::Interrupted),
     };
     let finished = matches!(outcome, Ok(Ending::Done));
     if before.is_empty() && !(finished && cli.keep) {
