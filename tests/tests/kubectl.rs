@@ -306,11 +306,8 @@ async fn what_is_wrong_is_said_as_kubernetes_says_it() {
                 );
             }
         }
-        // With validation on, kubectl asks for the OpenAPI v2 document first, which is not served, and stumbles there.
         let unknown = "apiVersion: v1\nkind: Sevrice\nmetadata: {name: s}\n";
-        let done = lab
-            .kubectl_with(unknown, ["create", "--validate=false", "-f", "-"])
-            .await?;
+        let done = lab.kubectl_with(unknown, ["create", "-f", "-"]).await?;
         ensure!(
             done.stderr
                 .contains("no matches for kind \"Sevrice\" in version \"v1\""),

@@ -79,14 +79,14 @@ pub(crate) fn json(code: StatusCode, body: &Value) -> Response {
 }
 
 pub(crate) fn json_bytes(code: StatusCode, body: Bytes) -> Response {
-    with_type(code, "application/json", body)
+    bytes(code, "application/json", body)
 }
 
 pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response {
-    with_type(code, "text/plain; charset=utf-8", body.into())
+    bytes(code, "text/plain; charset=utf-8", body.into())
 }
 
-fn with_type(code: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+pub(crate) fn bytes(code: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = code;
     response

@@ -93,7 +93,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Result<Response>
             None => Ok(not_found()),
         },
         other if request.method() == Method::GET => {
-            let document = meta_documents::document(&shared, &other, request.headers());
+            let document = meta_documents::document(&shared, &other, request.headers())?;
             Ok(document.unwrap_or_else(not_found))
         }
         _ => Ok(not_found()),

@@ -16,6 +16,14 @@ pub(crate) enum Form {
     Metadata,
 }
 
+/// The form of an OpenAPI v2 document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenApiForm {
+    Json,
+    /// gnostic's `openapi.v2.Document`
+    Protobuf,
+}
+
 /// One media type of an Accept header.
 struct MediaType<'a> {
     essence: &'a str,
@@ -86,6 +94,29 @@ pub(crate) fn aggregated_discovery(headers: &HeaderMap) -> bool {
     first.unwrap_or(false)
 }
 
+/// Media type of OpenAPI v2 documents in protobuf form.
+pub(crate) const OPENAPI_V2_PROTOBUF: &str =
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The name under which kubectl asks for it. With its `@` it is no media type of RFC 9110, and Go refuses it in an answer.
+const OPENAPI_V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The form in which the client wants the OpenAPI v2 document.
+pub(crate) fn openapi_v2(headers: &HeaderMap) -> Result<OpenApiForm, Status> {
+    let accept = accept(headers);
+    if accept.trim().is_empty() {
+        return Ok(OpenApiForm::Json);
+    }
+    let form = |media: MediaType<'_>| match media.essence {
+        OPENAPI_V2_PROTOBUF | OPENAPI_V2_PROTOBUF_OLD => Some(OpenApiForm::Protobuf),
+        _ => media.is_json().then_some(OpenApiForm::Json),
+    };
+    let accepted = ["application/json", OPENAPI_V2_PROTOBUF];
+    accept
+        .split(',')
+        .find_map(|text| form(MediaType::parse(text)))
+        .ok_or_else(|| Status::not_acceptable(&accepted))
+}
+
 fn accept(headers: &HeaderMap) -> String {
     let values = headers
         .get_all(ACCEPT)
@@ -142,5 +173,22 @@ mod tests {
         ))));
         assert!(!aggregated_discovery(&headers("application/json")));
         assert!(!aggregated_discovery(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn openapi_v2_documents() {
+        let kubectl = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        let many = format!("text/html, {OPENAPI_V2_PROTOBUF};q=0.9, */*");
+        for accept in [kubectl, OPENAPI_V2_PROTOBUF, &many] {
+            let form = openapi_v2(&headers(accept));
+            assert_eq!(form, Ok(OpenApiForm::Protobuf), "{accept}");
+        }
+        let json = format!("application/json, {kubectl}");
+        for accept in ["application/json", "*/*", &json] {
+            let form = openapi_v2(&headers(accept));
+            assert_eq!(form, Ok(OpenApiForm::Json), "{accept}");
+        }
+        assert_eq!(openapi_v2(&HeaderMap::new()), Ok(OpenApiForm::Json));
+        assert_eq!(openapi_v2(&headers("text/html")).unwrap_err().code, 406);
     }
 }

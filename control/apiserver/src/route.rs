@@ -18,6 +18,8 @@ pub(crate) enum Route {
         group: String,
         version: String,
     },
+    /// `/openapi/v2`
+    OpenApiV2,
     /// `/openapi/v3`
     OpenApi,
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/{group}/{version}`
@@ -56,6 +58,7 @@ impl Route {
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,
             ["apis", group] => Self::Group((*group).to_owned()),
+            ["openapi", "v2"] => Self::OpenApiV2,
             ["openapi", "v3"] => Self::OpenApi,
             ["openapi", "v3", "api", version] => {
                 let (group, version) = gv("", version);
@@ -205,6 +208,7 @@ mod tests {
         assert_eq!(Route::parse("/api"), Route::CoreVersions);
         assert_eq!(Route::parse("/apis/"), Route::Groups);
         assert_eq!(Route::parse("/readyz"), Route::Health);
+        assert_eq!(Route::parse("/openapi/v2"), Route::OpenApiV2);
         let (group, version) = ("apps".to_owned(), "v1".to_owned());
         assert_eq!(
             Route::parse("/openapi/v3/apis/apps/v1"),
@@ -216,7 +220,7 @@ mod tests {
             "/metrics",
             "/api/v1//pods",
             "/apis/%zz",
-            "/openapi/v2",
+            "/openapi/v1",
             "x",
         ] {
             assert_eq!(Route::parse(unknown), Route::Unknown, "{unknown}");

@@ -1,10 +1,12 @@
-//! OpenAPI v3: what `kubectl create`, `apply`, `edit` and `explain` read before they do anything.
+//! OpenAPI v3: what `kubectl create`, `apply`, `edit` and `explain` read before they do anything; and of v2 as much as
+//! makes kubectl go on ([`v2`]).
 //!
 //! Small, generated from the tables of kinds and types, and made once: the documents do not change while the server
 //! runs. Clients cache them by the hash in their address.
 
 mod components;
 mod operations;
+pub mod v2;
 
 use std::sync::LazyLock;
 
@@ -20,7 +22,7 @@ pub struct Document {
     version: &'static str,
     /// JSON.
     pub body: String,
-    /// SHA-256 of the body in hex; the entity tag as well.
+    /// SHA-256 of the body in hex.
     pub hash: String,
 }
 

@@ -289,6 +289,12 @@ async fn explains_what_is_wrong() {
         "{}",
         unknown.err
     );
+    let misspelt = "apiVersion: v1\nkind: Sevrice\nmetadata: {name: web}\n";
+    for verb in ["create", "apply"] {
+        let unknown = kubectl.with(&format!("{verb} -f -"), misspelt).await;
+        let message = "no matches for kind \"Sevrice\" in version \"v1\"";
+        assert!(unknown.err.contains(message), "{}", unknown.err);
+    }
     let invalid = kubectl
         .with("create -f -", &WEB.replace("port: 80,", "port: 80000,"))
         .await;

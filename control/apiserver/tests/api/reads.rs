@@ -245,6 +245,26 @@ async fn discovery_speaks_the_clients_version() {
 }
 
 #[tokio::test]
+async fn openapi_v2_comes_in_two_forms() {
+    let api = Api::start().await;
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let answer = api
+        .send("GET", "/openapi/v2", &[("accept", protobuf)], "")
+        .await;
+    assert_eq!(answer.code, 200);
+    // Go's parser refuses the old name in an answer.
+    assert_eq!(answer.headers["content-type"], protobuf.replace('@', "."));
+    assert!(answer.text.starts_with("\n\u{3}2.0"));
+    let answer = api.get("/openapi/v2").await;
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.json()["swagger"], "2.0");
+    let refused = api
+        .send("GET", "/openapi/v2", &[("accept", "text/html")], "")
+        .await;
+    assert_eq!(refused.code, 406);
+}
+
+#[tokio::test]
 async fn unknown_paths_and_open_ones() {
     let api = Api::start().await;
     for path in [
