@@ -30,10 +30,10 @@ pub enum PkiError {
     File(#[from] FileError),
     #[error("the certificate authority in {} is not usable: {reason}", dir.display())]
     Authority { dir: PathBuf, reason: String },
-    #[error("cannot sign a certificate for {subject:?}: {source}")]
+    #[error("cannot sign a certificate for {subject:?}: {cause}")]
     Sign {
         subject: String,
-        source: rcgen::Error,
+        cause: rcgen::Error,
     },
     #[error("{0:?} is neither an IP address nor a DNS name")]
     Name(String),
@@ -136,9 +136,9 @@ impl Authority {
 
     /// Makes a key and signs a certificate for it, good for a year.
     pub fn issue(&self, subject: &Subject) -> Result<Leaf, PkiError> {
-        let sign = |source| PkiError::Sign {
+        let sign = |cause| PkiError::Sign {
             subject: subject.user.clone(),
-            source,
+            cause,
         };
         if subject.groups.len() > organisations().len() {
             return Err(PkiError::Groups(subject.user.clone()));
@@ -196,9 +196,9 @@ fn is_name(name: &str) -> bool {
 
 fn make_authority() -> Result<Leaf, PkiError> {
     let subject = "seaway-ca";
-    let sign = |source| PkiError::Sign {
+    let sign = |cause| PkiError::Sign {
         subject: subject.into(),
-        source,
+        cause,
     };
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();

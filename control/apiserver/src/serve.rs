@@ -35,7 +35,7 @@ const H2_STREAMS: u32 = 250;
 pub enum ServeError {
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("a listening socket is not usable: {0}")]
+    #[error("a listening socket is not usable")]
     Listener(#[from] std::io::Error),
 }
 

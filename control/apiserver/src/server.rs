@@ -22,7 +22,7 @@ use crate::{expiry, files};
 pub enum StartError {
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("cannot write the kubeconfig: {0}")]
+    #[error("cannot write the kubeconfig")]
     Kubeconfig(#[from] files::FileError),
     #[error("cannot create the objects that every cluster has: {0}")]
     Bootstrap(String),

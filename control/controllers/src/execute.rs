@@ -31,13 +31,13 @@ pub(crate) enum OpError {
     Refused(Box<Status>),
     /// The answer was lost: the write may have happened.
     #[error("no answer from the API server: {0}")]
-    Unanswered(#[source] kube::Error),
+    Unanswered(kube::Error),
     /// A guard found the cluster other than the plan assumed.
     #[error("{0}")]
     Guard(String),
     /// An object that we cannot read or write as JSON.
     #[error("unreadable object: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
 }
 
 impl OpError {
@@ -52,6 +52,12 @@ impl OpError {
 
     fn has_code(&self, code: u16) -> bool {
         matches!(self, Self::Refused(status) if status.code == code)
+    }
+}
+
+impl From<serde_json::Error> for OpError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
     }
 }
 
