@@ -41,12 +41,16 @@ impl Committer {
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
         let mut next_compaction = Instant::now() + self.options.compact_interval;
         loop {
-            match commands.recv_timeout(next_compaction.saturating_duration_since(Instant::now())) {
+            // Looked at between batches: commands that never stop coming do not put it off.
+            let wait = next_compaction.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                self.compact_by_age();
+                next_compaction = Instant::now() + self.options.compact_interval;
+                continue;
+            }
+            match commands.recv_timeout(wait) {
                 Ok(first) => self.batch(first, commands),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.compact_by_age();
-                    next_compaction = Instant::now() + self.options.compact_interval;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
