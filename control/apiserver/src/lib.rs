@@ -1,7 +1,8 @@
 //! Kubernetes-compatible API server: enough of the API for an unmodified kubectl and for informers.
 //!
-//! Objects are JSON from the wire to the store and back; no typed struct ever re-serialises them, so unknown fields
-//! survive. Everything about a kind stands in one table ([`kinds`]). A write is one transaction: read, check, default,
+//! Objects are JSON from the wire to the store and back; no typed struct ever re-serialises them. What a body may hold is
+//! a table ([`schema`]): fields that its kind does not have are dropped, with a warning, or refused, as the client's
+//! `fieldValidation` asks. Everything else about a kind stands in another one ([`kinds`]). A write is one transaction: read, check, default,
 //! allocate, validate, write; so optimistic locking, allocation and patches never race.
 //!
 //! * [`ApiServer`] is what callers hold; [`Config`] what they decide.
@@ -27,6 +28,7 @@ mod objects;
 pub mod openapi;
 pub mod patch;
 pub mod pki;
+mod quantity;
 mod query;
 mod route;
 pub mod schema;

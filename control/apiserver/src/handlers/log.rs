@@ -87,37 +87,34 @@ fn read(call: &Call, target: &ObjectRef) -> Result<Value> {
 
 /// The container asked for, or the only one.
 fn container(target: &ObjectRef, pod: &Value, wanted: Option<&str>) -> Result<String> {
-    let of = |list: &str| {
-        pod.pointer(&format!("/spec/{list}"))
-            .and_then(Value::as_array)
-            .cloned()
+    let names = |pointer: &str| -> Vec<&str> {
+        let containers = pod.pointer(pointer).and_then(Value::as_array);
+        containers
+            .into_iter()
+            .flatten()
+            .filter_map(|container| container["name"].as_str())
+            .collect()
     };
-    let name = |container: Value| container["name"].as_str().map(str::to_owned);
-    let main: Vec<String> = of("containers")
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(name)
-        .collect();
-    let init: Vec<String> = of("initContainers")
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(name)
-        .collect();
+    let (main, init) = (names("/spec/containers"), names("/spec/initContainers"));
     let pod = &target.name;
     match (wanted, main.as_slice()) {
-        (Some(wanted), _) if main.iter().chain(&init).any(|name| name == wanted) => {
+        (Some(wanted), _) if main.iter().chain(&init).any(|name| *name == wanted) => {
             Ok(wanted.to_owned())
         }
         (Some(wanted), _) => Err(Status::bad_request(format!(
             "container {wanted} is not valid for pod {pod}"
         ))
         .into()),
-        (None, [only]) => Ok(only.clone()),
+        (None, [only]) => Ok((*only).to_owned()),
         (None, names) => {
-            let names = names.join(" ");
-            let why = format!(
-                "a container name must be specified for pod {pod}, choose one of: [{names}]"
+            let mut why = format!(
+                "a container name must be specified for pod {pod}, choose one of: [{}]",
+                names.join(" ")
             );
+            if !init.is_empty() {
+                let init = init.join(" ");
+                why.push_str(&format!(" or one of the init containers: [{init}]"));
+            }
             Err(Status::bad_request(why).into())
         }
     }

@@ -24,7 +24,13 @@ pub(super) async fn patch(call: Call, body: Bytes) -> Result<Response> {
     let found = warnings.clone();
     let change = Box::new(move |old: &Value| {
         let mut new = patch::apply(kind, patch_type, old, &patch)?;
-        let unknown = schema::decode(kind, &mut new, options.validation)?;
+        // What the patch asks for, in the form in which upstream complains about it.
+        let asked = match patch_type {
+            PatchType::Strategic => patch::go_text(&patch),
+            PatchType::Json | PatchType::Merge => new.to_string(),
+        };
+        let unknown = schema::decode(kind, &mut new, options.validation)
+            .map_err(|error| Status::invalid_patch(asked, &error.to_string()))?;
         found.get_or_init(|| unknown);
         Ok(new)
     });

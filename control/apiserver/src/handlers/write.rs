@@ -80,6 +80,7 @@ pub(super) fn mode(call: &Call) -> UpdateMode {
 fn read(call: &Call, body: &[u8], options: WriteOptions) -> Result<(Value, Vec<String>)> {
     let mut object = decode::body(&call.headers, body)?
         .ok_or_else(|| Status::bad_request("the body is empty"))?;
-    let warnings = schema::decode(call.kind, &mut object, options.validation)?;
+    let warnings = schema::decode(call.kind, &mut object, options.validation)
+        .map_err(|error| error.into_status(call.kind))?;
     Ok((object, warnings))
 }

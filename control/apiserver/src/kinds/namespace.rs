@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::table_parts::{AGE, NAME, age, column};
 use super::validation::{metadata, names::NameRule};
-use super::value::{carry, child, default, text};
+use super::value::{carry, child, text};
 use super::verbs::{GET_PATCH_UPDATE, SINGLE_DELETE};
 use super::{FieldError, Hooks, Kind, SelectableField, Subresource, prepare};
 use crate::meta;
 
-/// Every namespace carries its own name as a label, so that selectors can name it.
+/// Every namespace carries its own name as a label, so that selectors can name it; nobody can change that.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(super) static NAMESPACE: Kind = Kind {
@@ -53,8 +53,7 @@ pub(super) static NAMESPACE: Kind = Kind {
 fn fill(object: &mut Value) {
     let name = meta::name(object).to_owned();
     if !name.is_empty() {
-        let labels = child(child(object, "metadata"), "labels");
-        default(labels, NAME_LABEL, name);
+        child(child(object, "metadata"), "labels")[NAME_LABEL] = name.into();
     }
 }
 

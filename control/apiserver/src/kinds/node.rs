@@ -68,7 +68,12 @@ fn fill(object: &mut Value) {
     if let Some(capacity) = capacity.filter(|_| object.pointer("/status/allocatable").is_none()) {
         object["status"]["allocatable"] = capacity;
     }
-    child(object, "spec");
+    let spec = child(object, "spec");
+    let cidr = text(spec, "/podCIDR").to_owned();
+    // As upstream converts: who writes the single field means it.
+    if !cidr.is_empty() && list(spec, "/podCIDRs").first() != Some(&json!(cidr)) {
+        spec["podCIDRs"] = json!([cidr]);
+    }
 }
 
 /// Unlike other kinds, a Node comes with its status: agents register both at once. It stays out of scheduling until

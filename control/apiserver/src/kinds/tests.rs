@@ -114,6 +114,12 @@ fn namespaces_carry_label_and_finalizer() {
         object["metadata"]["labels"]["kubernetes.io/metadata.name"],
         "shop"
     );
+    let relabelled =
+        json!({"metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "other"}}});
+    assert_eq!(
+        created(kind("", "namespaces"), relabelled).0["metadata"]["labels"],
+        json!({"kubernetes.io/metadata.name": "shop"})
+    );
     assert_eq!(object["spec"]["finalizers"], json!(["kubernetes"]));
     let done = finalize_namespace(&object, &json!({"spec": {"finalizers": []}}));
     assert!(done["spec"].get("finalizers").is_none());
@@ -135,12 +141,16 @@ fn nodes_start_tainted_and_keep_their_addresses() {
     node["spec"]["podCIDR"] = "10.244.1.0/24".into();
     node["spec"]["podCIDRs"] = json!(["10.244.1.0/24"]);
     let errors = updated(nodes, &node, |n| {
-        n["spec"]["podCIDRs"] = json!(["10.244.2.0/24"]);
+        n["spec"]["podCIDR"] = "10.244.2.0/24".into();
     });
     assert_eq!(
         errors,
         ["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]
     );
+    let alone = json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "bogus"}});
+    let (alone, errors) = created(nodes, alone);
+    assert_eq!(alone["spec"]["podCIDRs"], json!(["bogus"]));
+    assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(
         updated(nodes, &node, |n| n["spec"] = json!({})),
         Vec::<String>::new()

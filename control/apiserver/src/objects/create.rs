@@ -50,11 +50,12 @@ fn create_in(
     if kind.namespaced {
         check_namespace(txn, &target)?;
     }
-    kind.default(&mut object);
-    kind.prepare_create(&mut object);
+    // Before the defaults: some are made from the name, which may be a generated one.
     let namespace = kind.namespaced.then_some(target.namespace.as_str());
     let uid = uuid::Uuid::new_v4().to_string();
     meta::stamp_new(&mut object, namespace, &target.name, &uid, Timestamp::now());
+    kind.default(&mut object);
+    kind.prepare_create(&mut object);
     if allocate::concerns(kind) {
         allocate::assign(txn, ranges, &mut object, None)
             .map_err(|error| allocation_failed(kind, &target.name, error))?;

@@ -9,7 +9,7 @@ use super::delete::{is_done, remove};
 use super::{ObjectRef, allocation_failed, invalid, load, put, transact};
 use crate::allocate::{self, Ranges};
 use crate::answer::Result;
-use crate::kinds::{self, FieldError};
+use crate::kinds;
 use crate::meta;
 use crate::status::Status;
 
@@ -73,7 +73,6 @@ fn update_in(
             .map_err(|error| allocation_failed(kind, &target.name, error))?;
     }
     invalid(kind, &target.name, &kind.validate(&new, Some(old)))?;
-    invalid(kind, &target.name, &new_finalizers(&new, old))?;
     if meta::unchanged(&new, old) {
         return Ok(old.clone());
     }
@@ -126,22 +125,4 @@ fn keep_server_fields(new: &mut Value, old: &Value) {
             None => metadata.remove(key),
         };
     }
-}
-
-/// `ValidateObjectMetaUpdate`: an object on its way out gets no new finalizers.
-fn new_finalizers(new: &Value, old: &Value) -> Vec<FieldError> {
-    if !meta::is_terminating(old) {
-        return Vec::new();
-    }
-    let known: Vec<&str> = meta::finalizers(old).collect();
-    let added: Vec<&str> = meta::finalizers(new)
-        .filter(|finalizer| !known.contains(finalizer))
-        .collect();
-    if added.is_empty() {
-        return Vec::new();
-    }
-    let detail = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-    );
-    vec![FieldError::forbidden("metadata.finalizers", detail)]
 }

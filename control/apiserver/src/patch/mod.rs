@@ -2,6 +2,7 @@
 //! strategic merge patch. Pure: a patch and an object make another object.
 
 mod directives;
+mod go_text;
 mod order;
 mod strategic;
 
@@ -10,6 +11,8 @@ use serde_json::Value;
 use crate::kinds::Kind;
 use crate::schema;
 use crate::status::{Details, Status};
+
+pub use go_text::go_text;
 
 /// How a PATCH body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! From a decoded body to an object of its kind: types, unknown fields, nulls.
 
+use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use base64::{DecodeError, Engine};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Type, TypeDef, of, registry};
 use crate::kinds::Kind;
+use crate::quantity;
 use crate::status::Status;
 
 /// What to do about fields that the kind does not have (query parameter `fieldValidation`).
@@ -32,13 +33,35 @@ impl FieldValidation {
     }
 }
 
-/// Makes `body` an object of `kind`: `apiVersion` and `kind` are set, nulls and unknown fields gone, and every value
-/// has the type that its field asks for. Returns the texts of warnings.
+/// A body that is no object of its kind.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// It says that it is something else.
+    #[error("{}", .0.message)]
+    Identity(Box<Status>),
+    /// It has fields of a wrong type, or fields that the kind does not have.
+    #[error("{0}")]
+    Content(String),
+}
+
+impl DecodeError {
+    /// The answer to a create or replace with such a body.
+    pub fn into_status(self, kind: &Kind) -> Status {
+        match self {
+            Self::Identity(status) => *status,
+            Self::Content(error) => Status::cannot_be_handled(kind, &error),
+        }
+    }
+}
+
+/// Makes `body` an object of `kind`: `apiVersion` and `kind` are set, nulls, unknown fields and empty optional lists and
+/// maps gone (Go's `omitempty`: a label map without labels is no label map), and every value has the type that its field
+/// asks for. Returns the texts of warnings.
 pub fn decode(
     kind: &Kind,
     body: &mut Value,
     validation: FieldValidation,
-) -> Result<Vec<String>, Status> {
+) -> Result<Vec<String>, DecodeError> {
     identify(kind, body)?;
     let Some(def) = of(kind) else {
         return Ok(Vec::new());
@@ -47,21 +70,25 @@ pub fn decode(
         unknown: Vec::new(),
     };
     if let Value::Object(map) = body {
-        walk.root(def, map)
-            .map_err(|error| Status::cannot_be_handled(kind, &error))?;
+        walk.root(def, map).map_err(DecodeError::Content)?;
     }
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !walk.unknown.is_empty() => {
             let error = format!("strict decoding error: {}", walk.unknown.join(", "));
-            Err(Status::cannot_be_handled(kind, &error))
+            Err(DecodeError::Content(error))
         }
         FieldValidation::Warn | FieldValidation::Strict => Ok(walk.unknown),
     }
 }
 
 /// The body says it is of this kind, or says nothing.
-fn identify(kind: &Kind, body: &mut Value) -> Result<(), Status> {
+fn identify(kind: &Kind, body: &mut Value) -> Result<(), DecodeError> {
+    let other = |message: String| {
+        Err(DecodeError::Identity(Box::new(Status::bad_request(
+            message,
+        ))))
+    };
     let api_version = kind.api_version();
     let Value::Object(map) = body else {
         let error = format!(
@@ -69,7 +96,7 @@ fn identify(kind: &Kind, body: &mut Value) -> Result<(), Status> {
             shape(body),
             go_name(kind.kind)
         );
-        return Err(Status::cannot_be_handled(kind, &error));
+        return Err(DecodeError::Content(error));
     };
     let own = |key: &str| {
         map.get(key)
@@ -79,15 +106,15 @@ fn identify(kind: &Kind, body: &mut Value) -> Result<(), Status> {
     };
     let (version, name) = (own("apiVersion"), own("kind"));
     if !version.is_empty() && version != api_version {
-        return Err(Status::bad_request(format!(
+        return other(format!(
             "the API version in the data ({version}) does not match the expected API version ({api_version})"
-        )));
+        ));
     }
     if !name.is_empty() && name != kind.kind {
-        return Err(Status::bad_request(format!(
+        return other(format!(
             "{name} in version \"{}\" cannot be handled as a {}: unknown conversion",
             kind.version, kind.kind
-        )));
+        ));
     }
     map.insert("apiVersion".to_owned(), api_version.into());
     map.insert("kind".to_owned(), kind.kind.into());
@@ -108,7 +135,8 @@ impl Walk {
         Ok(())
     }
 
-    /// `path` counts list items, as unknown fields are reported; `go` does not, as Go reports wrong types.
+    /// `path` counts list items and names map keys, as unknown fields are reported; `go` does not, as Go reports wrong
+    /// types.
     fn fields(
         &mut self,
         def: &TypeDef,
@@ -134,7 +162,7 @@ impl Walk {
             if let Err(error) = self.value(&field.ty, value, &place) {
                 failure.get_or_insert(error);
             }
-            true
+            field.required || !is_empty(&field.ty, value)
         });
         failure.map_or(Ok(()), Err)
     }
@@ -162,13 +190,13 @@ impl Walk {
             (Type::Map(item), Value::Object(map)) => {
                 map.retain(|_, value| !value.is_null());
                 for (key, one) in map {
-                    let (path, go) = (join(&place.path, key), join(&place.go, key));
+                    let path = join(&place.path, key);
                     self.value(
                         item,
                         one,
                         &Place {
                             path,
-                            go,
+                            go: place.go.clone(),
                             owner: place.owner,
                         },
                     )?;
@@ -177,10 +205,11 @@ impl Walk {
             }
             (Type::Object, Value::Object(_))
             | (Type::String, Value::String(_))
-            | (Type::Bool, Value::Bool(_))
-            | (Type::Quantity, Value::String(_)) => Ok(()),
+            | (Type::Bool, Value::Bool(_)) => Ok(()),
+            (Type::Quantity, Value::String(text)) => amount(text),
             (Type::Quantity, Value::Number(number)) => {
                 let text = number.to_string();
+                amount(&text)?;
                 *value = text.into();
                 Ok(())
             }
@@ -217,7 +246,11 @@ impl Place<'_> {
     fn mismatch(&self, ty: &Type, value: &Value) -> String {
         format!(
             "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
-            shape(value),
+            match (ty, value) {
+                // Only a number that does not fit is shown.
+                (Type::Int32 | Type::Int64, Value::Number(number)) => format!("number {number}"),
+                _ => shape(value).to_owned(),
+            },
             self.owner,
             self.go,
             go_type(ty)
@@ -226,10 +259,12 @@ impl Place<'_> {
 }
 
 /// Go says where.
-fn bad_base64(error: &DecodeError, text: &str) -> String {
+fn bad_base64(error: &base64::DecodeError, text: &str) -> String {
     let at = match error {
-        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => *at,
-        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            *at
+        }
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
     };
     format!("illegal base64 data at input byte {at}")
 }
@@ -248,15 +283,30 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-fn shape(value: &Value) -> String {
+fn shape(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(_) => "bool".to_owned(),
-        Value::Number(number) => format!("number {number}"),
-        Value::String(_) => "string".to_owned(),
-        Value::Array(_) => "array".to_owned(),
-        Value::Object(_) => "object".to_owned(),
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
+}
+
+/// A list or map with nothing in it. Objects are not: `emptyDir: {}` says something.
+fn is_empty(ty: &Type, value: &Value) -> bool {
+    match (ty, value) {
+        (Type::List(_), Value::Array(items)) => items.is_empty(),
+        (Type::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => false,
+    }
+}
+
+fn amount(text: &str) -> Result<(), String> {
+    quantity::parse(text)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 fn go_type(ty: &Type) -> String {

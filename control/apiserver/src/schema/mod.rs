@@ -21,7 +21,7 @@ mod registry;
 
 use crate::kinds::Kind;
 
-pub use check::{FieldValidation, decode};
+pub use check::{DecodeError, FieldValidation, decode};
 pub use registry::{Registry, registry};
 
 /// One type of the table.

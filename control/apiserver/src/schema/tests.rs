@@ -7,8 +7,8 @@ mod oracle;
 
 fn decoded(group: &str, plural: &str, mut body: Value) -> Result<(Value, Vec<String>), String> {
     let kind = kinds::find(group, "v1", plural).unwrap();
-    let warnings =
-        decode(kind, &mut body, FieldValidation::Warn).map_err(|status| status.message)?;
+    let warnings = decode(kind, &mut body, FieldValidation::Warn)
+        .map_err(|error| error.into_status(kind).message)?;
     Ok((body, warnings))
 }
 
@@ -64,11 +64,27 @@ fn unknown_fields_and_nulls_go() {
 }
 
 #[test]
+fn what_is_empty_and_optional_goes() {
+    let body = json!({"metadata": {"labels": {}, "annotations": {}, "finalizers": []},
+        "spec": {"volumes": [{"name": "v", "emptyDir": {}}], "containers": [{"name": "c", "command": [],
+            "resources": {"limits": {}}}], "nodeSelector": {}}});
+    let (object, _) = decoded("", "pods", body).unwrap();
+    let expected = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {},
+        "spec": {"volumes": [{"name": "v", "emptyDir": {}}], "containers": [{"name": "c", "resources": {}}]}});
+    assert_eq!(object, expected);
+    let slice = json!({"addressType": "IPv4", "endpoints": []});
+    let (slice, _) = decoded("discovery.k8s.io", "endpointslices", slice).unwrap();
+    assert_eq!(slice["endpoints"], json!([]));
+}
+
+#[test]
 fn strict_validation_refuses() {
     let kind = kinds::find("apps", "v1", "deployments").unwrap();
     let mut body =
         json!({"spec": {"foo": 1, "template": {"spec": {"containers": [{"nmae": "c"}]}}}});
-    let status = decode(kind, &mut body, FieldValidation::Strict).unwrap_err();
+    let status = decode(kind, &mut body, FieldValidation::Strict)
+        .unwrap_err()
+        .into_status(kind);
     assert_eq!(status.code, 400);
     assert_eq!(
         status.message,
@@ -96,7 +112,11 @@ fn wrong_types_are_named() {
         ),
         (
             json!({"spec": {"selector": {"a": 1}}}),
-            "json: cannot unmarshal number 1 into Go struct field ServiceSpec.spec.selector.a of type string",
+            "json: cannot unmarshal number into Go struct field ServiceSpec.spec.selector of type string",
+        ),
+        (
+            json!({"spec": {"ports": [{"port": 8e30}]}}),
+            "json: cannot unmarshal number 8e+30 into Go struct field ServicePort.spec.ports.port of type int32",
         ),
         (
             json!({"metadata": {"deletionTimestamp": "soon"}}),
@@ -114,6 +134,12 @@ fn wrong_types_are_named() {
         decoded("", "secrets", json!({"data": {"a": "***"}}))
             .unwrap_err()
             .ends_with("illegal base64 data at input byte 0")
+    );
+    let pod = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}});
+    assert!(
+        decoded("", "pods", pod)
+            .unwrap_err()
+            .contains("cannot be handled as a Pod: quantities must match the regular expression")
     );
 }
 

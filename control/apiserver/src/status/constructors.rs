@@ -233,18 +233,43 @@ impl Status {
 
     /// 422 with one cause per field; kubectl shows the message, `edit` the fields.
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        let details = Details {
+            name: name.to_owned(),
+            group: kind.group.to_owned(),
+            kind: kind.kind.to_owned(),
+            ..Details::default()
+        };
+        Self::invalid_fields(&kind.qualified_kind(), details, errors)
+    }
+
+    /// 422 for a patch that does not make an object of the kind: the patch is a field of the request.
+    pub fn invalid_patch(patch: String, error: &str) -> Self {
+        let error = FieldError::invalid("patch", patch, error);
+        Self::invalid_fields("", Details::default(), &[error])
+    }
+
+    /// 422 for list and watch options that exclude each other (`ListOptions.meta.k8s.io "" is invalid: ...`).
+    pub fn invalid_options(options: &str, errors: &[FieldError]) -> Self {
+        let details = Details {
+            group: "meta.k8s.io".to_owned(),
+            kind: options.to_owned(),
+            ..Details::default()
+        };
+        Self::invalid_fields(&format!("{options}.meta.k8s.io"), details, errors)
+    }
+
+    fn invalid_fields(what: &str, mut details: Details, errors: &[FieldError]) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for text in errors.iter().map(ToString::to_string) {
             if !texts.contains(&text) {
                 texts.push(text);
             }
         }
-        let what = if let [only] = texts.as_slice() {
-            only.clone()
-        } else {
-            format!("[{}]", texts.join(", "))
+        let why = match texts.as_slice() {
+            [only] => only.clone(),
+            _ => format!("[{}]", texts.join(", ")),
         };
-        let causes = errors
+        details.causes = errors
             .iter()
             .map(|e| Cause {
                 reason: e.kind.reason().to_owned(),
@@ -252,43 +277,7 @@ impl Status {
                 field: e.field.clone(),
             })
             .collect();
-        let details = Details {
-            name: name.to_owned(),
-            group: kind.group.to_owned(),
-            kind: kind.kind.to_owned(),
-            causes,
-            ..Details::default()
-        };
-        let message = format!("{} \"{name}\" is invalid: {what}", kind.qualified_kind());
-        Self {
-            details: Some(Box::new(details)),
-            ..Self::plain(422, "Invalid", message)
-        }
-    }
-
-    /// 422 for list and watch options that exclude each other (`ListOptions.meta.k8s.io "" is invalid: ...`).
-    pub fn invalid_options(options: &str, errors: &[FieldError]) -> Self {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let what = if let [only] = texts.as_slice() {
-            only.clone()
-        } else {
-            format!("[{}]", texts.join(", "))
-        };
-        let causes = errors
-            .iter()
-            .map(|e| Cause {
-                reason: e.kind.reason().to_owned(),
-                message: e.body(),
-                field: e.field.clone(),
-            })
-            .collect();
-        let details = Details {
-            group: "meta.k8s.io".to_owned(),
-            kind: options.to_owned(),
-            causes,
-            ..Details::default()
-        };
-        let message = format!("{options}.meta.k8s.io \"\" is invalid: {what}");
+        let message = format!("{what} \"{}\" is invalid: {why}", details.name);
         Self {
             details: Some(Box::new(details)),
             ..Self::plain(422, "Invalid", message)

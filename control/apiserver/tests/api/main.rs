@@ -11,4 +11,5 @@ mod reads;
 mod security;
 mod support;
 mod watches;
+mod wording;
 mod writes;

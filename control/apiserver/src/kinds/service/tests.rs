@@ -121,7 +121,7 @@ fn the_address_stays_and_a_change_of_type_drops_what_it_must() {
     let (_, errors) = updated(&old, |new| new["spec"]["clusterIP"] = "10.96.0.8".into());
     assert_eq!(
         errors,
-        ["spec.clusterIPs[0]: Invalid value: \"10.96.0.8\": may not change once set"]
+        ["spec.clusterIPs[0]: Invalid value: []string{\"10.96.0.8\"}: may not change once set"]
     );
     let (new, errors) = updated(&old, |new| new["spec"]["type"] = "ClusterIP".into());
     assert_eq!(errors, Vec::<String>::new());

@@ -278,7 +278,7 @@ fn unchanged(spec: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         let detail = "may not change once set";
         errors.push(FieldError::invalid(
             "spec.clusterIPs[0]",
-            now.cloned().unwrap_or_else(|| "".into()),
+            after.to_vec(),
             detail,
         ));
     }

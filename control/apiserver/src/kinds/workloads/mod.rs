@@ -20,8 +20,13 @@ const SCALE: Subresource = Subresource {
 
 /// Validates `spec.selector` and `spec.template` together.
 fn selector_and_template(object: &Value, kind: &str, errors: &mut Vec<FieldError>) {
-    match object.pointer("/spec/selector") {
-        None => errors.push(FieldError::required("spec.selector", "")),
+    let labels = object.pointer("/spec/template/metadata/labels");
+    // Selects the template's labels. Upstream lets the empty selector pass here, and none at all selects nothing.
+    let selects = match object.pointer("/spec/selector") {
+        None => {
+            errors.push(FieldError::required("spec.selector", ""));
+            false
+        }
         Some(selector) => {
             super::validation::label_selector(selector, "spec.selector", errors);
             let empty = map(selector, "/matchLabels").is_none_or(serde_json::Map::is_empty)
@@ -34,21 +39,18 @@ fn selector_and_template(object: &Value, kind: &str, errors: &mut Vec<FieldError
                     detail,
                 ));
             }
-            let labels = object
-                .pointer("/spec/template/metadata/labels")
-                .cloned()
-                .unwrap_or_else(|| json!({}));
-            let matches = LabelSelector::from_object(selector)
-                .is_ok_and(|selector| selector.matches(labels.as_object()));
-            if !empty && !matches {
-                let detail = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid(
-                    "spec.template.metadata.labels",
-                    labels,
-                    detail,
-                ));
-            }
+            let matches =
+                |selector: LabelSelector| selector.matches(labels.and_then(Value::as_object));
+            empty || LabelSelector::from_object(selector).is_ok_and(matches)
         }
+    };
+    if !selects {
+        let detail = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            labels.cloned().unwrap_or_else(|| json!({})),
+            detail,
+        ));
     }
     let template = object.pointer("/spec/template").unwrap_or(&Value::Null);
     pod::validate_template(template, "spec.template", errors);

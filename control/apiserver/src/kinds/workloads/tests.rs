@@ -59,7 +59,14 @@ fn bad_deployments() {
         ]
     );
     let unselected = deployment(|o| o["spec"] = json!({"template": o["spec"]["template"]})).1;
-    assert_eq!(unselected, ["spec.selector: Required value"]);
+    assert_eq!(
+        unselected,
+        [
+            "spec.selector: Required value",
+            "spec.template.metadata.labels: Invalid value: map[string]string{\"app\":\"web\"}: `selector` does not match \
+          template `labels`"
+        ]
+    );
 }
 
 #[test]
