@@ -1,6 +1,7 @@
 //! Real packets through the loaded programs, in namespaces that each test makes for itself.
 
 use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, REMOTE_POD, World, service, sync};
+use seaway_model::{Change, Desired, ObjectKey};
 use seaway_proxy::dataplane::Dataplane;
 
 #[tokio::test]
@@ -122,6 +123,48 @@ async fn a_pod_outside_of_the_cgroup_is_served_packet_by_packet() {
                 answer.ends_with(&format!("from {addr}")),
                 "{from} {kind}: {answer}"
             );
+        }
+    }
+}
+
+/// Two Services claim one cluster IP and node port: the one with the smaller name has them, in whatever order they
+/// come; when it goes the other takes over.
+#[tokio::test]
+async fn of_two_services_at_one_frontend_the_smaller_key_serves() {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    let mut plane = world.plane(world.config());
+    let mut desired = Desired::default();
+    sync(&mut plane, &desired).await;
+    let [a, b] = ["a", "b"].map(|name| ObjectKey::new("default", name));
+    let rules = |backends: &[(&str, bool)]| {
+        let mut one = service(backends).services;
+        one.pop_first().map(|(_, rules)| rules)
+    };
+    // b is there first, then a; a without endpoints keeps b out; a goes, comes back, and b goes.
+    let history = [
+        (&b, rules(&[(REMOTE_POD, false)]), "remote"),
+        (&a, rules(&[(LOCAL_POD, true)]), "local"),
+        (&a, rules(&[]), "error ConnectionRefused"),
+        (&a, None, "remote"),
+        (&a, rules(&[(LOCAL_POD, true)]), "local"),
+        (&b, None, "local"),
+    ];
+    for (i, (key, rules, who)) in history.into_iter().enumerate() {
+        match rules {
+            Some(rules) => _ = desired.services.insert(key.clone(), rules),
+            None => _ = desired.services.remove(key),
+        }
+        let plan = plane.plan(&desired, &Change::Services([key.clone()].into()));
+        plane.apply(plan).await.unwrap();
+        for (from, in_cgroup, addr) in [
+            // Through the socket hooks, and packet by packet.
+            ("node", true, format!("{CLUSTER_IP}:80")),
+            ("out", false, format!("{NODE_IP}:30080")),
+        ] {
+            let answer = world.client(from, in_cgroup, &format!("tcp {addr}"));
+            assert!(answer.starts_with(who), "step {i} from {from}: {answer}");
         }
     }
 }

@@ -7,10 +7,10 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
-use seaway_model::Family;
+use seaway_model::{Change, Desired, Family, InputEvent, Inputs, ObjectKey, testing};
 use seaway_proxy::dataplane::Dataplane;
 
-use crate::machine::{in_each_variant, pod, run, service_with, web};
+use crate::machine::{in_each_variant, pod, run, service_events, service_with, web};
 
 /// Addresses on loopback, so that one namespace is node, pods and client at once.
 fn addresses() {
@@ -124,6 +124,72 @@ fn packets_do_what_the_rules_say() {
         dataplane.apply(plan).await.unwrap();
         for (family, cluster_ip) in [Family::V4, Family::V6].into_iter().zip(cluster_ips) {
             assert_eq!(ask(None, cluster_ip).unwrap().server.ip(), pod(family, 3));
+        }
+    });
+}
+
+/// Two Services claim one cluster IP and node port: the one with the smaller name has them, in whatever order they
+/// come; when it goes the other takes over.
+#[test]
+fn of_two_services_at_one_frontend_the_smaller_key_serves() {
+    in_each_variant(|machine| async move {
+        addresses();
+        for family in [Family::V4, Family::V6] {
+            for host in [2, 3] {
+                serve(SocketAddr::new(pod(family, host), 8080));
+            }
+        }
+        let frontends = [
+            "10.96.0.10:80",
+            "[fd00:10:96::a]:80",
+            "192.168.1.1:30080",
+            "[fd01::1]:30080",
+        ];
+        let served_by = |host: u8| {
+            for frontend in frontends {
+                let destination: SocketAddr = frontend.parse().unwrap();
+                let servers: BTreeSet<_> = (0..10)
+                    .map(|_| ask(None, destination).unwrap().server.ip())
+                    .collect();
+                let family = Family::of(destination.ip());
+                assert_eq!(servers, BTreeSet::from([pod(family, host)]), "{frontend}");
+            }
+        };
+        let refused = || {
+            for frontend in frontends {
+                let refused = ask(None, frontend.parse().unwrap()).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{frontend}");
+            }
+        };
+        let mut dataplane = machine.with(&Desired::default()).await;
+        let (mut inputs, mut desired) = (Inputs::default(), Desired::default());
+        let mut changes: Vec<Vec<InputEvent>> = Vec::new();
+        // b is there first, then a; a without endpoints keeps b out; a goes, comes back, and b goes.
+        changes.push(service_events("b", 10, &[3]).into());
+        changes.push(service_events("a", 10, &[2]).into());
+        changes.push(service_events("a", 10, &[]).into());
+        changes.push(vec![InputEvent::Service(
+            ObjectKey::new("default", "a"),
+            None,
+        )]);
+        changes.push(service_events("a", 10, &[2]).into());
+        changes.push(vec![InputEvent::Service(
+            ObjectKey::new("default", "b"),
+            None,
+        )]);
+        for (i, events) in changes.into_iter().enumerate() {
+            let mut touched = BTreeSet::new();
+            for event in events {
+                touched.extend(inputs.apply(event));
+            }
+            desired.update(&inputs, &touched, testing::NODE);
+            let plan = dataplane.plan(&desired, &Change::Services(touched));
+            dataplane.apply(plan).await.unwrap();
+            match i {
+                0 | 3 => served_by(3),
+                2 => refused(),
+                _ => served_by(2),
+            }
         }
     });
 }

@@ -231,6 +231,56 @@ fn a_contested_frontend_goes_to_the_other_when_the_first_leaves() {
 }
 
 #[test]
+fn of_two_services_at_one_frontend_the_smaller_key_has_it() {
+    let claim = |backend: &str| {
+        (!backend.is_empty()).then(|| rule("10.96.0.1", &[backend], TrafficPolicy::Cluster))
+    };
+    let (of_a, of_b) = ("10.244.1.5", "10.244.2.5");
+    // The steps, and whose backend then answers at both frontends.
+    for (steps, expected) in [
+        (&[("a", of_a), ("b", of_b)][..], Some(of_a)),
+        (&[("b", of_b), ("a", of_a)], Some(of_a)),
+        (&[("b", of_b), ("a", of_a), ("a", "")], Some(of_b)),
+        (&[("a", of_a), ("b", of_b), ("b", "")], Some(of_a)),
+        (
+            &[("b", of_b), ("a", of_a), ("a", ""), ("a", of_a)],
+            Some(of_a),
+        ),
+        (&[("b", of_b), ("a", of_a), ("b", ""), ("a", "")], None),
+    ] {
+        for restart in [false, true] {
+            let mut kernel = Kernel::default();
+            kernel.step(&Change::Full);
+            for (name, backend) in steps {
+                let change = kernel.set(name, claim(backend));
+                if restart {
+                    kernel.owners = Owners::default();
+                    kernel.step(&Change::Full);
+                } else {
+                    kernel.step(&change);
+                }
+            }
+            let found: Vec<_> = kernel.image.frontends.values().collect();
+            assert_eq!(found.len(), 2 * expected.iter().len(), "{steps:?}");
+            for value in found {
+                let set = kernel.image.set(value.near_set, value.near_count);
+                let backend = set.and_then(|set| set.first()).map(|b| b.addr);
+                let expected = expected.map(|ip| super::super::node::bits(ip.parse().expect("IP")));
+                assert_eq!(backend, expected, "{steps:?}");
+            }
+            assert_eq!(
+                kernel
+                    .step(&Change::Full)
+                    .lines()
+                    .filter(|l| !l.starts_with('#'))
+                    .count(),
+                0
+            );
+        }
+    }
+}
+
+#[test]
 fn an_address_passes_from_one_service_to_another_in_one_change() {
     for (from, to) in [("a", "b"), ("b", "a")] {
         let mut kernel = Kernel::default();

@@ -320,3 +320,57 @@ fn a_change_before_the_first_full_plan_is_taken_as_full() {
     learned.learn(plan);
     assert_eq!(learned, image);
 }
+
+#[test]
+fn of_two_services_at_one_frontend_the_smaller_key_has_it() {
+    use seaway_model::{InputEvent, Origin, Outcome, Packet, Protocol};
+    let node = NodeContext {
+        addresses: vec![[192, 168, 1, 1].into()],
+        ..NodeContext::default()
+    };
+    let settings = settings(Family::V4, &node);
+    // The steps (a Service with one endpoint, or gone), and the last byte of who then answers.
+    for (steps, expected) in [
+        (&[("a", Some(2)), ("b", Some(3))][..], 2),
+        (&[("b", Some(3)), ("a", Some(2))], 2),
+        (&[("b", Some(3)), ("a", Some(2)), ("a", None)], 3),
+        (&[("a", Some(2)), ("b", Some(3)), ("b", None)], 2),
+        (
+            &[("b", Some(3)), ("a", Some(2)), ("a", None), ("a", Some(2))],
+            2,
+        ),
+    ] {
+        let mut inputs = Inputs::default();
+        let mut desired = Desired::default();
+        let mut image = full(&desired, &settings);
+        for (name, host) in steps {
+            let events = match host {
+                Some(host) => service(name, 7, &[*host]),
+                None => vec![InputEvent::Service(ObjectKey::new("default", *name), None)],
+            };
+            let keys = events.into_iter().flat_map(|e| inputs.apply(e)).collect();
+            desired.update(&inputs, &keys, testing::NODE);
+            let plan = image.plan(&desired, &Change::Services(keys), &settings);
+            image.learn(plan);
+        }
+        for destination in ["10.96.0.7:80", "192.168.1.1:30007"] {
+            let packet = Packet {
+                source: [192, 168, 1, 9].into(),
+                destination: destination.parse().unwrap(),
+                protocol: Protocol::Tcp,
+                origin: Origin::External,
+            };
+            let found: Vec<Outcome> = walk(&image.chains, &packet, &node)
+                .unwrap()
+                .into_keys()
+                .collect();
+            let allowed: Vec<Outcome> = outcomes(&desired, &packet, &node).into_iter().collect();
+            assert_eq!(found, allowed, "{steps:?}");
+            let answers = format!("10.244.1.{expected}:8080");
+            assert!(
+                format!("{found:?}").contains(&answers),
+                "{steps:?} at {destination}: {found:?}"
+            );
+        }
+    }
+}
