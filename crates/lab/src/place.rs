@@ -31,6 +31,23 @@ pub struct Finished {
 }
 
 impl Place {
+    /// A place that is part of no lab. `scratch` is a directory for what a load writes.
+    pub fn new(
+        label: impl Into<String>,
+        netns: NetNs,
+        cgroup: PathBuf,
+        binaries: PathBuf,
+        scratch: PathBuf,
+    ) -> Self {
+        Self {
+            label: label.into(),
+            netns,
+            cgroup,
+            binaries,
+            scratch,
+        }
+    }
+
     /// What it is called in messages.
     pub fn label(&self) -> &str {
         &self.label
