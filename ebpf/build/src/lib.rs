@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod cargo;
+mod strip;
 mod toolchain;
 
 pub use toolchain::{Toolchain, find as find_toolchain};
@@ -120,7 +121,7 @@ pub fn build_script(dir: &Path, binary: &str) -> Result<PathBuf, Error> {
         },
         arch: variable("CARGO_CFG_TARGET_ARCH")?,
     };
-    copy(&programs.build()?, &object)?;
+    copy_without_dwarf(&programs.build()?, &object)?;
     Ok(object)
 }
 
@@ -173,6 +174,17 @@ fn target_dir(out: &Path, target: &str) -> PathBuf {
 
 fn variable(name: &'static str) -> Result<String, Error> {
     env::var(name).map_err(|_| Error::NotABuildScript { variable: name })
+}
+
+/// What is embedded is what the kernel reads; an object of a form that we do not know stays whole.
+fn copy_without_dwarf(from: &Path, to: &Path) -> Result<(), Error> {
+    let io = |what: &str, path: &Path| {
+        let what = format!("{what} {}", path.display());
+        move |source| Error::Io { what, source }
+    };
+    let object = fs::read(from).map_err(io("reading", from))?;
+    let small = strip::without_dwarf(&object).unwrap_or(object);
+    fs::write(to, small).map_err(io("writing", to))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
