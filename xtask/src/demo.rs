@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 use crate::{setup, test};
 
 #[derive(Args)]
@@ -43,16 +43,25 @@ pub(crate) fn lab(workspace: &Workspace, args: &LabArgs) -> Result<ExitCode> {
     hand_over(workspace, "seaway", &all)
 }
 
-/// Becomes the program, so that Ctrl-C reaches it and nothing else.
 fn hand_over(workspace: &Workspace, binary: &str, args: &[String]) -> Result<ExitCode> {
     setup::ensure(workspace)?;
-    test::build_binaries(workspace)?;
+    test::build_binaries(workspace, Profile::Dev)?;
+    become_binary(workspace, Profile::Dev, binary, args)
+}
+
+/// Becomes the program, so that Ctrl-C reaches it and nothing else.
+pub(crate) fn become_binary(
+    workspace: &Workspace,
+    profile: Profile,
+    binary: &str,
+    args: &[String],
+) -> Result<ExitCode> {
     let shell = workspace.shell()?;
-    let program = workspace.binaries().join(binary);
+    let program = workspace.binaries(profile).join(binary);
     let error = Command::new(&program)
         .args(args)
         .env("PATH", shell.var_os("PATH").unwrap_or_default())
-        .env("SEAWAY_BIN_DIR", workspace.binaries())
+        .env("SEAWAY_BIN_DIR", workspace.binaries(profile))
         .exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }

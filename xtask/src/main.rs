@@ -1,8 +1,9 @@
-//! `cargo xtask`: set-up, tests, demo, tidy. The only build tool besides cargo itself.
+//! `cargo xtask`: set-up, tests, demo, benchmarks, tidy. The only build tool besides cargo itself.
 //!
 //! It links nothing of the project, so it compiles in seconds on a fresh machine and can put there what the
 //! rest needs to compile at all. One file a subcommand.
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
@@ -22,7 +23,7 @@ use crate::workspace::Workspace;
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    about = "Set-up, tests, demo, tidy"
+    about = "Set-up, tests, demo, benchmarks, tidy"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run `seaway lab ...` from this checkout
     Lab(demo::LabArgs),
+    /// Set up, build the release profile, and measure: `cargo xtask bench walkthrough [--quick] [--json]`
+    Bench(bench::BenchArgs),
     /// Build the eBPF programs on their own
     BuildEbpf,
 }
@@ -66,6 +69,7 @@ fn run(command: Command, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::run(workspace),
         Command::Demo(args) => demo::run(workspace, &args),
         Command::Lab(args) => demo::lab(workspace, &args),
+        Command::Bench(args) => bench::run(workspace, &args),
         Command::BuildEbpf => build_ebpf::run(workspace),
     }
 }

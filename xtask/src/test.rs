@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::progress;
 use crate::setup;
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 
 #[derive(Args, Default)]
 pub(crate) struct TestArgs {
@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
 
 /// Builds the binaries that the end-to-end suites start, then runs nextest.
 pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
-    build_binaries(workspace)?;
+    build_binaries(workspace, Profile::Dev)?;
     let skipped = workspace.target.join("skipped-tests");
     if skipped.exists() {
         std::fs::remove_file(&skipped).context("cannot remove the list of skipped tests")?;
@@ -63,7 +63,7 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
         .args(&args.filters)
         .current_dir(&workspace.root)
         .env("PATH", shell.var_os("PATH").unwrap_or_default())
-        .env("SEAWAY_BIN_DIR", workspace.binaries())
+        .env("SEAWAY_BIN_DIR", workspace.binaries(Profile::Dev))
         .env("SEAWAY_SKIPPED_TESTS", &skipped)
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
@@ -93,12 +93,17 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
     })
 }
 
-pub(crate) fn build_binaries(workspace: &Workspace) -> Result<()> {
-    progress::step("cargo build --workspace --bins", || {
+pub(crate) fn build_binaries(workspace: &Workspace, profile: Profile) -> Result<()> {
+    let profile = profile.name();
+    let what = format!("cargo build --workspace --bins --profile {profile}");
+    progress::step(&what, || {
         let shell = workspace.shell()?;
-        xshell::cmd!(shell, "cargo build --workspace --bins --quiet")
-            .quiet()
-            .run()?;
+        xshell::cmd!(
+            shell,
+            "cargo build --workspace --bins --profile {profile} --quiet"
+        )
+        .quiet()
+        .run()?;
         Ok(())
     })
 }

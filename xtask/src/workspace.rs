@@ -15,6 +15,25 @@ pub(crate) struct Workspace {
     pub(crate) metadata: Metadata,
 }
 
+/// How our binaries are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For tests, lab and demo.
+    Dev,
+    /// What users run, and what is measured.
+    Release,
+}
+
+impl Profile {
+    /// As `cargo build --profile` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// The part of `cargo metadata` that is used here.
 #[derive(Deserialize)]
 pub(crate) struct Metadata {
@@ -81,7 +100,7 @@ impl Workspace {
         let shell = Shell::new()?;
         shell.change_dir(&self.root);
         shell.set_var("PATH", self.path_with_tools()?);
-        shell.set_var("SEAWAY_BIN_DIR", self.binaries());
+        shell.set_var("SEAWAY_BIN_DIR", self.binaries(Profile::Dev));
         Ok(shell)
     }
 
@@ -90,9 +109,12 @@ impl Workspace {
         self.target.join("tools")
     }
 
-    /// The binaries of the dev profile, which tests, lab and demo use.
-    pub(crate) fn binaries(&self) -> PathBuf {
-        self.target.join("debug")
+    /// The binaries of a profile.
+    pub(crate) fn binaries(&self, profile: Profile) -> PathBuf {
+        self.target.join(match profile {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        })
     }
 
     /// Debian's iptables lives in `/usr/sbin`, which an ordinary `PATH` may lack.

@@ -1,0 +1,17 @@
+//! What `seaway-bench` measures: figures as values, one file a scenario.
+//!
+//! Reading order: [`statistics`] (pure) → [`figure`] (what is reported, and how it is shown) → [`stage`] (progress,
+//! machine, the lab that is always taken away) → the scenarios: [`walkthrough`] (with [`scale_up`] and [`first_answer`])
+//! and [`cni`] (with [`plugin`]).
+
+pub mod cni;
+pub mod figure;
+pub mod first_answer;
+pub mod plugin;
+pub mod scale_up;
+pub mod stage;
+pub mod statistics;
+pub mod walkthrough;
+
+pub use figure::{Figure, Figures, Unit};
+pub use stage::Stage;

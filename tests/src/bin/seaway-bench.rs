@@ -1,0 +1,93 @@
+//! Figures: how long, how much, in which mode. One scenario a run; see `docs/bench.md`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use seaway_daemon::{LogArgs, stop_signal};
+use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
+use seaway_tests::bench::{Figure, Figures, Stage, cni, walkthrough};
+
+#[derive(Parser)]
+#[command(
+    name = "seaway-bench",
+    about = "Measure Seaway; progress goes to stderr, figures to stdout"
+)]
+struct Cli {
+    /// One JSON object a figure and line, instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Few repetitions: to see that it works, not to quote
+    #[arg(long, global = true)]
+    quick: bool,
+
+    #[command(flatten)]
+    log: LogArgs,
+
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Three nodes come up, a Deployment grows, the new replica is reached; memory and sizes; ADD and DEL
+    Walkthrough,
+    /// ADD and DEL of the CNI plugin, one by one and fifty at once
+    Cni,
+    #[command(name = first_answer::SUBCOMMAND, hide = true)]
+    FirstAnswer(FirstAnswerArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.log.start("warn");
+    match run(&cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> Result<ExitCode> {
+    let stage = Stage::new(cli.quick);
+    let stop = stop_signal()?;
+    let scenario = async {
+        match &cli.scenario {
+            Scenario::FirstAnswer(args) => first_answer::run(args).await.map(|()| None),
+            Scenario::Walkthrough => {
+                stage.describe_machine();
+                walkthrough::run(&stage).await.map(Some)
+            }
+            Scenario::Cni => {
+                stage.describe_machine();
+                cni::run(&stage).await.map(Some)
+            }
+        }
+    };
+    // Whatever a scenario made goes away when it is dropped, so breaking it off is all that there is to do.
+    let figures = tokio::select! {
+        figures = scenario => figures?,
+        () = stop => {
+            stage.say("interrupted");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if let Some(figures) = figures {
+        show(&figures, cli.json);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(figures: &Figures, json: bool) {
+    if !json {
+        println!("{}", figures.table());
+        return;
+    }
+    for line in figures.list().iter().map(Figure::json) {
+        println!("{line}");
+    }
+}
