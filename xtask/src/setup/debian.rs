@@ -47,6 +47,9 @@ const PACKAGES: &[Package] = &[
     package("libstd-rust-web-dev-bpf", "the prebuilt core for BPF"),
 ];
 
+/// What is done about a missing package.
+pub(crate) const PLAN: &str = "apt-get install";
+
 const fn package(name: &'static str, why: &'static str) -> Package {
     Package { name, why }
 }
@@ -70,11 +73,14 @@ pub(crate) fn survey() -> Result<Vec<Requirement>> {
             why: package.why,
             state: match installed.get(package.name) {
                 Some(version) => State::Present(version.clone()),
-                None => State::Missing("apt-get install".into()),
+                None => State::Missing(PLAN.into()),
             },
         })
         .collect())
 }
+
+/// A mirror that stumbles once is asked again.
+const RETRY: &str = "-oAcquire::Retries=3";
 
 pub(crate) fn install(packages: &[Package], log: &Path) -> Result<()> {
     let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
@@ -82,10 +88,10 @@ pub(crate) fn install(packages: &[Package], log: &Path) -> Result<()> {
 }
 
 pub(crate) fn install_names(names: &[&str], log: &Path) -> Result<()> {
-    progress::logged(Command::new("apt-get").args(["update", "-qq"]), log)?;
+    progress::logged(Command::new("apt-get").args(["update", "-qq", RETRY]), log)?;
     progress::logged(
         Command::new("apt-get")
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(["install", "-y", "-qq", RETRY, "--no-install-recommends"])
             .args(names)
             .env("DEBIAN_FRONTEND", "noninteractive"),
         log,

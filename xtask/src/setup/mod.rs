@@ -60,25 +60,25 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     if !missing.is_empty() {
         require_root("install Debian packages")?;
         for package in &missing {
-            eprintln!("setup: {} is missing: {}", package.name, package.why);
+            say_missing(package.name, package.why, debian::PLAN);
         }
         let what = format!("installing {} Debian packages", missing.len());
         progress::step(&what, || debian::install(&missing, &log))?;
     }
     if let State::Missing(plan) = bpf_linker::state()? {
-        eprintln!("setup: {}: {plan}", bpf_linker::WHY);
+        say_missing("bpf-linker", bpf_linker::WHY, &plan);
         progress::step("building bpf-linker (1 to 4 minutes)", || {
             bpf_linker::install(&log)
         })?;
     }
     if let State::Missing(plan) = nextest::state() {
-        eprintln!("setup: {}: {plan}", nextest::WHY);
+        say_missing("cargo-nextest", nextest::WHY, &plan);
         progress::step("building cargo-nextest (4 to 8 minutes)", || {
             nextest::install(&log)
         })?;
     }
     if let State::Missing(plan) = kubectl::state(workspace) {
-        eprintln!("setup: {}: {plan}", kubectl::WHY);
+        say_missing("kubectl", kubectl::WHY, &plan);
         progress::step("fetching kubectl", || kubectl::install(workspace, &log))?;
     }
 
@@ -91,6 +91,10 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
         bail!("set-up ran, and yet:\n{}", still.join("\n"));
     }
     Ok(())
+}
+
+fn say_missing(name: &str, why: &str, plan: &str) {
+    eprintln!("setup: {name} is missing ({why}): {plan}");
 }
 
 fn survey(workspace: &Workspace) -> Result<Vec<Requirement>> {
@@ -132,6 +136,6 @@ impl Requirement {
             State::Present(version) => ("ok     ", version),
             State::Missing(plan) => ("MISSING", plan),
         };
-        format!("{mark} {:<26} {:<24} {}", self.name, detail, self.why)
+        format!("{mark} {:<24} {detail} ({})", self.name, self.why)
     }
 }
