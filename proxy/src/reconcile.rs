@@ -209,14 +209,7 @@ impl<D: Dataplane> Reconciler<D> {
                 self.metrics
                     .synced(started.elapsed(), &report, SystemTime::now());
                 self.note_sizes();
-                tracing::info!(
-                    services = self.pending.len(),
-                    full = self.full,
-                    operations = report.operations,
-                    deletions = report.deletions,
-                    ms = started.elapsed().as_millis(),
-                    "programmed"
-                );
+                self.tell(&report, started.elapsed());
                 self.pending.clear();
                 self.full = false;
                 self.failures = 0;
@@ -243,6 +236,23 @@ impl<D: Dataplane> Reconciler<D> {
         };
         let plan = self.dataplane.plan(self.deriver.desired(), &change);
         self.dataplane.apply(plan).await
+    }
+
+    /// A full sync is worth a line; single changes are many, and counted in the metrics.
+    fn tell(&self, report: &Report, took: Duration) {
+        let Report {
+            operations,
+            deletions,
+            ..
+        } = *report;
+        let ms = took.as_millis();
+        if self.full {
+            let services = self.deriver.desired.services.len();
+            tracing::info!(services, operations, deletions, ms, "everything programmed");
+        } else {
+            let services = self.pending.len();
+            tracing::debug!(services, operations, deletions, ms, "change programmed");
+        }
     }
 
     fn backoff(&self) -> Duration {
