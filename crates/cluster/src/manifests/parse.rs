@@ -99,11 +99,11 @@ fn objects(value: Value, out: &mut Vec<Object>) -> Result<(), String> {
         return Ok(());
     }
     let object = match (api_version.as_str(), kind.as_str()) {
-        ("v1", "Service") => Object::Service(read::<wire::Service>(value, &kind)?),
+        ("v1", "Service") => Object::Service(read::<wire::Service>(&value, &kind)?),
         ("discovery.k8s.io/v1", "EndpointSlice") => {
-            Object::Slice(read::<wire::EndpointSlice>(value, &kind)?)
+            Object::Slice(read::<wire::EndpointSlice>(&value, &kind)?)
         }
-        ("v1", "Node") => Object::Node(read::<wire::Node>(value, &kind)?),
+        ("v1", "Node") => Object::Node(read::<wire::Node>(&value, &kind)?),
         (other, "Service" | "EndpointSlice" | "Node") => {
             return Err(format!("no matches for kind {kind:?} in version {other:?}"));
         }
@@ -123,7 +123,7 @@ fn list_items<'a>(kind: &str, value: &'a Value) -> Option<&'a Vec<Value>> {
 }
 
 fn read<T: serde::de::DeserializeOwned + kube::Resource>(
-    value: Value,
+    value: &Value,
     kind: &str,
 ) -> Result<T, String> {
     let named = |kind: &str| match value.pointer("/metadata/name").and_then(Value::as_str) {
@@ -134,7 +134,7 @@ fn read<T: serde::de::DeserializeOwned + kube::Resource>(
             None => format!("{kind} default/{name}"),
         },
     };
-    let object: T = T::deserialize(&value).map_err(|error| format!("{}: {error}", named(kind)))?;
+    let object: T = T::deserialize(value).map_err(|error| format!("{}: {error}", named(kind)))?;
     match object.meta().name.as_deref() {
         None | Some("") => Err(format!("{kind}: metadata.name: Required value")),
         Some(_) => Ok(object),
