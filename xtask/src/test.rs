@@ -10,6 +10,15 @@ use crate::progress;
 use crate::setup;
 use crate::workspace::{Profile, Workspace};
 
+/// The binaries of an installation, and the one that measures them.
+const MEASURED: [&str; 5] = [
+    "seaway",
+    "seaway-proxy",
+    "seaway-overlay",
+    "seaway-cni",
+    "seaway-bench",
+];
+
 #[derive(Args, Default)]
 pub(crate) struct TestArgs {
     /// Names (parts of names) of tests to run; all by default
@@ -93,14 +102,20 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
     })
 }
 
+/// Builds what the suites start, or (release) what users run and what measures it: there each binary is linked and
+/// optimised as a whole, which takes a minute.
 pub(crate) fn build_binaries(workspace: &Workspace, profile: Profile) -> Result<()> {
+    let wanted = match profile {
+        Profile::Dev => vec!["--bins".to_owned()],
+        Profile::Release => MEASURED.map(|name| format!("--bin={name}")).to_vec(),
+    };
     let profile = profile.name();
-    let what = format!("cargo build --workspace --bins --profile {profile}");
+    let what = format!("cargo build --workspace --profile {profile}");
     progress::step(&what, || {
         let shell = workspace.shell()?;
         xshell::cmd!(
             shell,
-            "cargo build --workspace --bins --profile {profile} --quiet"
+            "cargo build --workspace --profile {profile} --quiet {wanted...}"
         )
         .quiet()
         .run()?;
