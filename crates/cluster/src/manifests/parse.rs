@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Parsed {
         match serde_saphyr::from_str::<Value>(document) {
             Ok(Value::Null) => {}
             Ok(value) => {
-                if let Err(reason) = objects(value, &mut parsed.objects) {
+                if let Err(reason) = objects(&value, &mut parsed.objects) {
                     let line = first_line(document);
                     parsed
                         .broken
@@ -73,13 +73,13 @@ fn is_content(line: &str) -> bool {
     !line.is_empty() && !line.starts_with('#') && line != "..."
 }
 
-fn objects(value: Value, out: &mut Vec<Object>) -> Result<(), String> {
+fn objects(value: &Value, out: &mut Vec<Object>) -> Result<(), String> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
     if kind.is_empty() {
         return Err("Object 'Kind' is missing".to_owned());
     }
-    if let Some(items) = list_items(&kind, &value) {
+    if let Some(items) = list_items(&kind, value) {
         // A typed list may leave out the kind of its items.
         let item_kind = kind.strip_suffix("List").unwrap_or_default().to_owned();
         for (i, item) in items.iter().enumerate() {
@@ -94,16 +94,16 @@ fn objects(value: Value, out: &mut Vec<Object>) -> Result<(), String> {
                     .entry("apiVersion")
                     .or_insert_with(|| api_version.clone().into());
             }
-            objects(item, out).map_err(|reason| format!("items[{i}]: {reason}"))?;
+            objects(&item, out).map_err(|reason| format!("items[{i}]: {reason}"))?;
         }
         return Ok(());
     }
     let object = match (api_version.as_str(), kind.as_str()) {
-        ("v1", "Service") => Object::Service(read::<wire::Service>(&value, &kind)?),
+        ("v1", "Service") => Object::Service(read::<wire::Service>(value, &kind)?),
         ("discovery.k8s.io/v1", "EndpointSlice") => {
-            Object::Slice(read::<wire::EndpointSlice>(&value, &kind)?)
+            Object::Slice(read::<wire::EndpointSlice>(value, &kind)?)
         }
-        ("v1", "Node") => Object::Node(read::<wire::Node>(&value, &kind)?),
+        ("v1", "Node") => Object::Node(read::<wire::Node>(value, &kind)?),
         (other, "Service" | "EndpointSlice" | "Node") => {
             return Err(format!("no matches for kind {kind:?} in version {other:?}"));
         }
