@@ -85,7 +85,7 @@ pub(crate) async fn run(args: ServerArgs) -> anyhow::Result<()> {
     for listen in &args.listen {
         listeners.push(listen.open()?);
     }
-    let dialer = FromNamespace::of(&args.listen)?;
+    let dialer = FromNamespace::of(&args.listen, settings.advertise)?;
     let store = open_store(&args.data_dir)?;
     let mut config = Config::new(args.data_dir.clone(), settings.advertise, settings.ranges);
     config.serving_names = args.tls_san.clone();

@@ -10,15 +10,14 @@ use tokio::net::TcpSocket;
 
 use super::listen::Listen;
 
-/// Dials from a network namespace: a server that listens in one has its nodes there too.
+/// Dials from a network namespace: a server that nodes reach in one has its nodes there too.
 pub(super) struct FromNamespace(NetNs);
 
 impl FromNamespace {
-    /// From the first namespace that is listened in; none if all listeners are in the process's own.
-    pub(super) fn of(listeners: &[Listen]) -> anyhow::Result<Option<Self>> {
-        let Some((listen, path)) = listeners
-            .iter()
-            .find_map(|listen| Some((listen, listen.netns.as_deref()?)))
+    /// From where the server is reached at `advertise`; none if that is the process's own namespace.
+    pub(super) fn of(listeners: &[Listen], advertise: SocketAddr) -> anyhow::Result<Option<Self>> {
+        let Some((listen, path)) = reached(listeners, advertise)
+            .and_then(|listen| Some((listen, listen.netns.as_deref()?)))
         else {
             return Ok(None);
         };
@@ -40,6 +39,19 @@ impl Dialer for FromNamespace {
         });
         Box::pin(async move { socket.map_err(io::Error::other)??.connect(address).await })
     }
+}
+
+/// The listener with that address, or with every address and that port; else the first: the advertised address may be
+/// a load balancer's.
+fn reached(listeners: &[Listen], advertise: SocketAddr) -> Option<&Listen> {
+    let any = |listen: &&Listen| {
+        listen.address.ip().is_unspecified() && listen.address.port() == advertise.port()
+    };
+    listeners
+        .iter()
+        .find(|listen| listen.address == advertise)
+        .or_else(|| listeners.iter().find(any))
+        .or_else(|| listeners.first())
 }
 
 #[cfg(test)]
@@ -69,9 +81,26 @@ mod tests {
             "127.0.0.1:1".parse().unwrap(),
             format!("127.0.0.1:2@{path}").parse().unwrap(),
         ];
-        let dialer = FromNamespace::of(&listeners).unwrap().unwrap();
+        let of = |advertise: &str| FromNamespace::of(&listeners, advertise.parse().unwrap());
+        let dialer = of("127.0.0.1:2").unwrap().unwrap();
         dialer.dial(address).await.unwrap();
         assert!(tokio::net::TcpStream::connect(address).await.is_err());
-        assert!(FromNamespace::of(&listeners[..1]).unwrap().is_none());
+        // Reached in the process's own namespace; another listener elsewhere, for kubectl, changes nothing.
+        assert!(of("127.0.0.1:1").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_advertised_listener_decides() {
+        let listeners = ["10.0.0.1:1", "127.0.0.1:2@/ns/a", "0.0.0.0:3@/ns/b"]
+            .map(|text| text.parse::<Listen>().unwrap());
+        for (advertise, index) in [
+            ("10.0.0.1:1", 0),
+            ("127.0.0.1:2", 1),
+            ("192.0.2.1:3", 2),
+            ("192.0.2.1:443", 0),
+        ] {
+            let found = reached(&listeners, advertise.parse().unwrap());
+            assert_eq!(found, Some(&listeners[index]), "{advertise}");
+        }
     }
 }
