@@ -86,9 +86,14 @@ pub(super) fn create(view: &View<'_>, state: &State, plan: &mut Plan) -> Option<
         );
         return None;
     }
-    let message = format!("Scaled up replica set {name} from 0 to {size}");
-    let event = EventDraft::normal(view.object, "ScalingReplicaSet", message);
-    plan.push_with_event(Op::Create { at, body }, event);
+    let create = Op::Create { at, body };
+    if size > 0 {
+        let message = format!("Scaled up replica set {name} from 0 to {size}");
+        let event = EventDraft::normal(view.object, "ScalingReplicaSet", message);
+        plan.push_with_event(create, event);
+    } else {
+        plan.push(create);
+    }
     number(view, &revision, plan);
     Some(name)
 }
