@@ -66,7 +66,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError
     {
         return Err(FileError::on("remove", &temporary)(error));
     }
-    let result = OpenOptions::new()
+    let written = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
@@ -76,5 +76,38 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError
             file.sync_all()
         })
         .and_then(|()| fs::rename(&temporary, path));
-    result.map_err(FileError::on("write", path))
+    if let Err(error) = written {
+        // The first error says what is wrong; a key must not lie about.
+        let _ = fs::remove_file(&temporary);
+        return Err(FileError::on("write", path)(error));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_whole_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write_private(&path, b"old and longer").unwrap();
+        write_private(&path, b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), "new");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failure_names_the_file_once_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        let error = write_private(&taken, b"x").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write "));
+        assert!(std::error::Error::source(&error).is_none());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -128,6 +128,11 @@ pub fn format_time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// `metav1.MicroTime`: microseconds, UTC.
+pub fn format_micro_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
 /// Gives a new object its identity and drops what only the server may say.
 pub fn stamp_new(
     object: &mut Value,

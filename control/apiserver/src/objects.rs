@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub(crate) use binding::bind;
 pub(crate) use create::create;
-pub(crate) use delete::{DeleteOptions, Propagation, delete};
+pub(crate) use delete::{DeleteOptions, delete};
 pub(crate) use update::{Change, UpdateMode, update};
 
 use crate::allocate::AllocateError;

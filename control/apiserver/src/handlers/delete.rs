@@ -10,9 +10,8 @@ use super::list::page;
 use crate::answer::{Result, json as answer};
 use crate::decode;
 use crate::objects::{self, DeleteOptions, ObjectRef};
-use crate::query::{ListOptions, WriteOptions};
+use crate::query::ListOptions;
 use crate::select::Selection;
-use crate::status::Status;
 
 pub(super) async fn delete(call: Call, body: Bytes) -> Result<Response> {
     let options = options(&call, &body)?;
@@ -51,21 +50,7 @@ pub(super) async fn delete_collection(call: Call, body: Bytes) -> Result<Respons
     Ok(answer(StatusCode::OK, &body))
 }
 
-/// From the body, or from the query where there is none.
 fn options(call: &Call, body: &[u8]) -> Result<DeleteOptions> {
     let body = decode::body(&call.headers, body)?;
-    let mut options = DeleteOptions::parse(body.as_ref())?;
-    options.dry_run |= WriteOptions::parse(&call.query, "DeleteOptions")?.dry_run;
-    if body.is_none() {
-        if let Some(text) = call.query.get("gracePeriodSeconds") {
-            let seconds = text.parse().map_err(|_| {
-                Status::bad_request(format!("gracePeriodSeconds: invalid number {text:?}"))
-            })?;
-            options.grace_seconds = Some(seconds);
-        }
-        if let Some(policy) = call.query.get("propagationPolicy") {
-            options.propagation = Some(objects::Propagation::parse(policy)?);
-        }
-    }
-    Ok(options)
+    DeleteOptions::parse(body.as_ref(), &call.query)
 }

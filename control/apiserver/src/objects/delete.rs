@@ -1,5 +1,7 @@
 //! Deletion: at once, after finalizers, or after a Pod's grace period.
 
+mod options;
+
 use jiff::Timestamp;
 use seaway_store::{Store, Txn};
 use serde_json::Value;
@@ -7,9 +9,13 @@ use serde_json::Value;
 use super::{ObjectRef, dump, load, put, transact};
 use crate::allocate;
 use crate::answer::Result;
-use crate::kinds::{FieldError, Kind};
+use crate::kinds::Kind;
 use crate::meta;
 use crate::status::{self, Status};
+
+use options::Propagation;
+
+pub(crate) use options::DeleteOptions;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -17,86 +23,6 @@ const ORPHAN: &str = "orphan";
 const DEFAULT_GRACE: i64 = 30;
 /// Namespaces that a cluster cannot be without (admission `NamespaceLifecycle`).
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
-
-/// What happens to dependents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Propagation {
-    Background,
-    Foreground,
-    Orphan,
-}
-
-/// `metav1.DeleteOptions`
-#[derive(Debug, Clone, Default)]
-pub(crate) struct DeleteOptions {
-    pub(crate) grace_seconds: Option<i64>,
-    pub(crate) propagation: Option<Propagation>,
-    pub(crate) uid: Option<String>,
-    pub(crate) resource_version: Option<String>,
-    pub(crate) dry_run: bool,
-}
-
-impl DeleteOptions {
-    /// From a body, already decoded; absent means none given.
-    pub(crate) fn parse(body: Option<&Value>) -> Result<Self> {
-        let Some(body) = body else {
-            return Ok(Self::default());
-        };
-        let text = |pointer: &str| {
-            body.pointer(pointer)
-                .and_then(Value::as_str)
-                .map(str::to_owned)
-        };
-        let propagation = match text("/propagationPolicy") {
-            Some(policy) => Some(Propagation::parse(&policy)?),
-            None => body
-                .get("orphanDependents")
-                .and_then(Value::as_bool)
-                .map(|orphan| {
-                    if orphan {
-                        Propagation::Orphan
-                    } else {
-                        Propagation::Background
-                    }
-                }),
-        };
-        let grace_seconds = body.get("gracePeriodSeconds").and_then(Value::as_i64);
-        if grace_seconds.is_some_and(|seconds| seconds < 0) {
-            let error = FieldError::invalid(
-                "gracePeriodSeconds",
-                grace_seconds.unwrap_or(0),
-                "must be greater than or equal to 0",
-            );
-            return Err(Status::invalid_options("DeleteOptions", &[error]).into());
-        }
-        let dry_run = body
-            .get("dryRun")
-            .and_then(Value::as_array)
-            .is_some_and(|values| !values.is_empty());
-        Ok(Self {
-            grace_seconds,
-            propagation,
-            uid: text("/preconditions/uid"),
-            resource_version: text("/preconditions/resourceVersion"),
-            dry_run,
-        })
-    }
-}
-
-impl Propagation {
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        match text {
-            "Background" => Ok(Self::Background),
-            "Foreground" => Ok(Self::Foreground),
-            "Orphan" => Ok(Self::Orphan),
-            other => {
-                let allowed = ["Foreground", "Background", "Orphan"];
-                let error = FieldError::not_supported("propagationPolicy", other, &allowed);
-                Err(Status::invalid_options("DeleteOptions", &[error]).into())
-            }
-        }
-    }
-}
 
 /// A deletion's answer.
 pub(crate) struct Deleted {

@@ -67,7 +67,6 @@ fn update_in(
         UpdateMode::Status => kind.prepare_status_update(&mut new, old),
         UpdateMode::Finalize => new = kinds::finalize_namespace(old, &new),
     }
-    keep_server_fields(&mut new, old);
     if mode == UpdateMode::Main && allocate::concerns(kind) {
         allocate::assign(txn, ranges, &mut new, Some(old))
             .map_err(|error| allocation_failed(kind, &target.name, error))?;
@@ -103,26 +102,4 @@ fn check_identity(target: &ObjectRef, new: &Value, old: &Value) -> Result<()> {
         return Err(Status::modified(kind, &target.name).into());
     }
     Ok(())
-}
-
-/// What no client may change, on no path.
-fn keep_server_fields(new: &mut Value, old: &Value) {
-    let old = old.get("metadata").and_then(Value::as_object);
-    let metadata = meta::metadata_mut(new);
-    metadata.remove("managedFields");
-    metadata.remove("selfLink");
-    for key in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
-        match old.and_then(|old| old.get(key)) {
-            Some(value) => metadata.insert(key.to_owned(), value.clone()),
-            None => metadata.remove(key),
-        };
-    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Type, TypeDef, of, registry};
 use crate::kinds::Kind;
+use crate::meta;
 use crate::quantity;
 use crate::status::Status;
 
@@ -56,7 +57,7 @@ impl DecodeError {
 
 /// Makes `body` an object of `kind`: `apiVersion` and `kind` are set, nulls, unknown fields and empty optional lists and
 /// maps gone (Go's `omitempty`: a label map without labels is no label map), and every value has the type that its field
-/// asks for. Returns the texts of warnings.
+/// asks for, times and amounts in the form in which typed clients read them. Returns the texts of warnings.
 pub fn decode(
     kind: &Kind,
     body: &mut Value,
@@ -225,7 +226,8 @@ impl Walk {
                 Ok(())
             }
             (Type::IntOrString, Value::String(_)) => Ok(()),
-            (Type::Time | Type::MicroTime, Value::String(text)) => time(text),
+            (Type::Time, Value::String(text)) => time(text, meta::format_time),
+            (Type::MicroTime, Value::String(text)) => time(text, meta::format_micro_time),
             (Type::Bytes, Value::String(text)) => match BASE64.decode(text.as_bytes()) {
                 Ok(_) => Ok(()),
                 Err(error) => Err(bad_base64(&error, text)),
@@ -269,10 +271,13 @@ fn bad_base64(error: &base64::DecodeError, text: &str) -> String {
     format!("illegal base64 data at input byte {at}")
 }
 
-fn time(text: &str) -> Result<(), String> {
-    text.parse::<Timestamp>().map(|_| ()).map_err(|_| {
+/// Rewrites a time as Go writes it: in UTC, with as many digits as Go's readers insist on.
+fn time(text: &mut String, format: fn(Timestamp) -> String) -> Result<(), String> {
+    let time = text.parse::<Timestamp>().map_err(|_| {
         format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\"")
-    })
+    })?;
+    *text = format(time);
+    Ok(())
 }
 
 fn join(path: &str, key: &str) -> String {

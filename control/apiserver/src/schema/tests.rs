@@ -78,6 +78,19 @@ fn what_is_empty_and_optional_goes() {
 }
 
 #[test]
+fn times_are_written_as_go_reads_them() {
+    let lease = json!({"metadata": {"creationTimestamp": "2026-01-01T02:00:00.5+01:00"},
+        "spec": {"renewTime": "2026-01-01T00:00:00Z", "acquireTime": "2026-01-01T00:00:00.123456789Z"}});
+    let (lease, _) = decoded("coordination.k8s.io", "leases", lease).unwrap();
+    assert_eq!(
+        lease["metadata"]["creationTimestamp"],
+        "2026-01-01T01:00:00Z"
+    );
+    assert_eq!(lease["spec"]["renewTime"], "2026-01-01T00:00:00.000000Z");
+    assert_eq!(lease["spec"]["acquireTime"], "2026-01-01T00:00:00.123456Z");
+}
+
+#[test]
 fn strict_validation_refuses() {
     let kind = kinds::find("apps", "v1", "deployments").unwrap();
     let mut body =

@@ -246,3 +246,37 @@ async fn collections() {
         1
     );
 }
+
+#[tokio::test]
+async fn options_that_mean_nothing() {
+    let api = Api::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    api.create(maps, json!({ "metadata": { "name": "m" } }))
+        .await;
+    let path = format!("{maps}/m");
+    let cases = [
+        (
+            json!({ "gracePeriodSeconds": -1 }),
+            "gracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        (
+            json!({ "dryRun": ["Some"] }),
+            "dryRun: Unsupported value: \"Some\": supported values: \"All\"",
+        ),
+        (
+            json!({ "propagationPolicy": "Sideways" }),
+            "propagationPolicy: Unsupported value: \"Sideways\": supported values: \"Foreground\", \"Background\", \"Orphan\"",
+        ),
+    ];
+    for (options, expected) in cases {
+        let (code, _, message) = api.delete(&path, options).await.failure();
+        assert_eq!(code, 422);
+        assert_eq!(
+            message,
+            format!("DeleteOptions.meta.k8s.io \"\" is invalid: {expected}")
+        );
+    }
+    let negative = format!("{path}?gracePeriodSeconds=-1");
+    assert_eq!(api.send("DELETE", &negative, &[], "").await.code, 422);
+    assert_eq!(api.get(&path).await.code, 200);
+}
