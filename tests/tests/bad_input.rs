@@ -198,6 +198,101 @@ fn a_missing_program_is_named() -> Result<()> {
     fails_with(&output, 1, &["iptables", "not installed"])
 }
 
+/// Root without a capability, and somebody who is not root at all.
+#[test]
+fn a_missing_capability_is_named_and_nothing_is_touched() -> Result<()> {
+    if !require::met(NEEDS) {
+        return Ok(());
+    }
+    let scratch = Scratch::new("capability")?;
+    let manifests = format!("--manifests={}", scratch.0.display());
+    let run_dir = scratch.flag("run-dir");
+    let without =
+        |capability: &str| ["bounding-set", "inh-caps"].map(|set| format!("--{set}=-{capability}"));
+    let nobody = ["--reuid=65534", "--clear-groups"].map(str::to_owned);
+    for (who, mode, missing) in [
+        (without("net_raw"), "iptables", "CAP_NET_RAW"),
+        (without("net_admin"), "iptables", "CAP_NET_ADMIN"),
+        (without("net_admin"), "ebpf", "CAP_NET_ADMIN"),
+        (without("sys_admin"), "ebpf", "CAP_SYS_ADMIN"),
+        (nobody.clone(), "iptables", "CAP_NET_ADMIN, CAP_NET_RAW"),
+        (nobody, "ebpf", "CAP_NET_ADMIN, CAP_SYS_ADMIN"),
+    ] {
+        let program = seaway_lab::topology::binaries()?.join("seaway-proxy");
+        let output = Command::new("timeout")
+            .args(["20", "unshare", "--net", "setpriv"])
+            .args(who)
+            .arg(program)
+            .args(["run", "--hostname-override=n1", &manifests, &run_dir])
+            .args(["--mode", mode])
+            .env_remove("KUBECONFIG")
+            .output()?;
+        let words = [&format!("mode {mode} needs {missing}"), "run it as root"];
+        fails_with(&output, 1, &words)?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(text.lines().count() == 1, "more than one sentence: {text}");
+        ensure!(scratch.empty(), "something was written");
+    }
+    Ok(())
+}
+
+/// The second daemon on a node hears which process and which file are in its way.
+#[test]
+fn a_second_proxy_on_a_node_is_refused() -> Result<()> {
+    if !require::met(NEEDS) {
+        return Ok(());
+    }
+    let scratch = Scratch::new("second")?;
+    let run_dir = scratch.0.join("run");
+    std::fs::create_dir(&run_dir)?;
+    let path = run_dir.join("proxy.lock");
+    std::fs::write(&path, "4711\n")?;
+    let held = std::fs::File::open(&path)?;
+    held.lock()?;
+    let flag = format!("--run-dir={}", run_dir.display());
+    let output = run("seaway-proxy", &["cleanup", &flag])?;
+    fails_with(&output, 1, &["4711", &path.display().to_string()])
+}
+
+/// Each address that a daemon listens on is named with its flag.
+#[test]
+fn the_flag_of_a_port_in_use_is_named() -> Result<()> {
+    if !require::met(NEEDS) {
+        return Ok(());
+    }
+    let scratch = Scratch::new("flag")?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let addr = taken.local_addr()?.to_string();
+    let proxy = [
+        "run".to_owned(),
+        format!("--manifests={}", scratch.0.display()),
+        "--hostname-override=n1".into(),
+        "--healthz-bind-address=127.0.0.1:0".into(),
+        format!("--metrics-bind-address={addr}"),
+        scratch.flag("run-dir"),
+    ];
+    let server = [
+        "server".to_owned(),
+        scratch.flag("data-dir"),
+        format!("--listen={addr}"),
+    ];
+    for (program, args, flag) in [
+        ("seaway-proxy", &proxy[..], "--metrics-bind-address"),
+        ("seaway", &server[..], "--listen"),
+    ] {
+        let output = Command::new(seaway_lab::topology::binaries()?.join(program))
+            .args(args)
+            .env_remove("KUBECONFIG")
+            .output()?;
+        fails_with(&output, 1, &[&addr, flag, "in use"])?;
+    }
+    ensure!(
+        !scratch.0.join("data-dir").exists(),
+        "the server wrote something"
+    );
+    Ok(())
+}
+
 #[test]
 fn a_lab_of_no_nodes_is_refused() -> Result<()> {
     if !require::met(NEEDS) {
