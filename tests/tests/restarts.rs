@@ -36,6 +36,40 @@ async fn killing_a_proxy_loses_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_made_while_a_proxy_was_dead_is_applied_when_it_is_back() {
+    if !require::met(require::LAB) {
+        return;
+    }
+    fixture::with_lab(fixture::mixed(), async |lab| {
+        workload::deploy(lab).await?;
+        let service = workload::cluster_ip(lab, "echo").await?;
+        for (node, replicas) in [("n1", 4), ("n2", 5)] {
+            let proxy = Daemon::Proxy(node.into());
+            let client = lab.pod(&format!("client-{node}")).await?;
+            let before = workload::replicas(lab).await?;
+            reach::reaches(&client, Transport::Tcp, service, &before).await?;
+            let load = client.load(Transport::Tcp, service, PACE)?;
+            load.more(STRETCH).await?;
+            lab.kill(&proxy).await?;
+            let scale = format!("--replicas={replicas}");
+            lab.kubectl_ok(["scale", "deployment/echo", &scale]).await?;
+            workload::rolled_out(lab).await?;
+            let after = workload::replicas(lab).await?;
+            ensure!(after.len() == replicas, "{after:?}");
+            // Nobody told this node yet: it goes on with what it has.
+            load.more(STRETCH).await?;
+            reach::reaches(&client, Transport::Tcp, service, &before).await?;
+            lab.start(&proxy).await?;
+            reach::reaches(&client, Transport::Tcp, service, &after).await?;
+            let what = format!("while {} was away", proxy.id());
+            reach::nothing_lost(&what, &load.stop().await?)?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killing_an_overlay_loses_no_request() {
     if !require::met(require::LAB) {
         return;
@@ -131,7 +165,10 @@ async fn nodes_go_on_without_the_api_server_and_resume() {
     if !require::met(require::LAB) {
         return;
     }
-    fixture::with_lab(fixture::mixed(), async |lab| {
+    let mut config = fixture::mixed();
+    // The server's log then has a line for every request.
+    config.log_filter = "info,seaway_apiserver=debug".into();
+    fixture::with_lab(config, async |lab| {
         workload::deploy(lab).await?;
         let service = workload::cluster_ip(lab, "echo").await?;
         let clients = [lab.pod("client-n1").await?, lab.pod("client-n2").await?];
@@ -144,6 +181,8 @@ async fn nodes_go_on_without_the_api_server_and_resume() {
         ];
         progress(&loads).await?;
         lab.kill(&Daemon::Server).await?;
+        let log = Daemon::Server.log(lab.name());
+        let before = std::fs::read_to_string(&log)?.len();
         progress(&loads).await?;
         lab.start(&Daemon::Server).await?;
         progress(&loads).await?;
@@ -157,6 +196,10 @@ async fn nodes_go_on_without_the_api_server_and_resume() {
         for client in &clients {
             reach::reaches(client, Transport::Tcp, service, &pods).await?;
         }
+        let log = std::fs::read_to_string(&log)?;
+        resumed(&log[before..])?;
+        // Lists would have been seen: every node began with them.
+        ensure!(resumed(&log[..before]).is_err(), "no list was ever logged");
         for (what, load) in loads {
             let what = format!("{what} while the API server was away");
             reach::nothing_lost(&what, &load.stop().await?)?;
@@ -164,4 +207,31 @@ async fn nodes_go_on_without_the_api_server_and_resume() {
         Ok(())
     })
     .await;
+}
+
+/// What the nodes asked of the new server: to go on watching where they were, and no list of anything that is watched.
+fn resumed(log: &str) -> Result<()> {
+    let of_nodes = log
+        .lines()
+        .filter(|line| line.contains("user=\"system:node:") && line.contains("method=GET"));
+    let (mut watches, mut lists) = (0, Vec::new());
+    for line in of_nodes {
+        let uri = line.split("uri=").nth(1).unwrap_or_default();
+        let uri = uri.split(' ').next().unwrap_or_default();
+        let path = uri.split('?').next().unwrap_or_default();
+        let watched = ["/nodes", "/services", "/endpointslices", "/pods"];
+        if !watched.iter().any(|resource| path.ends_with(resource)) {
+            continue;
+        }
+        let resumes = uri.contains("watch=true") && !uri.contains("sendInitialEvents=true");
+        if resumes && uri.contains("resourceVersion=") && !uri.contains("resourceVersion=0") {
+            watches += 1;
+        } else {
+            lists.push(uri);
+        }
+    }
+    // Three kinds for each proxy, the Nodes for each overlay; the agents watch their pods.
+    ensure!(watches >= 12, "{watches} watches were resumed:\n{log}");
+    ensure!(lists.is_empty(), "listed anew: {lists:#?}");
+    Ok(())
 }
