@@ -150,11 +150,27 @@ pub(crate) fn check(packet: &Packet, flow: &mut FlowValue, client: Client) -> Kn
     Known::Renew
 }
 
-/// Takes both entries of a flow out of the table.
+/// Takes both entries of a flow out of the table, given either.
 #[inline(always)]
 pub(crate) fn remove(key: &FlowKey, flow: &FlowValue) {
     let _ = FLOWS.remove(flow.translated(key.protocol).swapped());
     let _ = FLOWS.remove(key);
+}
+
+/// Makes room for what a client begins with a backend directly, as sockets do once the hooks know the Service: a flow
+/// that had the same addresses behind its translation would take the replies.
+#[inline(always)]
+pub(crate) fn supersede(packet: &Packet) {
+    let protocol = packet.key.protocol;
+    if !state::may_open(protocol, packet.tcp_flags) {
+        return;
+    }
+    let replies = packet.key.swapped();
+    if let Some(flow) = get(&replies)
+        && flow.is_reverse()
+    {
+        remove(&replies, &flow);
+    }
 }
 
 /// Sets up a flow: both entries, the reverse one first, so that a reply always finds it.

@@ -141,6 +141,7 @@ fn ingress(ctx: &TcContext, client: Client) -> i32 {
 fn begin(ctx: &TcContext, packet: &Packet, client: Client) -> i32 {
     let key = &packet.key;
     let Some(knock) = services::find(key.dst, key.dport, key.protocol) else {
+        flows::supersede(packet);
         return PASS;
     };
     if !may_open(key.protocol, packet.tcp_flags) {

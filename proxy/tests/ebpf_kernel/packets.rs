@@ -450,3 +450,33 @@ async fn a_flow_moves_on_only_as_long_as_it_is_not_bound() {
     assert_eq!(bench.run("from_uplink", udp), (PASS, udp));
     assert!(bench.world.bpffs.exists());
 }
+
+/// A pod's first SYN was translated here, for want of a frontend when it connected; later its sockets are translated by
+/// the hooks, and one of them happens upon the same port and backend.
+#[tokio::test]
+async fn a_direct_connection_takes_over_the_addresses_of_an_old_flow() {
+    let mut bench = Bench::new(&service(&[(REMOTE_POD, false)])).await;
+    for tcp in [Some(SYN), None] {
+        let old = shape((LOCAL_POD, 45000), (CLUSTER_IP, 80), tcp);
+        let (code, seen) = bench.run("from_pod", old);
+        assert_eq!((code, seen.sport), (REDIRECT, 45000), "{tcp:?}");
+        let direct = shape((LOCAL_POD, 45000), (REMOTE_POD, 8080), tcp);
+        let answer = shape(
+            (REMOTE_POD, 8080),
+            (LOCAL_POD, 45000),
+            tcp.map(|_| SYN | ACK),
+        );
+        assert_eq!(bench.run("from_overlay", answer).0, REDIRECT, "{tcp:?}");
+        if tcp.is_some() {
+            // Packets of the old connection may still be on their way: only a SYN begins a new one.
+            let late = Shape {
+                tcp: Some(ACK),
+                ..direct
+            };
+            assert_eq!(bench.run("from_pod", late), (PASS, late));
+            assert_eq!(bench.run("from_overlay", answer).0, REDIRECT);
+        }
+        assert_eq!(bench.run("from_pod", direct), (PASS, direct), "{tcp:?}");
+        assert_eq!(bench.run("from_overlay", answer), (PASS, answer), "{tcp:?}");
+    }
+}
