@@ -9,7 +9,7 @@ mod parse;
 mod tests;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use seaway_model::InputEvent;
 use tokio::sync::mpsc;
@@ -37,7 +37,7 @@ pub(crate) async fn follow(path: PathBuf, wants: Wants, events: mpsc::Sender<Inp
             _ = ticks.tick() => {}
             () = events.closed() => return,
         }
-        let poll = directory.poll();
+        let poll = directory.poll(SystemTime::now());
         for problem in &poll.problems {
             warn!("{problem}");
         }
@@ -49,7 +49,7 @@ pub(crate) async fn follow(path: PathBuf, wants: Wants, events: mpsc::Sender<Inp
             }
             batch.extend(ledger.end_list());
         }
-        if !synced && poll.readable {
+        if !synced && poll.complete {
             synced = true;
             batch.push(InputEvent::Synced);
         }

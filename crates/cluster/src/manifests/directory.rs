@@ -5,6 +5,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::parse::parse;
 use crate::convert::{Object, ObjectRef};
@@ -15,8 +16,8 @@ use crate::intern::Interner;
 pub(super) struct Poll {
     /// Objects may differ from before.
     pub(super) changed: bool,
-    /// The directory could be listed.
-    pub(super) readable: bool,
+    /// The directory could be listed, and no file in it is still being written.
+    pub(super) complete: bool,
     /// New problems, in words; an old one is not repeated while its file stays as it is.
     pub(super) problems: Vec<String>,
 }
@@ -30,7 +31,23 @@ struct Stamp {
     changed: (i64, i64),
 }
 
+/// How long a file must have been left alone before it is read.
+const SETTLED: Duration = Duration::from_millis(50);
+
 impl Stamp {
+    /// Written just now: its writer may not be done.
+    fn is_fresh(&self, now: SystemTime) -> bool {
+        let (Ok(seconds), Ok(nanos)) = (
+            u64::try_from(self.modified.0),
+            u32::try_from(self.modified.1),
+        ) else {
+            return false;
+        };
+        // A time in the future is a wrong clock's, and says nothing.
+        now.duration_since(UNIX_EPOCH + Duration::new(seconds, nanos))
+            .is_ok_and(|age| age < SETTLED)
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Self {
             inode: (metadata.dev(), metadata.ino()),
@@ -67,7 +84,7 @@ impl Directory {
     }
 
     /// Reads what has changed since the last poll.
-    pub(super) fn poll(&mut self) -> Poll {
+    pub(super) fn poll(&mut self, now: SystemTime) -> Poll {
         let mut poll = Poll::default();
         let present = match list(&self.path) {
             Ok(present) => present,
@@ -83,13 +100,18 @@ impl Directory {
             }
         };
         self.unreadable = false;
-        poll.readable = true;
+        poll.complete = true;
         let before = self.files.len();
         self.files.retain(|path, _| present.contains_key(path));
         poll.changed |= self.files.len() != before;
         for (path, stamp) in present {
             let file = self.files.entry(path.clone()).or_default();
             if file.stamp.as_ref() == Some(&stamp) {
+                continue;
+            }
+            if stamp.is_fresh(now) {
+                // Half a file would be half of its objects deleted.
+                poll.complete = false;
                 continue;
             }
             file.stamp = Some(stamp);

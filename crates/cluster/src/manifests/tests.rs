@@ -104,6 +104,34 @@ async fn a_missing_directory_is_refused_at_start() {
         .assert_eq(&error.to_string());
 }
 
+/// When everything written so far has settled.
+fn later() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(1)
+}
+
+#[test]
+fn a_file_that_is_being_written_is_left_alone() {
+    let temporary = TempDir::new().unwrap();
+    let path = temporary.path().join("web.yaml");
+    fs::write(&path, "").unwrap();
+    let mut directory = Directory::new(temporary.path().to_owned());
+    let poll = directory.poll(SystemTime::now());
+    assert!(!poll.changed && !poll.complete, "{poll:?}");
+
+    fs::write(&path, WEB).unwrap();
+    let poll = directory.poll(later());
+    assert!(poll.changed && poll.complete, "{poll:?}");
+    assert_eq!(directory.objects().count(), 1);
+
+    // Truncated, and not yet written again.
+    fs::write(&path, "").unwrap();
+    let poll = directory.poll(SystemTime::now());
+    assert!(!poll.changed && !poll.complete, "{poll:?}");
+    assert_eq!(directory.objects().count(), 1);
+    assert!(directory.poll(later()).changed);
+    assert_eq!(directory.objects().count(), 0);
+}
+
 #[test]
 fn a_broken_document_holds_back_nothing_else() {
     let temporary = TempDir::new().unwrap();
@@ -111,9 +139,9 @@ fn a_broken_document_holds_back_nothing_else() {
     let second = WEB.replace("name: web", "name: api");
     fs::write(&path, format!("{WEB}---\n{second}")).unwrap();
     let mut directory = Directory::new(temporary.path().to_owned());
-    let poll = directory.poll();
+    let poll = directory.poll(later());
     assert!(
-        poll.changed && poll.readable && poll.problems.is_empty(),
+        poll.changed && poll.complete && poll.problems.is_empty(),
         "{poll:?}"
     );
 
@@ -123,7 +151,7 @@ fn a_broken_document_holds_back_nothing_else() {
         format!("{third}---\nkind: [Service\n---\nkind: Service\n"),
     )
     .unwrap();
-    let problems = directory.poll().problems.join("\n");
+    let problems = directory.poll(later()).problems.join("\n");
     let problems = problems.replace(&temporary.path().display().to_string(), "DIR");
     expect![[r#"
         DIR/all.yaml: document 2: line 9 column 7: unclosed bracket '['; earlier objects of this file stay in force
@@ -139,17 +167,17 @@ fn a_broken_document_holds_back_nothing_else() {
     };
     expect!["Service default/api, Service default/new, Service default/web"]
         .assert_eq(&names(&directory));
-    assert!(directory.poll().problems.is_empty());
+    assert!(directory.poll(later()).problems.is_empty());
 
     fs::write(&path, &third).unwrap();
-    assert!(directory.poll().problems.is_empty());
+    assert!(directory.poll(later()).problems.is_empty());
     expect!["Service default/new"].assert_eq(&names(&directory));
 
     // The directory itself gone: nothing is taken for deleted.
     fs::remove_dir_all(temporary.path()).unwrap();
-    let poll = directory.poll();
+    let poll = directory.poll(later());
     assert!(
-        !poll.changed && !poll.readable && poll.problems.len() == 1,
+        !poll.changed && !poll.complete && poll.problems.len() == 1,
         "{poll:?}"
     );
     expect!["Service default/new"].assert_eq(&names(&directory));
@@ -161,7 +189,7 @@ fn one_object_in_two_files_is_reported() {
     fs::write(temporary.path().join("a.yaml"), WEB).unwrap();
     fs::write(temporary.path().join("b.yml"), WEB).unwrap();
     let mut directory = Directory::new(temporary.path().to_owned());
-    let problems = directory.poll().problems.join("\n");
+    let problems = directory.poll(later()).problems.join("\n");
     let problems = problems.replace(&temporary.path().display().to_string(), "DIR");
     expect!["Service default/web is in DIR/a.yaml and in DIR/b.yml: the latter counts"]
         .assert_eq(&problems);
