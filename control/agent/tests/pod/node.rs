@@ -247,9 +247,14 @@ impl Drop for TestNode {
         if let Ok(Some(task)) = self.supervisor.lock().map(|mut task| task.take()) {
             task.abort();
         }
-        let _ = cgroup::kill(&self.cgroup);
+        // An aborted task ends at its next await: until then it may make a cgroup or start a process once more.
         let begin = Instant::now();
-        while cgroup::delete(&self.cgroup).is_err() && begin.elapsed() < Duration::from_secs(5) {
+        let mut quiet = 0;
+        while quiet < 3 && begin.elapsed() < Duration::from_secs(5) {
+            let _ = cgroup::kill(&self.cgroup);
+            let there = self.cgroup.exists();
+            let gone = cgroup::delete(&self.cgroup).is_ok();
+            quiet = if there || !gone { 0 } else { quiet + 1 };
             std::thread::sleep(Duration::from_millis(20));
         }
         for name in NetNs::list().unwrap_or_default() {
