@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::desired::{
     Backend, Desired, Frontend, FrontendAddr, FrontendKind, PortRule, ServiceRules,
 };
-use crate::inputs::{Endpoint, EndpointSlice, Family, Inputs, ObjectKey, Service, ServicePort};
+use crate::inputs::{
+    Endpoint, EndpointSlice, Family, Inputs, ObjectKey, Protocol, Service, ServicePort,
+};
 
 #[cfg(test)]
 mod tests;
@@ -130,13 +132,19 @@ fn port_rule(
     cluster_ip: IpAddr,
     endpoints: &Endpoints,
 ) -> PortRule {
+    let cluster = choose(endpoints, false);
+    let local = choose(endpoints, true);
     PortRule {
         port_name: port.name.clone(),
         protocol: port.protocol,
         family,
         frontends: frontends(service, port, family, cluster_ip),
-        cluster: choose(endpoints, false),
-        local: choose(endpoints, true),
+        lingering: match port.protocol {
+            Protocol::Udp => lingering(endpoints, [&cluster, &local]),
+            Protocol::Tcp | Protocol::Sctp => Vec::new(),
+        },
+        cluster,
+        local,
         any_endpoints: endpoints.values().any(|(s, _)| *s != State::Unusable),
         internal_policy: service.internal_policy,
         external_policy: service.external_policy,
@@ -160,6 +168,19 @@ fn choose(endpoints: &Endpoints, only_local: bool) -> Vec<Backend> {
     } else {
         ready
     }
+}
+
+/// Endpoints that answer, in none of the sets (which are sorted by address).
+fn lingering(endpoints: &Endpoints, sets: [&[Backend]; 2]) -> Vec<SocketAddr> {
+    let chosen = |addr: &SocketAddr| {
+        sets.iter()
+            .any(|set| set.binary_search_by_key(addr, |b| b.addr).is_ok())
+    };
+    endpoints
+        .iter()
+        .filter(|(addr, (state, _))| *state != State::Unusable && !chosen(addr))
+        .map(|(&addr, _)| addr)
+        .collect()
 }
 
 fn frontends(

@@ -86,6 +86,10 @@ pub struct PortRule {
     /// Usable endpoints for policy `Local`: the ones on this node. Not always a subset of `cluster`: each set falls
     /// back to terminating endpoints by itself.
     pub local: Vec<Backend>,
+    /// Endpoints in neither set that still answer, sorted: terminating while others are ready, or left out by policy
+    /// or topology. They get no new flow here, but keep those that they have. Of UDP ports only: no data plane cuts
+    /// flows of the other protocols.
+    pub lingering: Vec<SocketAddr>,
     /// Whether any usable endpoint exists on any node. If not, packets are rejected; if there is one, but not in
     /// the set that the policy allows, they are dropped (so that a load balancer tries elsewhere).
     pub any_endpoints: bool,

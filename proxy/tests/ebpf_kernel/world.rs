@@ -330,6 +330,7 @@ pub(crate) fn service(backends: &[(&str, bool)]) -> Desired {
             },
         ],
         local: cluster.iter().filter(|b| b.local).cloned().collect(),
+        lingering: Vec::new(),
         any_endpoints: !cluster.is_empty(),
         cluster: cluster.clone(),
         internal_policy: TrafficPolicy::Cluster,

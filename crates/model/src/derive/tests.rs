@@ -174,6 +174,28 @@ fn each_set_falls_back_by_itself() {
 }
 
 #[test]
+fn a_udp_port_keeps_the_flows_of_endpoints_that_still_answer() {
+    let endpoints = vec![
+        endpoint("10.244.1.2", "st", "n1"),
+        endpoint("10.244.2.2", "rs", "n2"),
+        endpoint("10.244.2.3", "st", "n2"),
+        endpoint("10.244.2.4", "t", "n2"),
+    ];
+    let lingering = |protocol| {
+        let service = service(|s| s.ports[0].protocol = protocol);
+        let mut slice = slice("a", 8080, endpoints.clone());
+        slice.ports[0].protocol = protocol;
+        derive(service, vec![slice]).0.ports[0].lingering.clone()
+    };
+    // The first one serves policy `Local`, the second one `Cluster`; the last one is dead.
+    assert_eq!(
+        lingering(Protocol::Udp),
+        ["10.244.2.3:8080".parse().unwrap()]
+    );
+    assert_eq!(lingering(Protocol::Tcp), []);
+}
+
+#[test]
 fn no_usable_endpoint_leaves_empty_sets() {
     check(
         service(|_| {}),

@@ -54,6 +54,7 @@ fn service(change: impl FnOnce(&mut PortRule)) -> Desired {
         ],
         cluster: vec![backend(LOCAL, true), backend(REMOTE, false)],
         local: vec![backend(LOCAL, true)],
+        lingering: Vec::new(),
         any_endpoints: true,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,

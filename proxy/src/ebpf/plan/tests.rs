@@ -39,6 +39,7 @@ fn rule(address: &str, backends: &[&str], external: TrafficPolicy) -> PortRule {
             ),
         ],
         local: cluster.iter().filter(|b| b.local).cloned().collect(),
+        lingering: Vec::new(),
         any_endpoints: !cluster.is_empty(),
         cluster,
         internal_policy: TrafficPolicy::Cluster,

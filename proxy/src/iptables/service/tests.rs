@@ -33,6 +33,7 @@ fn rule(change: impl FnOnce(&mut PortRule)) -> PortRule {
         ],
         cluster: vec![backend(2, true), backend(3, false)],
         local: vec![backend(2, true)],
+        lingering: Vec::new(),
         any_endpoints: true,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
