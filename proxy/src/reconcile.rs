@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use seaway_model::{
-    Change, Desired, Diagnostic, InputEvent, Inputs, ObjectKey, ServiceRules, derive_service,
+    Change, Desired, Diagnostic, InputEvent, Inputs, Node, NodeSettings, ObjectKey, ServiceRules,
+    derive_service,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ const BATCH: usize = 4096;
 /// Inputs and the rules derived from them, moved on by events. Pure: no kernel, no clock.
 #[derive(Debug, Default)]
 pub struct Deriver {
-    node: String,
+    settings: NodeSettings,
     inputs: Inputs,
     desired: Desired,
     diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -33,10 +34,10 @@ pub struct Deriver {
 }
 
 impl Deriver {
-    /// A deriver for the node of this name.
-    pub fn new(node: impl Into<String>) -> Self {
+    /// A deriver for the node with these settings.
+    pub fn new(settings: impl Into<NodeSettings>) -> Self {
         Self {
-            node: node.into(),
+            settings: settings.into(),
             ..Self::default()
         }
     }
@@ -61,7 +62,7 @@ impl Deriver {
         let dirty = std::mem::take(&mut self.dirty);
         let mut fresh = Vec::new();
         for key in &dirty {
-            let (rules, diagnostics) = derive_service(&self.inputs, key, &self.node);
+            let (rules, diagnostics) = derive_service(&self.inputs, key, &self.settings);
             let known = self.diagnostics.get(key);
             fresh.extend(
                 diagnostics
@@ -82,6 +83,11 @@ impl Deriver {
             self.backends -= before.as_ref().map_or(0, backend_count);
         }
         (dirty, fresh)
+    }
+
+    /// The Node object of this node, if it is there.
+    pub fn own_node(&self) -> Option<&Node> {
+        self.inputs.nodes.get(&self.settings.name)
     }
 
     /// The state derived so far.
@@ -117,9 +123,14 @@ pub enum Ended {
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    pub fn new(node: impl Into<String>, dataplane: D, health: Health, metrics: Metrics) -> Self {
+    pub fn new(
+        settings: impl Into<NodeSettings>,
+        dataplane: D,
+        health: Health,
+        metrics: Metrics,
+    ) -> Self {
         Self {
-            deriver: Deriver::new(node),
+            deriver: Deriver::new(settings),
             dataplane,
             health,
             metrics,

@@ -203,6 +203,7 @@ mod tests {
                     addresses: address.parse().into_iter().collect(),
                     pod_cidrs: cidr.parse().into_iter().collect(),
                     zone: None,
+                    draining: false,
                 };
                 (node.name.clone(), node)
             })

@@ -85,6 +85,7 @@ mod tests {
             addresses: Vec::new(),
             pod_cidrs: Vec::new(),
             zone: None,
+            draining: false,
         };
         Conversion {
             object: ObjectRef::Node(name.into()),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};
 
 /// core/v1 Service.
@@ -161,6 +161,14 @@ pub struct NodeSpec {
     pub pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs", deserialize_with = "or_default")]
     pub pod_cidrs: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub taints: Vec<Taint>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    pub key: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -184,7 +192,10 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads names, version and labels only: managed fields and annotations are often larger than the object.
+/// When the change happened that led to a slice.
+pub(crate) const LAST_CHANGE_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// Reads what we use only: managed fields and annotations are often larger than the object.
 fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -193,13 +204,24 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         namespace: Option<String>,
         resource_version: Option<String>,
         labels: Option<BTreeMap<String, String>>,
+        annotations: Option<Annotations>,
+        deletion_timestamp: Option<Time>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Annotations {
+        #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+        last_change: Option<String>,
     }
     let slim: Slim = or_default(deserializer)?;
+    let last_change = slim.annotations.and_then(|all| all.last_change);
     Ok(ObjectMeta {
         name: slim.name,
         namespace: slim.namespace,
         resource_version: slim.resource_version,
         labels: slim.labels,
+        annotations: last_change.map(|text| [(LAST_CHANGE_ANNOTATION.to_owned(), text)].into()),
+        deletion_timestamp: slim.deletion_timestamp,
         ..ObjectMeta::default()
     })
 }

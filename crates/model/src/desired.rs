@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::derive::{Diagnostic, derive_service};
 use crate::inputs::{Family, Inputs, ObjectKey, Protocol, TrafficPolicy};
+use crate::settings::NodeSettings;
 
 /// Where a client knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -25,8 +26,9 @@ pub struct Frontend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum FrontendAddr {
     Ip(IpAddr),
-    /// Any local address of the node of this family but loopback (`--nodeport-addresses` unset, as kube-proxy's
-    /// iptables mode with `--iptables-localhost-nodeports=false`).
+    /// Any local address of the node of this family but loopback, or those of them that `--nodeport-addresses` names:
+    /// [`NodeContext::serves_node_ports`](crate::NodeContext::serves_node_ports). As kube-proxy's iptables mode with
+    /// `--iptables-localhost-nodeports=false`.
     AnyNodeAddress(Family),
 }
 
@@ -86,8 +88,8 @@ pub struct PortRule {
     /// Usable endpoints for policy `Local`: the ones on this node. Not always a subset of `cluster`: each set falls
     /// back to terminating endpoints by itself.
     pub local: Vec<Backend>,
-    /// Endpoints in neither set that still answer, sorted: terminating while others are ready, or left out by policy
-    /// or topology. They get no new flow here, but keep those that they have. Of UDP ports only: no data plane cuts
+    /// Endpoints in neither set that still answer (condition `serving`), sorted: terminating while others are ready,
+    /// or left out by policy or topology. They get no new flow here, but keep those that they have. Of UDP ports only: no data plane cuts
     /// flows of the other protocols.
     pub lingering: Vec<SocketAddr>,
     /// Whether any usable endpoint exists on any node. If not, packets are rejected; if there is one, but not in
@@ -177,6 +179,29 @@ pub enum WhenEmpty {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ServiceRules {
     pub ports: Vec<PortRule>,
+    /// What a load balancer may ask this node about the Service.
+    pub health_check: Option<HealthCheck>,
+}
+
+impl ServiceRules {
+    /// The cluster IPs, each once: their ports that no frontend has are refused.
+    pub fn cluster_ips(&self) -> BTreeSet<IpAddr> {
+        let frontends = self.ports.iter().flat_map(|rule| &rule.frontends);
+        frontends
+            .filter_map(|frontend| match (frontend.kind, frontend.addr) {
+                (FrontendKind::ClusterIp, FrontendAddr::Ip(ip)) => Some(ip),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// `spec.healthCheckNodePort` of a LoadBalancer with `externalTrafficPolicy: Local`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    pub port: u16,
+    /// Ready endpoints on this node. Terminating ones do not count, so that the load balancer leaves before they do.
+    pub local_ready: usize,
 }
 
 /// The whole node.
@@ -191,11 +216,11 @@ impl Desired {
         &mut self,
         inputs: &Inputs,
         keys: impl IntoIterator<Item = &'a ObjectKey>,
-        node: &str,
+        settings: &NodeSettings,
     ) -> Vec<Diagnostic> {
         let mut diagnostics = Vec::new();
         for key in keys {
-            let (rules, found) = derive_service(inputs, key, node);
+            let (rules, found) = derive_service(inputs, key, settings);
             diagnostics.extend(found);
             match rules {
                 Some(rules) => self.services.insert(key.clone(), rules),

@@ -3,14 +3,18 @@
 //! These are not API objects: the conversion (in `seaway-cluster`) has already dropped everything else, so
 //! that 100,000 endpoints stay small. Both address families are here from the start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+
+mod index;
+
+pub use index::Inputs;
 
 /// `namespace/name` of a namespaced object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,9 +109,12 @@ pub struct Service {
     pub affinity: Option<Duration>,
     /// `status.loadBalancer.ingress` addresses with `ipMode: VIP` (or none).
     pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`, served only where the operator allows it
+    /// ([`external_ip_cidrs`](crate::NodeSettings::external_ip_cidrs)).
     pub external_ips: Vec<IpAddr>,
     /// `spec.loadBalancerSourceRanges`; empty means everyone.
     pub source_ranges: Vec<IpNetwork>,
+    /// Of a LoadBalancer with `externalTrafficPolicy: Local` only.
     pub health_check_node_port: Option<u16>,
 }
 
@@ -130,6 +137,25 @@ pub struct EndpointSlice {
     pub family: Family,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<Endpoint>,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`: when the change happened that led to this slice.
+    /// For the measure of how late we are; forwarding does not depend on it.
+    pub last_change: Option<SystemTime>,
+}
+
+impl EndpointSlice {
+    /// Whether traffic cannot tell the one from the other.
+    fn forwards_as(&self, other: &Self) -> bool {
+        let Self {
+            key,
+            service,
+            family,
+            ports,
+            endpoints,
+            last_change: _,
+        } = self;
+        (key, service, family) == (&other.key, &other.service, &other.family)
+            && (ports, endpoints) == (&other.ports, &other.endpoints)
+    }
 }
 
 /// A port of a slice, joined to the Service's ports by name.
@@ -144,12 +170,15 @@ pub struct SlicePort {
 /// terminating false.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
+    /// Only the first has a meaning: the API defines none for others.
     pub addresses: Vec<IpAddr>,
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
     pub node: Option<Arc<str>>,
+    /// The zones from which the endpoint should be used (`hints.forZones`).
     pub zone_hints: Vec<Arc<str>>,
+    /// The nodes from which the endpoint should be used (`hints.forNodes`).
     pub node_hints: Vec<Arc<str>>,
 }
 
@@ -163,6 +192,9 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNetwork>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<Arc<str>>,
+    /// The node is about to go: it is being deleted, or has the taint `ToBeDeletedByClusterAutoscaler`. Load
+    /// balancers are told to look elsewhere; forwarding goes on.
+    pub draining: bool,
 }
 
 /// One change from a source. `None` means that the object is gone (or left our selector).
@@ -182,78 +214,4 @@ pub enum Change {
     Full,
     /// These Services only.
     Services(BTreeSet<ObjectKey>),
-}
-
-/// All inputs, indexed so that one event finds the one Service it touches.
-#[derive(Debug, Clone, Default)]
-pub struct Inputs {
-    pub services: BTreeMap<ObjectKey, Service>,
-    /// Service key → slice name → slice.
-    pub slices: BTreeMap<ObjectKey, BTreeMap<Arc<str>, EndpointSlice>>,
-    pub nodes: BTreeMap<Arc<str>, Node>,
-    pub synced: bool,
-    /// Slice key → Service key, so that a deleted or relabelled slice finds its old Service.
-    owner_of_slice: BTreeMap<ObjectKey, ObjectKey>,
-}
-
-impl Inputs {
-    /// Takes one event in and returns the Services it touches (none for a Node or for `Synced`).
-    pub fn apply(&mut self, event: InputEvent) -> BTreeSet<ObjectKey> {
-        match event {
-            InputEvent::Service(key, service) => self.apply_service(key, service),
-            InputEvent::Slice(key, slice) => self.apply_slice(key, slice),
-            InputEvent::Node(name, Some(node)) => {
-                self.nodes.insert(name, node);
-                BTreeSet::new()
-            }
-            InputEvent::Node(name, None) => {
-                self.nodes.remove(&name);
-                BTreeSet::new()
-            }
-            InputEvent::Synced => {
-                self.synced = true;
-                BTreeSet::new()
-            }
-        }
-    }
-
-    fn apply_service(&mut self, key: ObjectKey, service: Option<Service>) -> BTreeSet<ObjectKey> {
-        let changed = match service {
-            Some(service) if self.services.get(&key) == Some(&service) => false,
-            Some(service) => {
-                self.services.insert(key.clone(), service);
-                true
-            }
-            None => self.services.remove(&key).is_some(),
-        };
-        changed.then_some(key).into_iter().collect()
-    }
-
-    fn apply_slice(&mut self, key: ObjectKey, slice: Option<EndpointSlice>) -> BTreeSet<ObjectKey> {
-        let mut touched = BTreeSet::new();
-        let new_owner = slice.as_ref().map(|s| ObjectKey {
-            namespace: key.namespace.clone(),
-            name: s.service.clone(),
-        });
-        if let Some(old_owner) = self.owner_of_slice.remove(&key)
-            && new_owner.as_ref() != Some(&old_owner)
-        {
-            if let Some(slices) = self.slices.get_mut(&old_owner) {
-                slices.remove(&key.name);
-                if slices.is_empty() {
-                    self.slices.remove(&old_owner);
-                }
-            }
-            touched.insert(old_owner);
-        }
-        if let (Some(slice), Some(owner)) = (slice, new_owner) {
-            self.owner_of_slice.insert(key.clone(), owner.clone());
-            let slices = self.slices.entry(owner.clone()).or_default();
-            if slices.get(&key.name) != Some(&slice) {
-                slices.insert(key.name, slice);
-                touched.insert(owner);
-            }
-        }
-        touched
-    }
 }

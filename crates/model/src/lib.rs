@@ -4,7 +4,7 @@
 //! state comes out, and nothing here can fail, wait, or look at the machine: bad input becomes a value
 //! plus a [`Diagnostic`]. `cargo xtask tidy` keeps tokio, kube and libc out of this crate.
 //!
-//! Reading order: [`inputs`] → [`derive`](mod@derive) → [`desired`] → [`oracle`]; [`delta`] and
+//! Reading order: [`inputs`] and [`settings`] → [`derive`](mod@derive) → [`desired`] → [`oracle`]; [`delta`] and
 //! [`ownership`] are what every data plane needs besides. `testing` (a feature) generates clusters and packets.
 
 #![forbid(unsafe_code)]
@@ -15,17 +15,19 @@ pub mod desired;
 pub mod inputs;
 pub mod oracle;
 pub mod ownership;
+pub mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use delta::Delta;
 pub use derive::{Diagnostic, derive_all, derive_service};
 pub use desired::{
-    Backend, Client, Desired, Frontend, FrontendAddr, FrontendKind, PortRule, ServiceRules,
-    WhenEmpty,
+    Backend, Client, Desired, Frontend, FrontendAddr, FrontendKind, HealthCheck, PortRule,
+    ServiceRules, WhenEmpty,
 };
 pub use inputs::{
     Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol,
     Service, ServicePort, SlicePort, TrafficPolicy,
 };
 pub use oracle::{NodeContext, Origin, Outcome, Outcomes, Packet, outcomes};
+pub use settings::{DetectLocal, NodeSettings};

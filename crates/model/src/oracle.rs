@@ -7,14 +7,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::desired::{Client, Desired, FrontendKind, PortRule, WhenEmpty};
 use crate::inputs::{Family, Protocol, TrafficPolicy};
 
+mod node;
 #[cfg(test)]
 mod tests;
+
+pub use node::NodeContext;
 
 /// Where a packet enters the node's packet path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -34,49 +36,6 @@ pub struct Packet {
     pub destination: SocketAddr,
     pub protocol: Protocol,
     pub origin: Origin,
-}
-
-/// What decides besides the Services: the node and its settings.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct NodeContext {
-    /// Every local address of the node but loopback.
-    pub addresses: Vec<IpAddr>,
-    /// `--cluster-cidr`: sources in here are pods. Empty for a family: nobody knows who is a pod there, and cluster
-    /// IP traffic is not masqueraded (kube-proxy without a local traffic detector).
-    pub cluster_cidrs: Vec<IpNetwork>,
-    /// `--masquerade-all`: all cluster IP traffic is masqueraded.
-    pub masquerade_all: bool,
-}
-
-impl NodeContext {
-    /// Whether this is an address of the node.
-    pub fn is_node(&self, addr: IpAddr) -> bool {
-        self.addresses.contains(&addr)
-    }
-
-    /// Whether this is an address of a pod, of any node.
-    pub fn is_pod(&self, addr: IpAddr) -> bool {
-        self.cluster_cidrs.iter().any(|cidr| cidr.contains(addr))
-    }
-
-    /// Whether pods can be told from others in this family.
-    pub fn detects_pods(&self, family: Family) -> bool {
-        self.cluster_cidrs
-            .iter()
-            .any(|cidr| Family::of(cidr.ip()) == family)
-    }
-
-    /// Who asks, as far as traffic policy is concerned.
-    pub fn client(&self, packet: &Packet) -> Client {
-        if self.is_pod(packet.source)
-            || self.is_node(packet.source)
-            || packet.origin == Origin::NodeProcess
-        {
-            Client::Internal
-        } else {
-            Client::External
-        }
-    }
 }
 
 /// What may become of a packet.
@@ -109,7 +68,7 @@ pub fn outcomes(desired: &Desired, packet: &Packet, node: &NodeContext) -> Outco
         destination.ip(),
         destination.port(),
         packet.protocol,
-        node.is_node(destination.ip()),
+        node.serves_node_ports(destination.ip()),
     ) else {
         return Outcomes::from([Outcome::Pass]);
     };
@@ -137,11 +96,11 @@ pub fn outcomes(desired: &Desired, packet: &Packet, node: &NodeContext) -> Outco
 
 /// Whether the source is rewritten, hairpin apart.
 fn masqueraded(rule: &PortRule, kind: FrontendKind, packet: &Packet, node: &NodeContext) -> bool {
-    let is_pod = node.is_pod(packet.source);
+    let is_pod = node.is_pod(packet);
     match (kind, rule.external_policy) {
         // Replies to sources outside of the cluster must come back through this node.
         (FrontendKind::ClusterIp, _) => {
-            node.masquerade_all || (node.detects_pods(Family::of(packet.source)) && !is_pod)
+            node.masquerade_all || (node.detect_local.detects(Family::of(packet.source)) && !is_pod)
         }
         // The endpoint may be on another node, which would answer the client directly.
         (_, TrafficPolicy::Cluster) => true,

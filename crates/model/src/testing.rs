@@ -14,13 +14,26 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::inputs::{
-    Endpoint, EndpointSlice, Family, InputEvent, Inputs, ObjectKey, Protocol, Service, ServicePort,
-    SlicePort, TrafficPolicy,
+    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol, Service,
+    ServicePort, SlicePort, TrafficPolicy,
 };
 use crate::oracle::{NodeContext, Origin, Packet};
+use crate::settings::{DetectLocal, NodeSettings};
+
+mod pools;
+
+use pools::{cluster_ips, loopback, outsiders, pods, service_addresses};
 
 /// The node on which everything is derived.
 pub const NODE: &str = "n1";
+
+/// What is set on [`NODE`]: some of the external IPs are allowed.
+pub fn settings() -> NodeSettings {
+    NodeSettings {
+        external_ip_cidrs: networks(&["203.0.113.0/28", "2001:db8:1::/124"]),
+        ..NodeSettings::new(NODE)
+    }
+}
 
 /// Addresses of [`NODE`]: on its link, on its overlay device, and one of IPv6.
 pub fn node_addresses() -> Vec<IpAddr> {
@@ -34,23 +47,25 @@ pub fn node_addresses() -> Vec<IpAddr> {
 
 /// A node with some of the settings that matter.
 pub fn node_context() -> impl Strategy<Value = NodeContext> {
-    let network = |text: &str| text.parse::<IpNetwork>().ok();
-    let cidrs = [
-        vec!["10.244.0.0/16", "fd00:10:244::/56"],
-        vec!["10.244.1.0/24", "10.244.2.0/24"],
-        vec![],
-    ]
-    .map(|texts| texts.into_iter().filter_map(network).collect::<Vec<_>>());
-    (select(cidrs.to_vec()), prop::bool::weighted(0.2)).prop_map(
-        |(cluster_cidrs, masquerade_all)| NodeContext {
+    let cluster = |texts: &[&str]| DetectLocal::ClusterCidr(networks(texts));
+    let detect_local = vec![
+        cluster(&["10.244.0.0/16", "fd00:10:244::/56"]),
+        cluster(&["10.244.1.0/24", "10.244.2.0/24"]),
+        cluster(&[]),
+        DetectLocal::NodeCidr(networks(&["10.244.1.0/24", "fd00:10:244:1::/64"])),
+        DetectLocal::None,
+    ];
+    (select(detect_local), prop::bool::weighted(0.2)).prop_map(|(detect_local, masquerade_all)| {
+        NodeContext {
             addresses: node_addresses(),
-            cluster_cidrs,
+            detect_local,
             masquerade_all,
-        },
-    )
+            node_port_addresses: None,
+        }
+    })
 }
 
-/// A history of a small cluster: Services and slices come, change and go.
+/// A history of a small cluster: Services, slices and the node itself come, change and go.
 pub fn events(length: usize) -> impl Strategy<Value = Vec<InputEvent>> {
     let event = prop_oneof![
         4 => (service_key(), service()).prop_map(|(key, mut service)| {
@@ -63,6 +78,8 @@ pub fn events(length: usize) -> impl Strategy<Value = Vec<InputEvent>> {
         }),
         1 => service_key().prop_map(|key| InputEvent::Service(key, None)),
         1 => slice_key().prop_map(|key| InputEvent::Slice(key, None)),
+        1 => option::weighted(0.9, node())
+            .prop_map(|node| InputEvent::Node(NODE.into(), node)),
     ];
     vec(event, 0..=length)
 }
@@ -82,26 +99,27 @@ pub fn inputs() -> impl Strategy<Value = Inputs> {
 pub fn survivors(events: &[InputEvent]) -> Vec<InputEvent> {
     let mut services = BTreeMap::new();
     let mut slices = BTreeMap::new();
+    let mut nodes = BTreeMap::new();
     for event in events {
         match event {
             InputEvent::Service(key, service) => {
-                services.insert(key.clone(), service.clone());
+                services.insert(key, (service.is_some(), event));
             }
             InputEvent::Slice(key, slice) => {
-                slices.insert(key.clone(), slice.clone());
+                slices.insert(key, (slice.is_some(), event));
             }
-            InputEvent::Node(..) | InputEvent::Synced => {}
+            InputEvent::Node(name, node) => {
+                nodes.insert(name, (node.is_some(), event));
+            }
+            InputEvent::Synced => {}
         }
     }
-    let services = services
-        .into_iter()
-        .filter(|(_, service)| service.is_some())
-        .map(|(key, service)| InputEvent::Service(key, service));
-    let slices = slices
-        .into_iter()
-        .filter(|(_, slice)| slice.is_some())
-        .map(|(key, slice)| InputEvent::Slice(key, slice));
-    services.chain(slices).collect()
+    let all = services
+        .into_values()
+        .chain(slices.into_values())
+        .chain(nodes.into_values());
+    all.filter_map(|(is_there, event)| is_there.then(|| event.clone()))
+        .collect()
 }
 
 /// The first packet of a flow that may meet one of the generated Services.
@@ -159,17 +177,20 @@ fn service() -> impl Strategy<Value = Service> {
         subsequence(both(service_addresses), 0..=2),
         subsequence(both(service_addresses), 0..=2),
     );
-    let ranges = [
+    let ranges = networks(&[
         "192.0.2.0/28",
+        "192.168.100.0/24",
         "10.244.1.0/24",
         "2001:db8::/124",
         "0.0.0.0/0",
-    ];
-    let ranges: Vec<IpNetwork> = ranges.iter().filter_map(|r| r.parse().ok()).collect();
+    ]);
     let rules = (
         policy(),
         policy(),
-        option::weighted(0.2, Just(Duration::from_secs(10_800))),
+        (
+            option::weighted(0.2, Just(Duration::from_secs(10_800))),
+            option::weighted(0.2, Just(30_500)),
+        ),
         prop_oneof![
             3 => Just(Vec::new()),
             1 => subsequence(ranges, 0..=3)
@@ -177,7 +198,8 @@ fn service() -> impl Strategy<Value = Service> {
     );
     (vec(service_port(), 1..=3), addresses, rules).prop_map(
         |(ports, (v4, v6, load_balancer_ips, external_ips), rules)| {
-            let (internal_policy, external_policy, affinity, source_ranges) = rules;
+            let (internal_policy, external_policy, others, source_ranges) = rules;
+            let (affinity, health_check_node_port) = others;
             Service {
                 key: ObjectKey::new("", ""),
                 cluster_ips: v4.into_iter().chain(v6).collect(),
@@ -188,7 +210,7 @@ fn service() -> impl Strategy<Value = Service> {
                 load_balancer_ips,
                 external_ips,
                 source_ranges,
-                health_check_node_port: None,
+                health_check_node_port,
             }
         },
     )
@@ -229,6 +251,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             family,
             ports,
             endpoints,
+            last_change: None,
         })
 }
 
@@ -237,17 +260,41 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         select(both(pods)),
         option::of(select(vec!["n1", "n2"])),
         prop::bool::weighted(0.7),
-        any::<bool>(),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
+        (hints(&["a", "b"]), hints(&[NODE, "n2"])),
     )
-        .prop_map(|(address, node, ready, serving, terminating)| Endpoint {
+        .prop_map(|(address, node, ready, others, hints)| Endpoint {
             addresses: vec![address],
             ready,
-            serving: ready || serving,
-            terminating,
+            serving: ready || others.0,
+            terminating: others.1,
             node: node.map(Arc::from),
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            zone_hints: hints.0,
+            node_hints: hints.1,
+        })
+}
+
+/// Mostly there, as hints count only when all have one.
+fn hints(names: &[&'static str]) -> impl Strategy<Value = Vec<Arc<str>>> + use<> {
+    let names: Vec<Arc<str>> = names.iter().copied().map(Arc::from).collect();
+    prop_oneof![
+        1 => Just(Vec::new()),
+        3 => subsequence(names, 1..=2),
+    ]
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (
+        option::of(select(vec!["a", "b", "c"])),
+        subsequence(node_addresses(), 0..=2),
+        any::<bool>(),
+    )
+        .prop_map(|(zone, addresses, draining)| Node {
+            name: NODE.into(),
+            addresses,
+            pod_cidrs: Vec::new(),
+            zone: zone.map(Arc::from),
+            draining,
         })
 }
 
@@ -283,57 +330,6 @@ fn of_family(addresses: Vec<IpAddr>, family: Family) -> impl Iterator<Item = IpA
         .filter(move |ip| Family::of(*ip) == family)
 }
 
-/// Cluster IPs that share their lowest bits, and ones that do not.
-fn cluster_ips(family: Family) -> Vec<IpAddr> {
-    let last = [1_u8, 2, 17, 18, 33, 255];
-    let address = |last: u8| match family {
-        Family::V4 => IpAddr::from([10, 96, 0, last]),
-        Family::V6 => IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)]),
-    };
-    last.into_iter().map(address).collect()
-}
-
-/// Load balancer and external addresses.
-fn service_addresses(family: Family) -> Vec<IpAddr> {
-    let address = |last: u8| match family {
-        Family::V4 => IpAddr::from([203, 0, 113, last]),
-        Family::V6 => IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(last)]),
-    };
-    [1, 2, 17].into_iter().map(address).collect()
-}
-
-/// Pods of this node and of another one.
-fn pods(family: Family) -> Vec<IpAddr> {
-    let address = |node: u8, last: u8| match family {
-        Family::V4 => IpAddr::from([10, 244, node, last]),
-        Family::V6 => IpAddr::from([
-            0xfd00,
-            0x10,
-            0x244,
-            u16::from(node),
-            0,
-            0,
-            0,
-            u16::from(last),
-        ]),
-    };
-    let all = [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3)];
-    all.into_iter().map(|(n, l)| address(n, l)).collect()
-}
-
-fn outsiders(family: Family) -> Vec<IpAddr> {
-    match family {
-        Family::V4 => vec![[192, 0, 2, 1].into(), [192, 0, 2, 200].into()],
-        Family::V6 => vec![
-            [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
-            [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff].into(),
-        ],
-    }
-}
-
-fn loopback(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::LOCALHOST.into(),
-        Family::V6 => Ipv6Addr::LOCALHOST.into(),
-    }
+fn networks(texts: &[&str]) -> Vec<IpNetwork> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }

@@ -98,6 +98,7 @@ fn slice(service: &str, address: &str) -> InputEvent {
             zone_hints: vec![],
             node_hints: vec![],
         }],
+        last_change: None,
     };
     InputEvent::Slice(key, Some(slice))
 }

@@ -16,7 +16,7 @@ fn clusters(count: usize) -> Vec<Desired> {
     (0..count)
         .map(|_| {
             let inputs = testing::inputs().new_tree(&mut runner).unwrap().current();
-            derive_all(&inputs, testing::NODE).0
+            derive_all(&inputs, &testing::settings()).0
         })
         .collect()
 }

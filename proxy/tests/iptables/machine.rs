@@ -140,7 +140,7 @@ pub(crate) fn service_with(hosts: &[u8]) -> Desired {
     for event in service_events("other", 11, &[9]) {
         inputs.apply(event);
     }
-    derive_all(&inputs, testing::NODE).0
+    derive_all(&inputs, &testing::settings()).0
 }
 
 pub(crate) fn service_events(name: &str, last: u8, hosts: &[u8]) -> [InputEvent; 3] {
@@ -187,6 +187,7 @@ pub(crate) fn service_events(name: &str, last: u8, hosts: &[u8]) -> [InputEvent;
                     node_hints: Vec::new(),
                 })
                 .collect(),
+            last_change: None,
         };
         InputEvent::Slice(slice.key.clone(), Some(slice))
     };

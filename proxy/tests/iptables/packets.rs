@@ -182,7 +182,7 @@ fn of_two_services_at_one_frontend_the_smaller_key_serves() {
             for event in events {
                 touched.extend(inputs.apply(event));
             }
-            desired.update(&inputs, &touched, testing::NODE);
+            desired.update(&inputs, &touched, &testing::settings());
             let plan = dataplane.plan(&desired, &Change::Services(touched));
             dataplane.apply(plan).await.unwrap();
             match i {

@@ -9,6 +9,8 @@ use crate::intern::Interner;
 use crate::ip::{parse_cidr, parse_ip};
 use crate::wire;
 
+/// Set by the cluster autoscaler before it takes the machine away; kube-proxy knows no other.
+const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 pub(super) fn convert(
@@ -69,5 +71,11 @@ pub(super) fn convert(
         addresses,
         pod_cidrs,
         zone,
+        draining: node.metadata.deletion_timestamp.is_some()
+            || node
+                .spec
+                .taints
+                .iter()
+                .any(|taint| taint.key == AUTOSCALER_TAINT),
     }
 }

@@ -1,6 +1,6 @@
 //! Service → [`seaway_model::Service`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -39,16 +39,12 @@ pub(super) fn convert(
         return None;
     }
     let load_balanced = spec.type_.as_deref() == Some("LoadBalancer");
-    let external_policy = policy(
-        spec.external_traffic_policy.as_deref(),
-        "spec.externalTrafficPolicy",
-        report,
-    );
+    let external_policy = external_policy(spec, report);
     // The field outlives a change of type; only a LoadBalancer with policy Local is checked there.
-    let health_check_node_port = spec
-        .health_check_node_port
-        .filter(|_| load_balanced && external_policy == TrafficPolicy::Local)
-        .and_then(port_number);
+    let checked = load_balanced && external_policy == TrafficPolicy::Local;
+    let health_check_node_port = checked
+        .then(|| health_check_node_port(spec, report))
+        .flatten();
     Some(Service {
         key: key.clone(),
         cluster_ips,
@@ -137,6 +133,33 @@ fn policy(value: Option<&str>, field: &str, report: &mut Report) -> TrafficPolic
     }
 }
 
+/// The field means nothing while only the cluster IP is served, and outlives a change of type.
+fn external_policy(spec: &wire::ServiceSpec, report: &mut Report) -> TrafficPolicy {
+    let policy = policy(
+        spec.external_traffic_policy.as_deref(),
+        "spec.externalTrafficPolicy",
+        report,
+    );
+    let exposed = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+        || !spec.external_ips.is_empty();
+    if exposed {
+        policy
+    } else {
+        TrafficPolicy::Cluster
+    }
+}
+
+fn health_check_node_port(spec: &wire::ServiceSpec, report: &mut Report) -> Option<u16> {
+    let port = spec.health_check_node_port.and_then(port_number);
+    if port.is_none() {
+        report.add(
+            "spec.healthCheckNodePort",
+            "not a port: the load balancer cannot learn which nodes have endpoints",
+        );
+    }
+    port
+}
+
 fn affinity(spec: &wire::ServiceSpec, report: &mut Report) -> Option<Duration> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => None,
@@ -198,26 +221,30 @@ fn addresses(texts: &[String], field: &str, report: &mut Report) -> Vec<IpAddr> 
     ips
 }
 
-/// A list in which nothing is readable must not turn into "everyone": the closed prefix stands in for it.
+/// What is not readable must not turn into "everyone": a prefix that lets nobody in stands for it, of both families
+/// if the text does not show which one is meant.
 fn source_ranges(spec: &wire::ServiceSpec, report: &mut Report) -> Vec<IpNetwork> {
     let mut ranges = Vec::with_capacity(spec.load_balancer_source_ranges.len());
     for (i, text) in spec.load_balancer_source_ranges.iter().enumerate() {
         match parse_cidr(text.trim()) {
             Some(range) => ranges.push(range),
-            None => report.add(
-                format!("spec.loadBalancerSourceRanges[{i}]"),
-                format!("{text:?} is not a prefix: nobody is let in by it"),
-            ),
+            None => {
+                ranges.extend(match (text.contains('.'), text.contains(':')) {
+                    (true, false) => vec![closed(Ipv4Addr::UNSPECIFIED)],
+                    (false, true) => vec![closed(Ipv6Addr::UNSPECIFIED)],
+                    _ => vec![closed(Ipv4Addr::UNSPECIFIED), closed(Ipv6Addr::UNSPECIFIED)],
+                });
+                report.add(
+                    format!("spec.loadBalancerSourceRanges[{i}]"),
+                    format!("{text:?} is not a prefix: nobody is let in by it"),
+                );
+            }
         }
-    }
-    if ranges.is_empty() && !spec.load_balancer_source_ranges.is_empty() {
-        ranges.push(CLOSED);
     }
     ranges
 }
 
 /// Matches no packet that can arrive: the unspecified address as a source.
-const CLOSED: IpNetwork = IpNetwork::V4(
-    ipnetwork::Ipv4Network::new_checked(std::net::Ipv4Addr::UNSPECIFIED, 32)
-        .expect("32 is a prefix length"),
-);
+fn closed(unspecified: impl Into<IpAddr>) -> IpNetwork {
+    IpNetwork::from(unspecified.into())
+}

@@ -1,5 +1,8 @@
 //! EndpointSlice → [`seaway_model::EndpointSlice`].
 
+use std::time::SystemTime;
+
+use k8s_openapi::jiff::Timestamp;
 use seaway_model::{Endpoint, EndpointSlice, Family, ObjectKey, SlicePort};
 
 use super::{Report, has_label, port_number, protocol};
@@ -55,6 +58,7 @@ pub(super) fn convert(
             .enumerate()
             .filter_map(|(i, e)| endpoint(i, e, family, names, report))
             .collect(),
+        last_change: last_change(slice, report),
     })
 }
 
@@ -95,22 +99,32 @@ fn endpoint(
     names: &mut Interner,
     report: &mut Report,
 ) -> Option<Endpoint> {
-    let mut addresses = Vec::with_capacity(endpoint.addresses.len());
-    for (i, text) in endpoint.addresses.iter().enumerate() {
-        match parse_ip(text) {
-            Some(ip) if Family::of(ip) == family => addresses.push(ip),
-            Some(ip) => report.add(
-                format!("endpoints[{index}].addresses[{i}]"),
-                format!("{ip} is not of the slice's addressType: not forwarded to"),
-            ),
-            None => report.add(
-                format!("endpoints[{index}].addresses[{i}]"),
-                format!("{text:?} is not an IP address: not forwarded to"),
-            ),
-        }
-    }
-    if addresses.is_empty() {
-        return None;
+    let address = match endpoint.addresses.first() {
+        Some(text) => match parse_ip(text) {
+            Some(ip) if Family::of(ip) == family => ip,
+            Some(ip) => {
+                report.add(
+                    format!("endpoints[{index}].addresses[0]"),
+                    format!("{ip} is not of the slice's addressType: not forwarded to"),
+                );
+                return None;
+            }
+            None => {
+                report.add(
+                    format!("endpoints[{index}].addresses[0]"),
+                    format!("{text:?} is not an IP address: not forwarded to"),
+                );
+                return None;
+            }
+        },
+        None => return None,
+    };
+    // The API defines no meaning for more than one, and kube-proxy does not look at them.
+    if let Some(second) = endpoint.addresses.get(1) {
+        report.add(
+            format!("endpoints[{index}].addresses[1]"),
+            format!("only the first address of an endpoint counts: {second:?} is not forwarded to"),
+        );
     }
     // Defaults as in the API documentation: unset ready means ready, unset serving follows ready.
     let ready = endpoint.conditions.ready.unwrap_or(true);
@@ -122,7 +136,7 @@ fn endpoint(
         .as_deref()
         .filter(|name| !name.is_empty());
     Some(Endpoint {
-        addresses,
+        addresses: vec![address],
         ready,
         serving: endpoint.conditions.serving.unwrap_or(ready),
         terminating: endpoint.conditions.terminating.unwrap_or(false),
@@ -130,4 +144,20 @@ fn endpoint(
         zone_hints,
         node_hints,
     })
+}
+
+/// Nothing but a measure depends on it, so an unreadable time holds nothing back.
+fn last_change(slice: &wire::EndpointSlice, report: &mut Report) -> Option<SystemTime> {
+    let annotations = slice.metadata.annotations.as_ref()?;
+    let text = annotations.get(wire::LAST_CHANGE_ANNOTATION)?;
+    match text.parse::<Timestamp>() {
+        Ok(time) => Some(time.into()),
+        Err(_) => {
+            report.add(
+                format!("metadata.annotations[{}]", wire::LAST_CHANGE_ANNOTATION),
+                format!("{text:?} is not a time: this change is not measured"),
+            );
+            None
+        }
+    }
 }

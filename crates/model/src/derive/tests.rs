@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
-use crate::inputs::{InputEvent, Protocol, SlicePort, TrafficPolicy};
+use crate::desired::Backend;
+use crate::inputs::{Endpoint, InputEvent, SlicePort, TrafficPolicy};
 use crate::testing;
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {
@@ -53,6 +55,15 @@ fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {
             port,
         }],
         endpoints,
+        last_change: None,
+    }
+}
+
+/// Of `n1`, where the external IPs of these tests are allowed.
+fn settings() -> NodeSettings {
+    NodeSettings {
+        external_ip_cidrs: vec!["203.0.113.0/24".parse().unwrap()],
+        ..NodeSettings::new("n1")
     }
 }
 
@@ -63,7 +74,7 @@ fn derive(service: Service, slices: Vec<EndpointSlice>) -> (ServiceRules, Vec<Di
     for slice in slices {
         inputs.apply(InputEvent::Slice(slice.key.clone(), Some(slice)));
     }
-    let (rules, diagnostics) = derive_service(&inputs, &key, "n1");
+    let (rules, diagnostics) = derive_service(&inputs, &key, &settings());
     (rules.unwrap(), diagnostics)
 }
 
@@ -334,7 +345,7 @@ proptest! {
         events in testing::events(30),
         cuts in proptest::collection::vec(1..6_usize, 1..30),
     ) {
-        let expected = derive_all(&from_scratch(testing::survivors(&events)), testing::NODE);
+        let expected = derive_all(&from_scratch(testing::survivors(&events)), &testing::settings());
 
         let mut inputs = Inputs::default();
         let mut desired = Desired::default();
@@ -349,10 +360,10 @@ proptest! {
             for event in batch {
                 touched.extend(inputs.apply(event.clone()));
             }
-            desired.update(&inputs, &touched, testing::NODE);
+            desired.update(&inputs, &touched, &testing::settings());
         }
         prop_assert_eq!(&desired, &expected.0);
-        prop_assert_eq!(derive_all(&inputs, testing::NODE), expected);
+        prop_assert_eq!(derive_all(&inputs, &testing::settings()), expected);
     }
 
     #[test]
@@ -361,13 +372,13 @@ proptest! {
             .prop_map(|events| testing::survivors(&events))
             .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle())),
     ) {
-        let expected = derive_all(&from_scratch(events), testing::NODE);
-        prop_assert_eq!(derive_all(&from_scratch(shuffled), testing::NODE), expected);
+        let expected = derive_all(&from_scratch(events), &testing::settings());
+        prop_assert_eq!(derive_all(&from_scratch(shuffled), &testing::settings()), expected);
     }
 
     #[test]
     fn sets_are_sorted_and_without_duplicates(inputs in testing::inputs()) {
-        let (desired, _) = derive_all(&inputs, testing::NODE);
+        let (desired, _) = derive_all(&inputs, &testing::settings());
         for rule in desired.services.values().flat_map(|s| &s.ports) {
             for set in [&rule.cluster, &rule.local] {
                 prop_assert!(set.windows(2).all(|pair| pair[0].addr < pair[1].addr));

@@ -8,6 +8,7 @@ use super::*;
 use crate::derive::derive_all;
 use crate::desired::{Backend, Frontend, FrontendAddr, ServiceRules};
 use crate::inputs::ObjectKey;
+use crate::settings::DetectLocal;
 use crate::testing;
 
 const LOCAL: &str = "10.244.1.2:8080";
@@ -24,8 +25,8 @@ const SOURCES: [(&str, &str, Origin); 5] = [
 fn node() -> NodeContext {
     NodeContext {
         addresses: vec!["192.168.100.1".parse().unwrap()],
-        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-        masquerade_all: false,
+        detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+        ..NodeContext::default()
     }
 }
 
@@ -63,7 +64,10 @@ fn service(change: impl FnOnce(&mut PortRule)) -> Desired {
     };
     change(&mut rule);
     let mut desired = Desired::default();
-    let rules = ServiceRules { ports: vec![rule] };
+    let rules = ServiceRules {
+        ports: vec![rule],
+        health_check: None,
+    };
     desired
         .services
         .insert(ObjectKey::new("default", "web"), rules);
@@ -239,7 +243,7 @@ fn settings_decide_who_is_masqueraded_at_the_cluster_ip() {
     assert!(all.contains("pod -> cluster IP: local+masq remote+masq\n"));
 
     let nobody_known = NodeContext {
-        cluster_cidrs: Vec::new(),
+        detect_local: DetectLocal::None,
         ..node()
     };
     let none = table(&service(|_| {}), &nobody_known);
@@ -275,7 +279,7 @@ proptest! {
         node in testing::node_context(),
         packet in testing::packet(),
     ) {
-        let (desired, _) = derive_all(&inputs, testing::NODE);
+        let (desired, _) = derive_all(&inputs, &testing::settings());
         let outcomes = outcomes(&desired, &packet, &node);
         prop_assert!(!outcomes.is_empty());
         for outcome in &outcomes {

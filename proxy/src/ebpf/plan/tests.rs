@@ -93,7 +93,10 @@ impl Kernel {
     fn set(&mut self, name: &str, rules: Option<PortRule>) -> Change {
         match rules {
             Some(rule) => {
-                let rules = ServiceRules { ports: vec![rule] };
+                let rules = ServiceRules {
+                    ports: vec![rule],
+                    health_check: None,
+                };
                 self.desired.services.insert(key(name), rules);
             }
             None => _ = self.desired.services.remove(&key(name)),

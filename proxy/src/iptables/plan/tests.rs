@@ -11,7 +11,7 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 fn settings(family: Family, node: &NodeContext) -> Settings {
     Settings {
         masquerade_all: node.masquerade_all,
-        ..Settings::new(family, &node.cluster_cidrs)
+        ..Settings::new(family, node.detect_local.cidrs())
     }
 }
 
@@ -30,7 +30,7 @@ proptest! {
         node in testing::node_context(),
         packets in vec(testing::packet(), 40),
     ) {
-        let (desired, _) = derive_all(&inputs, testing::NODE);
+        let (desired, _) = derive_all(&inputs, &testing::settings());
         for family in FAMILIES {
             let chains = full(&desired, &settings(family, &node)).chains;
             for packet in packets.iter().filter(|p| Family::of(p.source) == family) {
@@ -64,7 +64,7 @@ proptest! {
             let mut kernel = image.chains.clone();
             for event in &events {
                 let keys = inputs.apply(event.clone());
-                desired.update(&inputs, &keys, testing::NODE);
+                desired.update(&inputs, &keys, &testing::settings());
                 let plan = image.plan(&desired, &Change::Services(keys), &settings);
                 transaction::tests::execute(&mut kernel, &plan.transaction, family);
                 image.learn(plan);
@@ -86,8 +86,8 @@ proptest! {
     ) {
         let family = Family::V4;
         let settings = settings(family, &node);
-        let (before, _) = derive_all(&before, testing::NODE);
-        let (after, _) = derive_all(&after, testing::NODE);
+        let (before, _) = derive_all(&before, &testing::settings());
+        let (after, _) = derive_all(&after, &testing::settings());
         let mut kernel = full(&before, &Settings::new(family, &[])).chains;
         let image = Image::observed(kernel.clone());
         let plan = image.plan(&after, &Change::Full, &settings);
@@ -101,7 +101,7 @@ proptest! {
         inputs in testing::inputs(),
         node in testing::node_context(),
     ) {
-        let (desired, _) = derive_all(&inputs, testing::NODE);
+        let (desired, _) = derive_all(&inputs, &testing::settings());
         for family in FAMILIES {
             let chains = full(&desired, &settings(family, &node)).chains;
             for rule in chains.values().flat_map(|rules| rules.iter()) {
@@ -156,6 +156,7 @@ fn service(name: &str, last: u8, hosts: &[u8]) -> Vec<seaway_model::InputEvent> 
             port: 8080,
         }],
         endpoints: hosts.iter().map(endpoint).collect(),
+        last_change: None,
     };
     vec![
         InputEvent::Service(key.clone(), Some(service)),
@@ -171,7 +172,7 @@ fn two_hundred() -> (Inputs, Desired, Image, Settings) {
             inputs.apply(event);
         }
     }
-    let (desired, _) = derive_all(&inputs, testing::NODE);
+    let (desired, _) = derive_all(&inputs, &testing::settings());
     let settings = Settings::new(Family::V4, &["10.244.0.0/16".parse().unwrap()]);
     let image = full(&desired, &settings);
     (inputs, desired, image, settings)
@@ -183,7 +184,7 @@ fn check_change(events: Vec<seaway_model::InputEvent>, expected: &expect_test::E
     for event in events {
         keys.extend(inputs.apply(event));
     }
-    desired.update(&inputs, &keys, testing::NODE);
+    desired.update(&inputs, &keys, &testing::settings());
     let plan = image.plan(&desired, &Change::Services(keys), &settings);
     expected.assert_eq(plan.transaction.as_str());
 }
@@ -349,7 +350,7 @@ fn of_two_services_at_one_frontend_the_smaller_key_has_it() {
                 None => vec![InputEvent::Service(ObjectKey::new("default", *name), None)],
             };
             let keys = events.into_iter().flat_map(|e| inputs.apply(e)).collect();
-            desired.update(&inputs, &keys, testing::NODE);
+            desired.update(&inputs, &keys, &testing::settings());
             let plan = image.plan(&desired, &Change::Services(keys), &settings);
             image.learn(plan);
         }

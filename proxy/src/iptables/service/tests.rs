@@ -51,7 +51,10 @@ fn settings(cidrs: &[&str]) -> Settings {
 
 fn check(rule: PortRule, settings: &Settings, expected: &Expect) {
     let key = ObjectKey::new("default", "web");
-    let service = ServiceRules { ports: vec![rule] };
+    let service = ServiceRules {
+        ports: vec![rule],
+        health_check: None,
+    };
     let all = chains(&key, &service, settings);
     let mut text = String::new();
     for entry in &all.entries {
@@ -185,6 +188,7 @@ fn the_other_family_has_nothing_here() {
     let key = ObjectKey::new("default", "web");
     let service = ServiceRules {
         ports: vec![rule(|rule| rule.family = Family::V6)],
+        health_check: None,
     };
     assert_eq!(
         chains(&key, &service, &settings(&[])),
