@@ -238,7 +238,7 @@ impl Desired {
         addr: IpAddr,
         port: u16,
         protocol: Protocol,
-        is_node_address: bool,
+        serves_node_ports: bool,
     ) -> Option<(&ObjectKey, &PortRule, &Frontend)> {
         let family = Family::of(addr);
         let find = |wanted: FrontendAddr| {
@@ -253,10 +253,19 @@ impl Desired {
             })
         };
         find(FrontendAddr::Ip(addr)).or_else(|| {
-            is_node_address
+            serves_node_ports
                 .then(|| find(FrontendAddr::AnyNodeAddress(family)))
                 .flatten()
         })
+    }
+
+    /// The Service that has this cluster IP. Those of its ports that [`Desired::find`] does not know are refused, so that
+    /// a client learns of its mistake at once and not by a timeout: no route leads there. Other addresses of a Service
+    /// are somebody's own: a node's, a load balancer's.
+    pub fn owner_of_cluster_ip(&self, addr: IpAddr) -> Option<&ObjectKey> {
+        let mut services = self.services.iter();
+        let owner = services.find(|(_, rules)| rules.cluster_ips().contains(&addr));
+        owner.map(|(key, _)| key)
     }
 
     /// The keys of all Services, for a full sync.

@@ -29,5 +29,7 @@ pub use inputs::{
     Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol,
     Service, ServicePort, SlicePort, TrafficPolicy,
 };
-pub use oracle::{NodeContext, Origin, Outcome, Outcomes, Packet, outcomes};
+pub use oracle::{
+    NodeContext, Origin, Outcome, Outcomes, Packet, Remembered, outcomes, outcomes_for_known,
+};
 pub use settings::{DetectLocal, NodeSettings};

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -61,21 +62,70 @@ pub enum Outcome {
 /// else.
 pub type Outcomes = BTreeSet<Outcome>;
 
-/// What may become of `packet` on `node`.
+/// What a Service port with session affinity remembers of a client, whichever of its frontends that had used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Remembered {
+    /// Who has answered.
+    pub backend: SocketAddr,
+    /// Time since the client's last new connection.
+    pub age: Duration,
+}
+
+/// What may become of `packet` on `node`, from a client that is not remembered.
 pub fn outcomes(desired: &Desired, packet: &Packet, node: &NodeContext) -> Outcomes {
+    if let Some((rule, kind)) = find(desired, packet, node) {
+        return at_frontend(rule, kind, packet, node);
+    }
+    let owner = desired.owner_of_cluster_ip(packet.destination.ip());
+    Outcomes::from([owner.map_or(Outcome::Pass, |_| Outcome::Reject)])
+}
+
+/// The same, from a client that the port remembers: the same endpoint until the timeout, but only if this packet may
+/// be given to it. One that went, or that the policy of this frontend does not allow, releases the client.
+pub fn outcomes_for_known(
+    desired: &Desired,
+    packet: &Packet,
+    node: &NodeContext,
+    remembered: &Remembered,
+) -> Outcomes {
+    let allowed = outcomes(desired, packet, node);
+    let timeout = find(desired, packet, node).and_then(|(rule, _)| rule.affinity);
+    if timeout.is_none_or(|timeout| remembered.age >= timeout) {
+        return allowed;
+    }
+    let again = |outcome: &Outcome| match outcome {
+        Outcome::Deliver { backend, .. } => *backend == remembered.backend,
+        Outcome::Reject | Outcome::Drop | Outcome::Pass => false,
+    };
+    let again: Outcomes = allowed.iter().copied().filter(again).collect();
+    if again.is_empty() { allowed } else { again }
+}
+
+fn find<'a>(
+    desired: &'a Desired,
+    packet: &Packet,
+    node: &NodeContext,
+) -> Option<(&'a PortRule, FrontendKind)> {
     let destination = packet.destination;
-    let Some((_, rule, frontend)) = desired.find(
+    let (_, rule, frontend) = desired.find(
         destination.ip(),
         destination.port(),
         packet.protocol,
         node.serves_node_ports(destination.ip()),
-    ) else {
-        return Outcomes::from([Outcome::Pass]);
-    };
-    if !rule.admits(frontend.kind, packet.source) {
+    )?;
+    Some((rule, frontend.kind))
+}
+
+fn at_frontend(
+    rule: &PortRule,
+    kind: FrontendKind,
+    packet: &Packet,
+    node: &NodeContext,
+) -> Outcomes {
+    if !rule.admits(kind, packet.source) {
         return Outcomes::from([Outcome::Drop]);
     }
-    let policy = rule.policy_for(frontend.kind, node.client(packet));
+    let policy = rule.policy_for(kind, node.client(packet));
     let backends = rule.backends(policy);
     if backends.is_empty() {
         return Outcomes::from([match rule.when_empty() {
@@ -83,7 +133,7 @@ pub fn outcomes(desired: &Desired, packet: &Packet, node: &NodeContext) -> Outco
             WhenEmpty::Drop => Outcome::Drop,
         }]);
     }
-    let masqueraded = masqueraded(rule, frontend.kind, packet, node);
+    let masqueraded = masqueraded(rule, kind, packet, node);
     backends
         .iter()
         .map(|backend| Outcome::Deliver {

@@ -21,6 +21,7 @@ use crate::oracle::{NodeContext, Origin, Packet};
 use crate::settings::{DetectLocal, NodeSettings};
 
 mod pools;
+pub mod scenes;
 
 use pools::{cluster_ips, loopback, outsiders, pods, service_addresses};
 
@@ -118,7 +119,8 @@ pub fn survivors(events: &[InputEvent]) -> Vec<InputEvent> {
         .into_values()
         .chain(slices.into_values())
         .chain(nodes.into_values());
-    all.filter_map(|(is_there, event)| is_there.then(|| event.clone()))
+    all.filter(|(is_there, _)| *is_there)
+        .map(|(_, event)| event.clone())
         .collect()
 }
 

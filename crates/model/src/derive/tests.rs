@@ -1,13 +1,13 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
-use proptest::prelude::*;
 
 use super::*;
 use crate::desired::Backend;
 use crate::inputs::{Endpoint, InputEvent, SlicePort, TrafficPolicy};
-use crate::testing;
+
+mod history;
+mod node;
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {
     let mut service = Service {
@@ -191,6 +191,7 @@ fn a_udp_port_keeps_the_flows_of_endpoints_that_still_answer() {
         endpoint("10.244.2.2", "rs", "n2"),
         endpoint("10.244.2.3", "st", "n2"),
         endpoint("10.244.2.4", "t", "n2"),
+        endpoint("10.244.2.5", "s", "n2"),
     ];
     let lingering = |protocol| {
         let service = service(|s| s.ports[0].protocol = protocol);
@@ -198,10 +199,10 @@ fn a_udp_port_keeps_the_flows_of_endpoints_that_still_answer() {
         slice.ports[0].protocol = protocol;
         derive(service, vec![slice]).0.ports[0].lingering.clone()
     };
-    // The first one serves policy `Local`, the second one `Cluster`; the last one is dead.
+    // The first one serves policy `Local`, the second one `Cluster`; the last but one is dead.
     assert_eq!(
         lingering(Protocol::Udp),
-        ["10.244.2.3:8080".parse().unwrap()]
+        ["10.244.2.3:8080", "10.244.2.5:8080"].map(|addr| addr.parse().unwrap())
     );
     assert_eq!(lingering(Protocol::Tcp), []);
 }
@@ -331,81 +332,42 @@ fn the_same_port_number_with_two_protocols_is_two_rules() {
     assert_eq!(counts, [1, 0]);
 }
 
-fn from_scratch(events: Vec<InputEvent>) -> Inputs {
-    let mut inputs = Inputs::default();
-    for event in events {
-        inputs.apply(event);
-    }
-    inputs
-}
-
-proptest! {
-    #[test]
-    fn following_events_in_any_batches_equals_building_at_once(
-        events in testing::events(30),
-        cuts in proptest::collection::vec(1..6_usize, 1..30),
-    ) {
-        let expected = derive_all(&from_scratch(testing::survivors(&events)), &testing::settings());
-
-        let mut inputs = Inputs::default();
-        let mut desired = Desired::default();
-        let mut rest = &events[..];
-        for cut in cuts.iter().cycle() {
-            if rest.is_empty() {
-                break;
-            }
-            let (batch, later) = rest.split_at((*cut).min(rest.len()));
-            rest = later;
-            let mut touched = BTreeSet::new();
-            for event in batch {
-                touched.extend(inputs.apply(event.clone()));
-            }
-            desired.update(&inputs, &touched, &testing::settings());
-        }
-        prop_assert_eq!(&desired, &expected.0);
-        prop_assert_eq!(derive_all(&inputs, &testing::settings()), expected);
-    }
-
-    #[test]
-    fn the_order_of_arrival_does_not_matter(
-        (events, shuffled) in testing::events(20)
-            .prop_map(|events| testing::survivors(&events))
-            .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle())),
-    ) {
-        let expected = derive_all(&from_scratch(events), &testing::settings());
-        prop_assert_eq!(derive_all(&from_scratch(shuffled), &testing::settings()), expected);
-    }
-
-    #[test]
-    fn sets_are_sorted_and_without_duplicates(inputs in testing::inputs()) {
-        let (desired, _) = derive_all(&inputs, &testing::settings());
-        for rule in desired.services.values().flat_map(|s| &s.ports) {
-            for set in [&rule.cluster, &rule.local] {
-                prop_assert!(set.windows(2).all(|pair| pair[0].addr < pair[1].addr));
-                prop_assert!(set.iter().all(|b| Family::of(b.addr.ip()) == rule.family));
-            }
-            prop_assert!(rule.local.iter().all(|b| b.local));
-            prop_assert_eq!(rule.any_endpoints, !rule.cluster.is_empty());
-            prop_assert!(rule.frontends.iter().all(|f| f.addr.family() == rule.family));
-        }
-    }
+#[test]
+fn external_ips_are_served_where_they_are_allowed() {
+    check(
+        service(|s| {
+            s.external_ips = ["203.0.113.9", "198.51.100.9", "127.0.0.1"]
+                .map(|ip| ip.parse().unwrap())
+                .into();
+        }),
+        vec![slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")])],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+            203.0.113.9:80/tcp ExternalIp
+              cluster: 10.244.1.2:8080*
+              local: 10.244.1.2:8080*
+              any: true
+            ! default/web: spec.externalIPs: 198.51.100.9 is in none of the ranges that this node allows for external IPs; it gets no rules
+            ! default/web: spec.externalIPs: 127.0.0.1 is no address that a Service can have; it gets no rules
+        "]],
+    );
 }
 
 #[test]
-fn a_slice_that_changes_its_service_touches_both() {
-    let mut inputs = Inputs::default();
-    let mut moving = slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
-    let key = moving.key.clone();
-    inputs.apply(InputEvent::Slice(key.clone(), Some(moving.clone())));
-    moving.service = Arc::from("api");
-    let touched = inputs.apply(InputEvent::Slice(key.clone(), Some(moving.clone())));
-    assert_eq!(
-        touched,
-        BTreeSet::from([
-            ObjectKey::new("default", "api"),
-            ObjectKey::new("default", "web")
-        ])
+fn ranges_of_the_other_family_only_leave_a_family_open_and_say_so() {
+    check(
+        service(|s| {
+            s.load_balancer_ips = vec![[203, 0, 113, 1].into()];
+            s.source_ranges = vec!["2001:db8::/32".parse().unwrap()];
+        }),
+        vec![],
+        &expect![[r"
+            10.96.0.10:80/tcp ClusterIp
+            203.0.113.1:80/tcp LoadBalancer
+              cluster: 
+              local: 
+              any: false
+            ! default/web: spec.loadBalancerSourceRanges: no range is of IPv4; everybody may use the load balancer addresses of that family
+        "]],
     );
-    let again = inputs.apply(InputEvent::Slice(key, Some(moving)));
-    assert_eq!(again, BTreeSet::new());
 }

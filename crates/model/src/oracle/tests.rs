@@ -251,24 +251,74 @@ fn settings_decide_who_is_masqueraded_at_the_cluster_ip() {
     assert!(none.contains("endpoint -> cluster IP: local+masq remote\n"));
 }
 
+/// The tables of [`testing::scenes`], which every data plane runs as well.
 #[test]
-fn other_ports_protocols_and_loopback_pass() {
-    let desired = service(|_| {});
-    let packet = |destination: &str, protocol| Packet {
-        source: [10, 244, 1, 3].into(),
-        destination: destination.parse().unwrap(),
-        protocol,
-        origin: Origin::LocalPod,
+fn the_scenes_end_as_their_tables_say() {
+    let mut cases = 0;
+    for scene in testing::scenes::scenes() {
+        let (desired, _) = derive_all(&scene.inputs, &scene.settings);
+        for case in &scene.cases {
+            let found = outcomes(&desired, &case.packet, &scene.node);
+            let name = scene.name;
+            assert_eq!(
+                found, case.expected,
+                "{name}, {:?}: {}",
+                scene.family, case.line
+            );
+            cases += 1;
+        }
+    }
+    assert!(cases >= 300, "{cases} cases");
+}
+
+#[test]
+fn a_client_that_is_known_gets_its_endpoint_while_that_is_allowed() {
+    let here: SocketAddr = LOCAL.parse().unwrap();
+    let there: SocketAddr = REMOTE.parse().unwrap();
+    let gone: SocketAddr = "10.244.2.9:8080".parse().unwrap();
+    let plain = |_: &mut PortRule| {};
+    let local = |rule: &mut PortRule| rule.external_policy = TrafficPolicy::Local;
+    let forgetful = |rule: &mut PortRule| rule.affinity = None;
+    let empty = |rule: &mut PortRule| {
+        rule.cluster.clear();
+        rule.local.clear();
+        rule.any_endpoints = false;
     };
-    for packet in [
-        packet("10.96.0.10:81", Protocol::Tcp),
-        packet("10.96.0.10:80", Protocol::Udp),
-        packet("10.96.0.11:80", Protocol::Tcp),
-        packet("127.0.0.1:30080", Protocol::Tcp),
-        packet("192.168.100.2:30080", Protocol::Tcp),
+    type Change = fn(&mut PortRule);
+    // The rule, where the client knocks, what is remembered of it, and who answers.
+    for (change, destination, backend, age, expected) in [
+        (plain as Change, "10.96.0.10:80", there, 9, "there"),
+        (plain, "192.168.100.1:30080", there, 9, "there"),
+        (plain, "203.0.113.1:80", here, 0, "here"),
+        (plain, "10.96.0.10:80", there, 10, "here there"),
+        (plain, "10.96.0.10:80", gone, 1, "here there"),
+        (local, "192.168.100.1:30080", there, 1, "here"),
+        (local, "10.96.0.10:80", there, 1, "there"),
+        (forgetful, "10.96.0.10:80", there, 1, "here there"),
+        (empty, "10.96.0.10:80", there, 1, "Reject"),
+        (plain, "10.96.0.10:81", there, 1, "Reject"),
+        (plain, "10.96.0.11:80", there, 1, "Pass"),
     ] {
-        let passes = Outcomes::from([Outcome::Pass]);
-        assert_eq!(outcomes(&desired, &packet, &node()), passes, "{packet:?}");
+        let packet = Packet {
+            source: [192, 0, 2, 1].into(),
+            destination: destination.parse().unwrap(),
+            protocol: Protocol::Tcp,
+            origin: Origin::External,
+        };
+        let remembered = Remembered {
+            backend,
+            age: Duration::from_secs(age),
+        };
+        let found = outcomes_for_known(&service(change), &packet, &node(), &remembered);
+        let names: Vec<String> = found
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Deliver { backend, .. } if *backend == here => "here".to_owned(),
+                Outcome::Deliver { .. } => "there".to_owned(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(names.join(" "), expected, "{destination} after {age} s");
     }
 }
 
