@@ -43,7 +43,7 @@ pub async fn attach(stage: &Stage, figures: &mut Figures) -> Result<()> {
         ("del", end - after),
     ] {
         let name = format!("cpu_ms_per_{call}");
-        figures.named(&name, Unit::Milliseconds, spent / count as f64);
+        figures.named(&[], &name, Unit::Milliseconds, spent / count as f64);
     }
 
     let rounds = stage.times(5, 2);

@@ -10,8 +10,13 @@ use super::statistics::{median, percentile};
 pub enum Unit {
     Seconds,
     Milliseconds,
+    Microseconds,
     /// 10^6 bytes.
     Megabytes,
+    Bytes,
+    PerSecond,
+    /// Of two values of one kind.
+    Ratio,
 }
 
 impl Unit {
@@ -20,7 +25,11 @@ impl Unit {
         match self {
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
             Self::Megabytes => "mb",
+            Self::Bytes => "bytes",
+            Self::PerSecond => "per_s",
+            Self::Ratio => "ratio",
         }
     }
 
@@ -29,7 +38,11 @@ impl Unit {
         match self {
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
             Self::Megabytes => "MB",
+            Self::Bytes => "bytes",
+            Self::PerSecond => "/s",
+            Self::Ratio => "",
         }
     }
 }
@@ -71,7 +84,7 @@ impl Figure {
         // Built by hand, because a map would sort its keys.
         let pair = |key: &str, value: Value| format!("{}:{value}", Value::from(key));
         let mut pairs = vec![pair("scenario", json!(self.scenario))];
-        pairs.extend(self.labels.iter().map(|(key, v)| pair(key, json!(v))));
+        pairs.extend(self.labels.iter().map(|(key, v)| pair(key, label(v))));
         pairs.push(pair("metric", json!(self.metric)));
         pairs.push(pair("value", json!(rounded(self.value))));
         format!("{{{}}}", pairs.join(","))
@@ -106,8 +119,20 @@ impl Figures {
     }
 
     /// One value under a name that does not end in its unit, as in `cpu_ms_per_add`.
-    pub fn named(&mut self, metric: &str, unit: Unit, value: f64) {
-        self.push(&[], metric.to_owned(), unit, Some(value), None);
+    pub fn named(&mut self, labels: &[(&'static str, &str)], metric: &str, unit: Unit, value: f64) {
+        self.push(labels, metric.to_owned(), unit, Some(value), None);
+    }
+
+    /// The median under such a name; nothing without samples.
+    pub fn named_median(
+        &mut self,
+        labels: &[(&'static str, &str)],
+        metric: &str,
+        unit: Unit,
+        samples: &[f64],
+    ) {
+        let spread = Spread::of(samples);
+        self.push(labels, metric.to_owned(), unit, median(samples), spread);
     }
 
     /// `NAME_UNIT`: the median; nothing without samples.
@@ -202,6 +227,13 @@ fn shown(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A count, as in `services=10000`, is a number for programs, too.
+fn label(value: &str) -> Value {
+    value
+        .parse::<u64>()
+        .map_or_else(|_| json!(value), |n| json!(n))
+}
+
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -227,6 +259,20 @@ mod tests {
                 r#"{"scenario":"walkthrough","mode":"ebpf","metric":"scale_to_first_packet_ms_p50","value":42.0}"#,
                 r#"{"scenario":"walkthrough","mode":"ebpf","metric":"scale_to_first_packet_ms_p99","value":43.0}"#,
             ]
+        );
+    }
+
+    #[test]
+    fn a_label_that_counts_is_a_number() {
+        let mut figures = Figures::new("programming");
+        let labels = [("mode", "iptables"), ("services", "10000")];
+        figures.named(&labels, "cpu_ms_per_change", Unit::Milliseconds, 4.5);
+        let line = figures.list().first().map(Figure::json);
+        assert_eq!(
+            line.as_deref(),
+            Some(
+                r#"{"scenario":"programming","mode":"iptables","services":10000,"metric":"cpu_ms_per_change","value":4.5}"#
+            )
         );
     }
 

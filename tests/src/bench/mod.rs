@@ -1,13 +1,16 @@
 //! What `seaway-bench` measures: figures as values, one file a scenario.
 //!
 //! Reading order: [`statistics`] (pure) → [`figure`] (what is reported, and how it is shown) → [`stage`] (progress,
-//! machine, the lab that is always taken away) → the scenarios: [`walkthrough`] (with [`scale_up`] and [`first_answer`])
-//! and [`cni`] (with [`plugin`]).
+//! machine, the lab that is always taken away) → the scenarios: [`walkthrough`] (with [`scale_up`] and [`first_answer`]),
+//! [`cni`] (with [`plugin`]), [`programming`] and [`datapath`] (with [`one_node`]).
 
 pub mod cni;
+pub mod datapath;
 pub mod figure;
 pub mod first_answer;
+pub mod one_node;
 pub mod plugin;
+pub mod programming;
 pub mod scale_up;
 pub mod stage;
 pub mod statistics;

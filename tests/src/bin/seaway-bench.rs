@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use seaway_daemon::{LogArgs, stop_signal};
+use seaway_tests::bench::datapath::{self, DatapathArgs};
 use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
+use seaway_tests::bench::one_node::pod::{self, PodArgs};
+use seaway_tests::bench::programming::{self, ProgrammingArgs};
 use seaway_tests::bench::{Figure, Figures, Stage, cni, walkthrough};
 
 #[derive(Parser)]
@@ -35,8 +38,14 @@ enum Scenario {
     Walkthrough,
     /// ADD and DEL of the CNI plugin, one by one and fifty at once
     Cni,
+    /// What it costs a proxy to follow changes among many Services: start, one change, processor time, memory
+    Programming(ProgrammingArgs),
+    /// What a packet pays for many Services: first packets, connections a second, requests a second
+    Datapath(DatapathArgs),
     #[command(name = first_answer::SUBCOMMAND, hide = true)]
     FirstAnswer(FirstAnswerArgs),
+    #[command(name = pod::SUBCOMMAND, hide = true)]
+    Pod(PodArgs),
 }
 
 #[tokio::main]
@@ -58,6 +67,15 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
     let scenario = async {
         match &cli.scenario {
             Scenario::FirstAnswer(args) => first_answer::run(args).await.map(|()| None),
+            Scenario::Pod(args) => pod::run(args).await.map(|()| None),
+            Scenario::Programming(args) => {
+                stage.describe_machine();
+                programming::run(&stage, args).await.map(Some)
+            }
+            Scenario::Datapath(args) => {
+                stage.describe_machine();
+                datapath::run(&stage, args).await.map(Some)
+            }
             Scenario::Walkthrough => {
                 stage.describe_machine();
                 walkthrough::run(&stage).await.map(Some)

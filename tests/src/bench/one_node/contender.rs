@@ -1,0 +1,264 @@
+//! The proxy under test: ours, or another binary in its place.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use seaway_kernel::Spawn;
+use seaway_kernel::capabilities::IptablesVariant;
+use serde_json::json;
+
+use super::control::Control;
+use super::running::Running;
+use super::wiring::{CLUSTER_CIDR, Node};
+
+/// Which of the two programs `iptables` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Variant {
+    Legacy,
+    Nft,
+}
+
+impl Variant {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Nft => "nft",
+        }
+    }
+}
+
+impl From<IptablesVariant> for Variant {
+    fn from(variant: IptablesVariant) -> Self {
+        match variant {
+            IptablesVariant::Legacy => Self::Legacy,
+            IptablesVariant::NfTables => Self::Nft,
+        }
+    }
+}
+
+/// `--peer NAME=PATH,mode=MODE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    kind: Kind,
+    program: PathBuf,
+    mode: String,
+}
+
+/// How a program is told what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    SeawayProxy,
+    KubeProxy,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::SeawayProxy => "seaway-proxy",
+            Self::KubeProxy => "kube-proxy",
+        }
+    }
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write NAME=/PATH,mode=MODE with kube-proxy or seaway-proxy as the name";
+        let parts = || {
+            let (name, rest) = text.split_once('=')?;
+            let (program, mode) = rest.rsplit_once(",mode=")?;
+            let kinds = [Kind::SeawayProxy, Kind::KubeProxy];
+            let kind = kinds.into_iter().find(|kind| kind.name() == name)?;
+            Some(Self {
+                kind,
+                program: program.into(),
+                mode: mode.to_owned(),
+            })
+        };
+        parts().ok_or_else(|| form.to_owned())
+    }
+}
+
+/// A proxy that takes part.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    peer: Peer,
+    variant: Variant,
+}
+
+impl Contender {
+    /// Our own proxy, beside our other binaries.
+    pub fn ours(mode: &str, variant: Variant) -> Result<Self> {
+        let peer = Peer {
+            kind: Kind::SeawayProxy,
+            program: seaway_lab::topology::binaries()?.join("seaway-proxy"),
+            mode: mode.to_owned(),
+        };
+        Ok(Self::other(peer, variant))
+    }
+
+    /// Another one.
+    pub fn other(peer: Peer, variant: Variant) -> Self {
+        Self { peer, variant }
+    }
+
+    /// What it is called in progress lines.
+    pub fn title(&self) -> String {
+        let words: Vec<&str> = self.labels().into_iter().map(|(_, value)| value).collect();
+        words.join(" ")
+    }
+
+    /// What tells its figures from those of others.
+    pub fn labels(&self) -> Vec<(&'static str, &str)> {
+        let mut labels = vec![
+            ("proxy", self.peer.kind.name()),
+            ("mode", self.peer.mode.as_str()),
+        ];
+        if self.uses_iptables() {
+            labels.push(("variant", self.variant.as_str()));
+        }
+        labels
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.peer.program
+    }
+
+    /// Whether it leaves pins that outlive the node.
+    pub fn leaves_pins(&self) -> bool {
+        self.peer.mode == "ebpf"
+    }
+
+    fn uses_iptables(&self) -> bool {
+        self.peer.mode == "iptables"
+    }
+
+    /// Whether it changes the kernel through programs that it tells everything by a pipe.
+    pub fn tells_through_pipes(&self) -> bool {
+        self.peer.mode != "ebpf"
+    }
+
+    /// Starts it on the node.
+    pub fn start<'a>(&'a self, node: &'a Node, control: &Control) -> Result<Running<'a>> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (log, cgroup) = (
+            node.scratch.join(format!("proxy-{number}.log")),
+            node.fresh_cgroup(number)?,
+        );
+        let args = match self.peer.kind {
+            Kind::SeawayProxy => {
+                let mut args = vec![
+                    "run".to_owned(),
+                    format!("--mode={}", self.peer.mode),
+                    format!("--kubeconfig={}", control.kubeconfig.display()),
+                    format!("--hostname-override={}", control.name),
+                    format!("--cluster-cidr={CLUSTER_CIDR}"),
+                ];
+                args.extend(seaway_flags(node));
+                args
+            }
+            Kind::KubeProxy => {
+                let config = node.scratch.join(format!("kube-proxy-{number}.json"));
+                fs::write(&config, self.kube_proxy_config(control).to_string())?;
+                vec![format!("--config={}", config.display())]
+            }
+        };
+        let child = Spawn::new(&self.peer.program)
+            .args(args)
+            .env("PATH", self.path(node)?)
+            .netns(&node.netns()?)
+            .cgroup(&cgroup)
+            .stdout(&log)
+            .stderr(&log)
+            .start()?;
+        Ok(Running::new(self, node, child, cgroup, log))
+    }
+
+    /// What matters is as in kube-proxy's defaults; the rest keeps it from what the node does not have: metrics of
+    /// other namespaces, a writable `nf_conntrack_max`, an API that speaks protobuf.
+    fn kube_proxy_config(&self, control: &Control) -> serde_json::Value {
+        json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": self.peer.mode,
+            "clusterCIDR": CLUSTER_CIDR,
+            "detectLocalMode": "ClusterCIDR",
+            "hostnameOverride": control.name,
+            "clientConnection": {
+                "kubeconfig": control.kubeconfig,
+                "contentType": "application/json",
+                "acceptContentTypes": "application/json",
+            },
+            "conntrack": { "maxPerCore": 0, "min": 0 },
+        })
+    }
+
+    /// Ours, led by a directory in which `iptables` is the variant under test.
+    fn path(&self, node: &Node) -> Result<String> {
+        let own = std::env::var("PATH").unwrap_or_default();
+        let own = format!("{own}:/usr/sbin:/sbin");
+        let directory = node.scratch.join(self.variant.as_str());
+        if self.uses_iptables() && !directory.exists() {
+            fs::create_dir(&directory)?;
+            for (family, verb) in ["iptables", "ip6tables"]
+                .into_iter()
+                .flat_map(|family| ["", "-save", "-restore"].map(|verb| (family, verb)))
+            {
+                let program = format!("{family}-{}{verb}", self.variant.as_str());
+                let found = find(&program, &own)?;
+                symlink(found, directory.join(format!("{family}{verb}")))?;
+            }
+        }
+        Ok(format!("{}:{own}", directory.display()))
+    }
+}
+
+/// A program in a search path.
+pub(super) fn find(program: &str, path: &str) -> Result<PathBuf> {
+    let mut places = path.split(':').map(|place| Path::new(place).join(program));
+    places
+        .find(|place| place.is_file())
+        .with_context(|| format!("{program} is not installed (package iptables)"))
+}
+
+pub(super) fn seaway_flags(node: &Node) -> [String; 3] {
+    [
+        format!("--cgroup-root={}", node.cgroup().display()),
+        format!("--bpffs-root={}", node.bpffs.display()),
+        format!("--run-dir={}", node.scratch.join("run").display()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_name_path_mode() {
+        let peer: Peer = "kube-proxy=/opt/kube-proxy,mode=nftables".parse().unwrap();
+        assert_eq!(peer.kind, Kind::KubeProxy);
+        assert_eq!(peer.program, Path::new("/opt/kube-proxy"));
+        assert_eq!(peer.mode, "nftables");
+        for wrong in ["kube-proxy", "kube-proxy=/x", "other=/x,mode=y"] {
+            assert!(wrong.parse::<Peer>().unwrap_err().contains("NAME=/PATH"));
+        }
+    }
+
+    #[test]
+    fn the_variant_is_named_where_it_matters() {
+        let labels = |mode: &str| {
+            let peer = format!("kube-proxy=/x,mode={mode}").parse().unwrap();
+            Contender::other(peer, Variant::Legacy).title()
+        };
+        assert_eq!(labels("iptables"), "kube-proxy iptables legacy");
+        assert_eq!(labels("nftables"), "kube-proxy nftables");
+    }
+}

@@ -1,0 +1,220 @@
+//! What it costs a proxy to keep a kernel in step with many Services.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::time::sleep;
+
+use super::first_answer::{milliseconds, now};
+use super::one_node::pod::tag;
+use super::one_node::running::Running;
+use super::one_node::services::targets;
+use super::one_node::traffic::{Ask, Told};
+use super::one_node::usage::Usage;
+use super::one_node::wiring::Role;
+use super::one_node::{Bench, BenchArgs, Contender, Pod, Stand};
+use super::statistics::median;
+use super::{Figures, Stage, Unit};
+
+/// Other changes a second, while the disturbed changes are measured.
+const CHURN: u32 = 10;
+
+/// For one change to take effect.
+const CHANGE_LIMIT_MS: u64 = 120_000;
+
+/// For a proxy to come to rest after its start.
+const REST: Duration = Duration::from_secs(3);
+
+/// Flags of the scenario.
+#[derive(Debug, Args)]
+pub struct ProgrammingArgs {
+    #[command(flatten)]
+    bench: BenchArgs,
+}
+
+/// Runs the scenario.
+pub async fn run(stage: &Stage, args: &ProgrammingArgs) -> Result<Figures> {
+    let contenders = args.bench.contenders().await?;
+    let mut figures = Figures::new("programming");
+    let mut bench = Bench::new(stage, &args.bench).await?;
+    let count = args.bench.services();
+    bench.stand.services.plan(count);
+    bench.populate(stage, count).await?;
+    let (services, endpoints) = (count.to_string(), args.bench.endpoints());
+    for contender in &contenders {
+        let mut labels = contender.labels();
+        labels.extend([("services", services.as_str()), ("endpoints", &endpoints)]);
+        let mut measured = Measured {
+            stage,
+            stand: &bench.stand,
+            contender,
+            labels: &labels,
+            figures: &mut figures,
+        };
+        let done = measured.run(&mut bench.client).await;
+        done.with_context(|| contender.title())?;
+    }
+    Ok(figures)
+}
+
+/// One proxy under test.
+struct Measured<'a> {
+    stage: &'a Stage,
+    stand: &'a Stand,
+    contender: &'a Contender,
+    labels: &'a [(&'static str, &'a str)],
+    figures: &'a mut Figures,
+}
+
+impl<'a> Measured<'a> {
+    async fn run(&mut self, client: &mut Pod) -> Result<()> {
+        let mut running = self.start(client).await?;
+        sleep(REST).await;
+        let rested = running.usage()?;
+        self.resident("start", rested);
+        let idle = Duration::from_secs(self.stage.times(10, 3) as u64);
+        sleep(idle).await;
+        let spent = running.usage()?.cpu_ms - rested.cpu_ms;
+        let per_second = spent / idle.as_secs_f64();
+        self.named("idle_cpu_ms_per_s", Unit::Milliseconds, per_second);
+
+        self.undisturbed(client, &mut running).await?;
+        self.disturbed(client, &mut running).await?;
+
+        let usage = running.usage()?;
+        self.resident("end", usage);
+        let (labels, peak) = (self.labels, usage.peak_rss_mb);
+        self.figures
+            .value(labels, "peak_rss", Unit::Megabytes, peak);
+        running.stop().await
+    }
+
+    /// Several times, from empty rules; the last one stays.
+    async fn start(&mut self, client: &mut Pod) -> Result<Running<'a>> {
+        let times = self.stage.times(3, 1);
+        let (mut took, mut cpu) = (Vec::new(), Vec::new());
+        loop {
+            let (mut running, seconds) = self.stand.cold_start(client, self.contender).await?;
+            let spent = running.usage()?.cpu_ms / 1e3;
+            took.push(seconds);
+            cpu.push(spent);
+            let number = took.len();
+            self.say(&format!(
+                "start {number} of {times}: {seconds:.2} s, {spent:.2} s of processor time"
+            ));
+            if number == times {
+                let figures = &mut self.figures;
+                figures.median(self.labels, "cold_start", Unit::Seconds, &took);
+                figures.median(self.labels, "cold_start_cpu", Unit::Seconds, &cpu);
+                return Ok(running);
+            }
+            running.stop().await?;
+        }
+    }
+
+    async fn undisturbed(&mut self, client: &mut Pod, running: &mut Running<'_>) -> Result<()> {
+        let count = self.stage.times(50, 10);
+        let before = self.settled(client, running).await?;
+        let samples = self.changes(client, count).await?;
+        let after = running.usage()?;
+        let per_change = |total: f64| total / count as f64;
+        self.changed("change_to_first_packet", &samples);
+        let cpu = per_change(after.cpu_ms - before.cpu_ms);
+        self.named("cpu_ms_per_change", Unit::Milliseconds, cpu);
+        if self.contender.tells_through_pipes() {
+            let bytes = per_change((after.written - before.written) as f64);
+            self.named("bytes_per_change", Unit::Bytes, bytes);
+        }
+        Ok(())
+    }
+
+    async fn disturbed(&mut self, client: &mut Pod, running: &mut Running<'_>) -> Result<()> {
+        let count = self.stage.times(50, 10);
+        let before = self.settled(client, running).await?;
+        let written = AtomicUsize::new(0);
+        let samples = tokio::select! {
+            samples = self.changes(client, count) => samples?,
+            ended = self.stand.services.churn(CHURN, &written) => {
+                ended?;
+                bail!("the other changes ended by themselves");
+            }
+        };
+        let spent = running.usage()?.cpu_ms - before.cpu_ms;
+        self.changed("change_to_first_packet_churn", &samples);
+        let all = count + written.load(Ordering::Relaxed);
+        let cpu = spent / all as f64;
+        self.named("cpu_ms_per_change_churn", Unit::Milliseconds, cpu);
+        Ok(())
+    }
+
+    /// The middle target at its first backend, and nothing going on.
+    async fn settled(&self, client: &mut Pod, running: &mut Running<'_>) -> Result<Usage> {
+        self.move_to(client, Role::First).await?;
+        sleep(REST).await;
+        running.usage()
+    }
+
+    /// Milliseconds from each write until its first packet arrives. There is time between two changes, and never the
+    /// same, so that a proxy that waits some time after each is measured at rest.
+    async fn changes(&self, client: &mut Pod, count: usize) -> Result<Vec<f64>> {
+        let mut samples = Vec::with_capacity(count);
+        for number in 0..count {
+            let pause = 1300 + (number * 211) % 700;
+            sleep(Duration::from_millis(pause as u64)).await;
+            let to = match number % 2 {
+                0 => Role::Second,
+                _ => Role::First,
+            };
+            samples.push(self.move_to(client, to).await?);
+        }
+        Ok(samples)
+    }
+
+    async fn move_to(&self, client: &mut Pod, to: Role) -> Result<f64> {
+        let services = &self.stand.services;
+        let [_, middle, _] = targets(services.count());
+        let ask = Ask::Until {
+            targets: services.addresses_of(&[middle])?,
+            from: Some(tag(to)),
+            pause_us: 1_000,
+            limit_ms: CHANGE_LIMIT_MS,
+        };
+        client.ask(&ask).await?;
+        let begun = now();
+        services.point(middle, to.address()).await?;
+        match client.told().await? {
+            Told::At { nanoseconds, .. } => Ok(milliseconds(begun, nanoseconds.into())),
+            other => bail!("the client told {other:?}"),
+        }
+    }
+
+    fn changed(&mut self, name: &str, samples: &[f64]) {
+        let unit = Unit::Milliseconds;
+        self.figures.percentiles(self.labels, name, unit, samples);
+        let worst = samples.iter().copied().fold(0.0, f64::max);
+        let middle = median(samples).unwrap_or_default();
+        self.say(&format!(
+            "{name}: {middle:.1} ms, at worst {worst:.1} ms, of {}",
+            samples.len()
+        ));
+    }
+
+    fn resident(&mut self, when: &'static str, usage: Usage) {
+        let mut labels = self.labels.to_vec();
+        labels.push(("when", when));
+        self.figures
+            .value(&labels, "rss", Unit::Megabytes, usage.rss_mb);
+    }
+
+    fn named(&mut self, metric: &str, unit: Unit, value: f64) {
+        self.say(&format!("{metric}: {value:.1}"));
+        self.figures.named(self.labels, metric, unit, value);
+    }
+
+    fn say(&self, line: &str) {
+        self.stage
+            .say(&format!("{}: {line}", self.contender.title()));
+    }
+}
