@@ -5,13 +5,14 @@
 //! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
 //! behind it. Errors say which operation failed on which object.
 //!
-//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`sysctl`] →
-//! [`command`], [`spawn`], [`process`], [`cgroup`] → [`capabilities`].
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`conntrack`] →
+//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`] → [`capabilities`].
 
 pub mod addr;
 pub mod capabilities;
 pub mod cgroup;
 pub mod command;
+pub mod conntrack;
 mod error;
 pub mod link;
 mod mac;
@@ -27,6 +28,7 @@ pub mod watch;
 pub use addr::Address;
 pub use capabilities::Capabilities;
 pub use command::{Command, CommandError, Output};
+pub use conntrack::Conntrack;
 pub use error::Error;
 pub use link::{Link, LinkKind, VethOptions, VxlanSettings};
 pub use mac::MacAddr;

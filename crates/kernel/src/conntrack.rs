@@ -1,0 +1,314 @@
+//! Connection tracking entries over ctnetlink (`NFNL_SUBSYS_CTNETLINK` of nfnetlink): list and delete.
+//!
+//! The table may hold hundreds of thousands of entries, so a listing is handed over as it arrives and never held as a
+//! whole; an entry is a plain value without allocations. That is also why the messages are coded here, on
+//! netlink-packet-core, and not by the conntrack part of netlink-packet-netfilter 0.4: it builds some twenty vectors an
+//! entry and knows neither zones nor the kernel's filters.
+//!
+//! The calls block; callers of an async runtime use a thread for blocking work.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::NetlinkBuffer;
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
+
+use crate::{Error, NetNs};
+
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+/// `IPPROTO_UDP`.
+pub const UDP: u8 = 17;
+
+/// The zone of everything that nobody has put into another.
+pub const DEFAULT_ZONE: u16 = 0;
+
+/// The kernel fills at most 32 KiB in one go.
+const BUFFER: usize = 64 * 1024;
+
+/// The kernel answers within the call; this is for the day when it does not.
+const TIMEOUT_SECONDS: i64 = 5;
+
+/// One direction of a flow. Protocols without ports have port 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+}
+
+/// `enum ip_conntrack_status` (linux/netfilter/nf_conntrack_common.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Status(pub u32);
+
+impl Status {
+    pub const SEEN_REPLY: Self = Self(1 << 1);
+    pub const ASSURED: Self = Self(1 << 2);
+    pub const CONFIRMED: Self = Self(1 << 3);
+    pub const SOURCE_NAT: Self = Self(1 << 4);
+    pub const DESTINATION_NAT: Self = Self(1 << 5);
+
+    /// Whether all bits of `other` are set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// An entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The first packet as it came.
+    pub original: Tuple,
+    /// What a reply looks like before it is translated back: its source is who really answers.
+    pub reply: Tuple,
+    pub status: Status,
+    pub mark: u32,
+    /// Entries of other zones belong to somebody who has put them there (OVS, VRFs).
+    pub zone: u16,
+    /// Tells this entry from another with the same addresses, earlier or later.
+    pub id: u32,
+}
+
+impl Flow {
+    /// The address family.
+    pub fn family(&self) -> Family {
+        Family::of(self.original.destination.ip())
+    }
+}
+
+/// The address family of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(addr: IpAddr) -> Self {
+        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// Which entries to list. The kernel applies it, from 5.8 (zones other than the default one: 6.8) on, so that the rest
+/// is not even copied; what it lists all the same is left out here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Filter {
+    pub family: Family,
+    pub protocol: u8,
+    pub zone: u16,
+    /// All of these bits are set.
+    pub status: Status,
+    /// Of the original direction.
+    pub destination: Option<IpAddr>,
+    /// Of the original direction.
+    pub destination_port: Option<u16>,
+}
+
+impl Filter {
+    /// Every entry of a protocol in the default zone.
+    pub fn new(family: Family, protocol: u8) -> Self {
+        Self {
+            family,
+            protocol,
+            zone: DEFAULT_ZONE,
+            status: Status::default(),
+            destination: None,
+            destination_port: None,
+        }
+    }
+
+    /// Whether the entry is one of those asked for.
+    pub fn matches(&self, flow: &Flow) -> bool {
+        let to = flow.original.destination;
+        flow.family() == self.family
+            && flow.protocol == self.protocol
+            && flow.zone == self.zone
+            && flow.status.contains(self.status)
+            && self.destination.is_none_or(|ip| ip == to.ip())
+            && self.destination_port.is_none_or(|port| port == to.port())
+    }
+}
+
+/// The connection tracking table of one network namespace.
+#[derive(Debug)]
+pub struct Conntrack {
+    socket: OwnedFd,
+    sequence: u32,
+    buffer: Box<[u8]>,
+}
+
+impl Conntrack {
+    /// Opens the table of the calling thread's network namespace.
+    pub fn open() -> Result<Self, Error> {
+        let failed = |errno| Error::io("open", "conntrack socket", errno);
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )
+        .map_err(failed)?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(TIMEOUT_SECONDS, 0)).map_err(failed)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; BUFFER].into(),
+        })
+    }
+
+    /// Opens the table of another network namespace; it stays that one's on whatever thread it is used.
+    pub fn in_namespace(netns: &NetNs) -> Result<Self, Error> {
+        let _inside = netns.enter()?;
+        Self::open()
+    }
+
+    /// Lists the entries that `filter` selects: `each` is given them in the portions in which they arrive. An entry may
+    /// come twice or be missed where the table is resized meanwhile; the kernel promises no more. After an error the
+    /// socket still holds half an answer: open another.
+    pub fn list(&mut self, filter: &Filter, mut each: impl FnMut(&[Flow])) -> Result<(), Error> {
+        let what = || "conntrack entries".to_owned();
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = wire::list_request(filter, self.sequence);
+        self.send(&request)
+            .map_err(|cause| netlink_error("list", what(), cause))?;
+        let mut flows = Vec::new();
+        loop {
+            flows.clear();
+            let end = self
+                .receive(|message| {
+                    if let Some(flow) = wire::read_flow(message)
+                        && filter.matches(&flow)
+                    {
+                        flows.push(flow);
+                    }
+                })
+                .map_err(|failure| failure.into_error("list", what()))?;
+            if !flows.is_empty() {
+                each(&flows);
+            }
+            match end {
+                End::NotYet => {}
+                End::Done => return Ok(()),
+                End::Refused(cause) => return Err(netlink_error("list", what(), cause)),
+            }
+        }
+    }
+
+    /// Deletes this entry, and no later one with the same addresses (as far as the kernel's ids tell them apart: they
+    /// are hashes of where the entry lies in memory). Returns whether it was there.
+    pub fn delete(&mut self, flow: &Flow) -> Result<bool, Error> {
+        let what = || {
+            let Tuple {
+                source,
+                destination,
+            } = flow.original;
+            format!(
+                "conntrack entry {source} to {destination}, protocol {}",
+                flow.protocol
+            )
+        };
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = wire::delete_request(flow, self.sequence);
+        self.send(&request)
+            .map_err(|cause| netlink_error("delete", what(), cause))?;
+        loop {
+            let end = self
+                .receive(|_| {})
+                .map_err(|failure| failure.into_error("delete", what()))?;
+            match end {
+                End::NotYet => {}
+                End::Done => return Ok(true),
+                End::Refused(cause) => {
+                    let error = netlink_error("delete", what(), cause);
+                    return if error.is_absent() {
+                        Ok(false)
+                    } else {
+                        Err(error)
+                    };
+                }
+            }
+        }
+    }
+
+    fn send(&self, request: &[u8]) -> io::Result<()> {
+        loop {
+            match send(self.socket.as_raw_fd(), request, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    /// Takes one portion of the answer in.
+    fn receive(&mut self, mut each: impl FnMut(&NetlinkBuffer<&[u8]>)) -> Result<End, Failure> {
+        let fd = self.socket.as_raw_fd();
+        let length = loop {
+            match recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
+                Err(nix::Error::EINTR) => {}
+                other => break other.map_err(|e| Failure::Refused(e.into()))?,
+            }
+        };
+        let mut rest = self
+            .buffer
+            .get(..length)
+            .ok_or(Failure::Protocol("an answer is too long"))?;
+        while !rest.is_empty() {
+            let message = NetlinkBuffer::new_checked(rest)
+                .map_err(|_| Failure::Protocol("a message is cut off"))?;
+            // What is left of a listing that was given up is not ours.
+            if message.sequence_number() == self.sequence {
+                match wire::read_end(&message) {
+                    End::NotYet => each(&message),
+                    end => return Ok(end),
+                }
+            }
+            let next = (message.length() as usize).next_multiple_of(4);
+            rest = rest.get(next..).unwrap_or_default();
+        }
+        Ok(End::NotYet)
+    }
+}
+
+/// Whether a message is the last of an answer.
+#[derive(Debug)]
+enum End {
+    NotYet,
+    Done,
+    Refused(io::Error),
+}
+
+enum Failure {
+    Refused(io::Error),
+    Protocol(&'static str),
+}
+
+impl Failure {
+    fn into_error(self, operation: &'static str, object: String) -> Error {
+        match self {
+            Self::Refused(cause) => netlink_error(operation, object, cause),
+            Self::Protocol(reason) => Error::Protocol {
+                operation,
+                object,
+                reason: reason.into(),
+            },
+        }
+    }
+}
+
+fn netlink_error(operation: &'static str, object: String, cause: io::Error) -> Error {
+    Error::Netlink {
+        operation,
+        object,
+        cause,
+    }
+}

@@ -1,0 +1,335 @@
+//! The messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h) as bytes.
+//!
+//! Numbers are big-endian where the kernel's attribute is; attributes and messages are aligned to four bytes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_core::{
+    DoneBuffer, ErrorBuffer, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer,
+    NlaBuffer, NlasIterator,
+};
+
+use super::{DEFAULT_ZONE, End, Family, Filter, Flow, Status, Tuple};
+
+/// `NFNL_SUBSYS_CTNETLINK << 8`, to which the kind of message is added.
+const SUBSYSTEM: u16 = 1 << 8;
+/// `IPCTNL_MSG_CT_NEW`: what the kernel answers.
+pub(super) const ENTRY: u16 = SUBSYSTEM;
+/// `IPCTNL_MSG_CT_GET`.
+const GET: u16 = SUBSYSTEM | 1;
+/// `IPCTNL_MSG_CT_DELETE`.
+const DELETE: u16 = SUBSYSTEM | 2;
+
+/// `NLMSG_ERROR` and `NLMSG_DONE` (linux/netlink.h).
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+
+/// `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// `struct nfgenmsg`: family, version, resource.
+const SUBHEADER: usize = 4;
+
+/// `enum ctattr_type`.
+mod entry {
+    pub(super) const ORIGINAL: u16 = 1;
+    pub(super) const REPLY: u16 = 2;
+    pub(super) const STATUS: u16 = 3;
+    pub(super) const MARK: u16 = 8;
+    pub(super) const ID: u16 = 12;
+    pub(super) const ZONE: u16 = 18;
+    pub(super) const FILTER: u16 = 25;
+    pub(super) const STATUS_MASK: u16 = 26;
+}
+
+/// `enum ctattr_tuple`.
+mod tuple {
+    pub(super) const IP: u16 = 1;
+    pub(super) const PROTOCOL: u16 = 2;
+    /// Where the zone holds for one direction only.
+    pub(super) const ZONE: u16 = 3;
+}
+
+/// `enum ctattr_ip`.
+mod ip {
+    pub(super) const V4_SOURCE: u16 = 1;
+    pub(super) const V4_DESTINATION: u16 = 2;
+    pub(super) const V6_SOURCE: u16 = 3;
+    pub(super) const V6_DESTINATION: u16 = 4;
+}
+
+/// `enum ctattr_l4proto`.
+mod protocol {
+    pub(super) const NUMBER: u16 = 1;
+    pub(super) const SOURCE_PORT: u16 = 2;
+    pub(super) const DESTINATION_PORT: u16 = 3;
+}
+
+/// `CTA_FILTER_ORIG_FLAGS`, and which parts of the original tuple it tells the kernel to compare
+/// (net/netfilter/nf_internals.h).
+mod filter {
+    pub(super) const ORIGINAL_FLAGS: u16 = 1;
+    pub(super) const DESTINATION: u32 = 1 << 1;
+    pub(super) const PROTOCOL: u32 = 1 << 3;
+    pub(super) const DESTINATION_PORT: u32 = 1 << 5;
+}
+
+/// Asks for every entry that the filter selects.
+pub(super) fn list_request(wanted: &Filter, sequence: u32) -> Vec<u8> {
+    let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, wanted.family);
+    let mut flags = filter::PROTOCOL;
+    message.nested(entry::ORIGINAL, |message| {
+        // Of IPv6 the kernel (6.18 still) compares addresses the wrong way round: it would leave out exactly those. It
+        // is asked for the port alone.
+        if let Some(ip @ IpAddr::V4(_)) = wanted.destination {
+            flags |= filter::DESTINATION;
+            message.nested(tuple::IP, |message| message.destination(ip));
+        }
+        message.nested(tuple::PROTOCOL, |message| {
+            message.put(protocol::NUMBER, &[wanted.protocol]);
+            if let Some(port) = wanted.destination_port {
+                flags |= filter::DESTINATION_PORT;
+                message.put(protocol::DESTINATION_PORT, &port.to_be_bytes());
+            }
+        });
+    });
+    message.nested(entry::FILTER, |message| {
+        // The one number of this protocol in the machine's own order.
+        message.put(filter::ORIGINAL_FLAGS, &flags.to_ne_bytes());
+    });
+    // A mask without bits is refused.
+    if wanted.status != Status::default() {
+        let bits = wanted.status.0.to_be_bytes();
+        message.put(entry::STATUS, &bits);
+        message.put(entry::STATUS_MASK, &bits);
+    }
+    message.zone(wanted.zone);
+    message.finish()
+}
+
+/// Asks to delete one entry. It always names the entry: without a tuple the kernel would flush the table.
+pub(super) fn delete_request(flow: &Flow, sequence: u32) -> Vec<u8> {
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut message = Message::new(DELETE, flags, sequence, flow.family());
+    message.tuple(entry::ORIGINAL, flow.protocol, &flow.original);
+    message.zone(flow.zone);
+    message.put(entry::ID, &flow.id.to_be_bytes());
+    message.finish()
+}
+
+/// Whether this message ends an answer.
+pub(super) fn read_end(message: &NetlinkBuffer<&[u8]>) -> End {
+    let code = match message.message_type() {
+        DONE => DoneBuffer::new_checked(message.payload()).map(|done| done.code()),
+        ERROR => ErrorBuffer::new_checked(message.payload())
+            .map(|error| error.code().map_or(0, i32::from)),
+        _ => return End::NotYet,
+    };
+    match code {
+        Ok(0) => End::Done,
+        Ok(code) => End::Refused(io::Error::from_raw_os_error(code.saturating_abs())),
+        Err(error) => End::Refused(io::Error::new(io::ErrorKind::InvalidData, error)),
+    }
+}
+
+/// The entry in a message; `None` for anything else, and for entries that lack what every one of an IP protocol has.
+pub(super) fn read_flow(message: &NetlinkBuffer<&[u8]>) -> Option<Flow> {
+    if message.message_type() != ENTRY {
+        return None;
+    }
+    let (mut original, mut reply) = (None, None);
+    let (mut status, mut mark, mut zone, mut id) = (Status::default(), 0, 0, 0);
+    for attribute in attributes(message.payload().get(SUBHEADER..)?) {
+        let value = attribute.value();
+        match attribute.kind() {
+            entry::ORIGINAL => original = Some(read_tuple(value)?),
+            entry::REPLY => reply = Some(read_tuple(value)?),
+            entry::STATUS => status = Status(u32::from_be_bytes(value.try_into().ok()?)),
+            entry::MARK => mark = u32::from_be_bytes(value.try_into().ok()?),
+            entry::ZONE => zone = u16::from_be_bytes(value.try_into().ok()?),
+            entry::ID => id = u32::from_be_bytes(value.try_into().ok()?),
+            _ => {}
+        }
+    }
+    let (original, reply) = (original?, reply?);
+    Some(Flow {
+        protocol: original.protocol,
+        original: original.addresses,
+        reply: reply.addresses,
+        status,
+        mark,
+        zone: [zone, original.zone, reply.zone]
+            .into_iter()
+            .find(|zone| *zone != DEFAULT_ZONE)
+            .unwrap_or_default(),
+        id,
+    })
+}
+
+struct ReadTuple {
+    protocol: u8,
+    addresses: Tuple,
+    zone: u16,
+}
+
+fn read_tuple(bytes: &[u8]) -> Option<ReadTuple> {
+    let (mut source, mut destination): (Option<IpAddr>, Option<IpAddr>) = (None, None);
+    let (mut source_port, mut destination_port) = (0, 0);
+    let (mut number, mut zone) = (None, 0);
+    for attribute in attributes(bytes) {
+        match attribute.kind() {
+            tuple::IP => {
+                for attribute in attributes(attribute.value()) {
+                    let address = read_address(attribute.value());
+                    match attribute.kind() {
+                        ip::V4_SOURCE | ip::V6_SOURCE => source = address,
+                        ip::V4_DESTINATION | ip::V6_DESTINATION => destination = address,
+                        _ => {}
+                    }
+                }
+            }
+            tuple::PROTOCOL => {
+                for attribute in attributes(attribute.value()) {
+                    let value = attribute.value();
+                    match attribute.kind() {
+                        protocol::NUMBER => number = value.first().copied(),
+                        protocol::SOURCE_PORT => source_port = read_port(value)?,
+                        protocol::DESTINATION_PORT => destination_port = read_port(value)?,
+                        _ => {}
+                    }
+                }
+            }
+            tuple::ZONE => zone = read_port(attribute.value())?,
+            _ => {}
+        }
+    }
+    let (source, destination) = (source?, destination?);
+    (source.is_ipv4() == destination.is_ipv4()).then_some(())?;
+    Some(ReadTuple {
+        protocol: number?,
+        addresses: Tuple {
+            source: SocketAddr::new(source, source_port),
+            destination: SocketAddr::new(destination, destination_port),
+        },
+        zone,
+    })
+}
+
+fn read_address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        _ => None,
+    }
+}
+
+fn read_port(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// The attributes up to the first that is cut off.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+/// A message that is being written.
+pub(super) struct Message(Vec<u8>);
+
+impl Message {
+    pub(super) fn new(kind: u16, flags: u16, sequence: u32, family: Family) -> Self {
+        let mut bytes = Vec::with_capacity(192);
+        // The length is known at the end.
+        bytes.extend([0; 4]);
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        // Our port number: the kernel knows it.
+        bytes.extend([0; 4]);
+        debug_assert_eq!(bytes.len(), HEADER);
+        let family = match family {
+            Family::V4 => nix::libc::AF_INET,
+            Family::V6 => nix::libc::AF_INET6,
+        };
+        bytes.extend([family.to_le_bytes()[0], 0, 0, 0]);
+        Self(bytes)
+    }
+
+    /// Writes an attribute.
+    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
+        self.with_length(kind, |message| message.0.extend(value));
+    }
+
+    /// Writes an attribute that holds others.
+    pub(super) fn nested(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
+        self.with_length(kind | NLA_F_NESTED, write);
+    }
+
+    /// Writes a direction in full.
+    pub(super) fn tuple(&mut self, kind: u16, number: u8, addresses: &Tuple) {
+        let Tuple {
+            source,
+            destination,
+        } = addresses;
+        self.nested(kind, |message| {
+            message.nested(tuple::IP, |message| {
+                match source.ip() {
+                    IpAddr::V4(source) => message.put(ip::V4_SOURCE, &source.octets()),
+                    IpAddr::V6(source) => message.put(ip::V6_SOURCE, &source.octets()),
+                }
+                message.destination(destination.ip());
+            });
+            message.nested(tuple::PROTOCOL, |message| {
+                message.put(protocol::NUMBER, &[number]);
+                message.put(protocol::SOURCE_PORT, &source.port().to_be_bytes());
+                message.put(
+                    protocol::DESTINATION_PORT,
+                    &destination.port().to_be_bytes(),
+                );
+            });
+        });
+    }
+
+    /// The default one is not named: a kernel that was built without zones refuses to hear of any.
+    fn zone(&mut self, zone: u16) {
+        if zone != DEFAULT_ZONE {
+            self.put(entry::ZONE, &zone.to_be_bytes());
+        }
+    }
+
+    fn destination(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.put(ip::V4_DESTINATION, &address.octets()),
+            IpAddr::V6(address) => self.put(ip::V6_DESTINATION, &address.octets()),
+        }
+    }
+
+    fn with_length(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.0.extend([0; 2]);
+        self.0.extend(kind.to_ne_bytes());
+        write(self);
+        // Everything written here is some dozen bytes.
+        let length = (self.0.len() - start) as u16;
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let length = self.0.len() as u32;
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0
+    }
+}
+
+/// What the kernel answers for an entry.
+#[cfg(test)]
+pub(super) fn entry_message(flow: &Flow, sequence: u32) -> Vec<u8> {
+    let mut message = Message::new(ENTRY, 0, sequence, flow.family());
+    message.tuple(entry::ORIGINAL, flow.protocol, &flow.original);
+    message.tuple(entry::REPLY, flow.protocol, &flow.reply);
+    message.put(entry::STATUS, &flow.status.0.to_be_bytes());
+    message.put(entry::MARK, &flow.mark.to_be_bytes());
+    message.zone(flow.zone);
+    message.put(entry::ID, &flow.id.to_be_bytes());
+    message.finish()
+}
