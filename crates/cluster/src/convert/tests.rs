@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod nodes;
+mod slices;
+
 fn service(spec: &Value) -> (Option<Service>, Vec<String>) {
     service_with(spec, &json!({}), &json!({}))
 }
@@ -120,7 +123,7 @@ fn broken_parts_of_a_service_are_left_out() {
         &expect!["[81]"],
     );
     assert_eq!(got.health_check_node_port, None);
-    assert_eq!(got.source_ranges, ["0.0.0.0/32".parse().unwrap()]);
+    assert_eq!(got.source_ranges, closed(&["0.0.0.0/32", "::/128"]));
     expect![[r#"
         shop/web spec.clusterIPs: 10.96.0.2 is the second address of its family: not served
         shop/web spec.clusterIPs: "fd00::x" is not an IP address: not served
@@ -154,141 +157,105 @@ fn affinity_times() {
     }
 }
 
-#[test]
-fn slice_conditions_and_ports_default_as_the_api_says() {
-    let (got, diagnostics) = slice(json!({
-        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-        "addressType": "IPv4",
-        "ports": [{"port": 8080}, {"name": "dns", "protocol": "UDP", "port": 53}, {"name": "all", "port": null}],
-        "endpoints": [
-            {"addresses": ["10.244.1.2"], "nodeName": "n1", "hints": {"forZones": [{"name": "a"}]}},
-            {"addresses": ["10.244.1.3"], "conditions": {"ready": null, "serving": null, "terminating": null}},
-            {"addresses": ["10.244.1.4"], "conditions": {"ready": false, "serving": true, "terminating": true}},
-            {"addresses": ["10.244.1.5"], "conditions": {"ready": false}},
-            {"addresses": null},
-        ],
-    }));
-    let got = got.unwrap();
-    assert_eq!((&*got.service, got.family), ("web", Family::V4));
-    check(
-        &got.ports,
-        &expect![[
-            r#"[SlicePort { name: "", protocol: Tcp, port: 8080 }, SlicePort { name: "dns", protocol: Udp, port: 53 }]"#
-        ]],
-    );
-    let conditions: Vec<_> = got
-        .endpoints
-        .iter()
-        .map(|e| (e.ready, e.serving, e.terminating))
-        .collect();
-    assert_eq!(
-        conditions,
-        [
-            (true, true, false),
-            (true, true, false),
-            (false, true, true),
-            (false, false, false)
-        ]
-    );
-    assert_eq!(got.endpoints[0].node.as_deref(), Some("n1"));
-    check(&got.endpoints[0].zone_hints, &expect![[r#"["a"]"#]]);
-    expect![[r#"shop/web-1 ports[2].port: not set: a Service port has no "all ports", the port is ignored"#]]
-        .assert_eq(&diagnostics.join("\n"));
+fn closed(ranges: &[&str]) -> Vec<ipnetwork::IpNetwork> {
+    ranges.iter().map(|range| range.parse().unwrap()).collect()
 }
 
 #[test]
-fn slices_by_address_type() {
-    let make = |kind: Value, labels: Value, addresses: Value| {
-        slice(json!({
-            "metadata": {"name": "s", "namespace": "d", "labels": labels}, "addressType": kind,
-            "endpoints": [{"addresses": addresses}],
-        }))
-    };
-    let owned = || json!({"kubernetes.io/service-name": "web"});
-    let (v6, none) = make("IPv6".into(), owned(), json!(["fd00::1"]));
-    assert_eq!((v6.unwrap().family, none), (Family::V6, vec![]));
-
-    let (mixed, said) = make("IPv4".into(), owned(), json!(["fd00::1", "x", "010.0.0.1"]));
-    check(
-        &mixed.unwrap().endpoints[0].addresses,
-        &expect!["[10.0.0.1]"],
-    );
-    expect![[r#"
-        d/s endpoints[0].addresses[0]: fd00::1 is not of the slice's addressType: not forwarded to
-        d/s endpoints[0].addresses[1]: "x" is not an IP address: not forwarded to"#]]
-    .assert_eq(&said.join("\n"));
-
-    for (kind, labels, want) in [
+fn an_unreadable_source_range_lets_nobody_in() {
+    for (ranges, want) in [
+        (json!(["192.0.2.0/24"]), &["192.0.2.0/24"][..]),
+        (json!(["192.0.2.0/33"]), &["0.0.0.0/32"]),
         (
-            json!("FQDN"),
-            owned(),
-            r#"d/s addressType: "FQDN" cannot be forwarded to: the slice is ignored"#,
+            json!(["192.0.2.0/24", "fd00::/129"]),
+            &["192.0.2.0/24", "::/128"],
+        ),
+        (json!(["192.0.2.1"]), &["0.0.0.0/32"]),
+        (json!([""]), &["0.0.0.0/32", "::/128"]),
+        (json!([]), &[]),
+        (Value::Null, &[]),
+    ] {
+        let spec = json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ranges});
+        let (got, _) = service(&spec);
+        assert_eq!(got.unwrap().source_ranges, closed(want), "{spec}");
+    }
+}
+
+#[test]
+fn a_load_balancer_without_node_ports() {
+    let (got, said) = service(&json!({
+        "type": "LoadBalancer", "clusterIP": "10.96.0.1", "allocateLoadBalancerNodePorts": false,
+        "ports": [{"port": 80}, {"port": 443, "nodePort": 0}],
+    }));
+    let ports: Vec<_> = got.unwrap().ports.iter().map(|p| p.node_port).collect();
+    assert_eq!((ports, said), (vec![None, None], vec![]));
+}
+
+#[test]
+fn one_address_of_each_family() {
+    for (spec, want) in [
+        (
+            json!({"clusterIP": "fd00::1", "ipFamilyPolicy": "SingleStack"}),
+            expect!["[fd00::1]"],
         ),
         (
-            Value::Null,
-            owned(),
-            r#"d/s addressType: "" cannot be forwarded to: the slice is ignored"#,
+            json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.96.0.1"], "ipFamilyPolicy": "RequireDualStack"}),
+            expect!["[fd00::1, 10.96.0.1]"],
         ),
         (
-            json!("IPv4"),
-            json!({}),
-            "d/s metadata.labels[kubernetes.io/service-name]: missing: the slice belongs to no Service and is ignored",
+            json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ipFamilyPolicy": "PreferDualStack"}),
+            expect!["[10.96.0.1]"],
         ),
     ] {
-        assert_eq!(
-            make(kind, labels, json!(["10.0.0.1"])),
-            (None, vec![want.to_owned()])
-        );
+        let (got, said) = service(&spec);
+        check(&got.unwrap().cluster_ips, &want);
+        assert_eq!(said, Vec::<String>::new());
     }
-    let headless =
-        json!({"kubernetes.io/service-name": "web", "service.kubernetes.io/headless": ""});
-    assert_eq!(
-        make("IPv4".into(), headless, json!(["10.0.0.1"])),
-        (None, vec![])
-    );
 }
 
 #[test]
-fn nodes() {
-    let (got, said) = node(json!({
-        "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "a"}},
-        "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "10.9.0.0/24"]},
-        "status": {"addresses": [
-            {"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "192.168.0.1"},
-            {"type": "ExternalIP", "address": "198.51.100.1"}, {"type": "InternalIP", "address": "fd00::1"},
-            {"type": "InternalIP", "address": "n1"},
-        ]},
-    }));
-    check(&got.addresses, &expect!["[192.168.0.1, fd00::1]"]);
-    assert_eq!(
-        got.pod_cidrs,
-        [
-            "10.244.1.0/24".parse().unwrap(),
-            "fd00:1::/64".parse().unwrap()
-        ]
-    );
-    assert_eq!(got.zone.as_deref(), Some("a"));
-    expect![[r#"
-        /n1 status.addresses[4].address: "n1" is not an IP address: ignored
-        /n1 spec.podCIDRs: 10.9.0.0/24 is the second prefix of its family: ignored"#]]
-    .assert_eq(&said.join("\n"));
-
-    let (old, said) =
-        node(json!({"metadata": {"name": "n2"}, "spec": {"podCIDR": "10.244.2.0/24"}}));
-    assert_eq!(
-        (old.pod_cidrs, said),
-        (vec!["10.244.2.0/24".parse().unwrap()], vec![])
-    );
-    let (fresh, said) = node(json!({"metadata": {"name": "n3"}}));
-    assert_eq!((fresh.pod_cidrs, said), (vec![], vec![]));
-}
-
-#[test]
-fn metadata_keeps_only_what_is_needed() {
-    let object: wire::Node = serde_json::from_value(json!({
-        "metadata": {"name": "n", "resourceVersion": "7", "annotations": {"a": "b"}, "managedFields": [{"manager": 7}]},
-    }))
-    .unwrap();
-    assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
-    assert_eq!(object.metadata.annotations, None);
+fn external_policy_and_health_check_where_they_mean_something() {
+    let port = "shop/web spec.healthCheckNodePort: not a port: the load balancer cannot learn which nodes have endpoints";
+    for (extra, policy, check, say) in [
+        (
+            json!({"type": "ClusterIP"}),
+            TrafficPolicy::Cluster,
+            None,
+            None,
+        ),
+        (
+            json!({"type": "ClusterIP", "externalIPs": ["198.51.100.7"]}),
+            TrafficPolicy::Local,
+            None,
+            None,
+        ),
+        (
+            json!({"type": "NodePort"}),
+            TrafficPolicy::Local,
+            None,
+            None,
+        ),
+        (
+            json!({"type": "LoadBalancer"}),
+            TrafficPolicy::Local,
+            Some(31_000),
+            None,
+        ),
+        (
+            json!({"type": "LoadBalancer", "healthCheckNodePort": 0}),
+            TrafficPolicy::Local,
+            None,
+            Some(port),
+        ),
+    ] {
+        let mut spec = json!({"clusterIP": "10.96.0.1", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31_000});
+        for (key, value) in extra.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let (got, said) = service(&spec);
+        let got = got.unwrap();
+        let found = (got.external_policy, got.health_check_node_port);
+        assert_eq!(found, (policy, check), "{spec}");
+        assert_eq!(said, Vec::from_iter(say), "{spec}");
+    }
 }
