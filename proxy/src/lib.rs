@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod cli;
 pub mod commands;
+pub mod conntrack;
 pub mod dataplane;
 pub mod ebpf;
 pub mod health;

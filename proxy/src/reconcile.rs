@@ -10,6 +10,7 @@ use seaway_model::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::conntrack::Cleaner;
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -106,6 +107,7 @@ pub struct Reconciler<D> {
     dataplane: D,
     health: Health,
     metrics: Metrics,
+    conntrack: Option<Cleaner>,
     /// Services whose rules the kernel does not have yet.
     pending: BTreeSet<ObjectKey>,
     /// Everything has to be compared: at start and after a failure.
@@ -134,9 +136,19 @@ impl<D: Dataplane> Reconciler<D> {
             dataplane,
             health,
             metrics,
+            conntrack: None,
             pending: BTreeSet::new(),
             full: true,
             failures: 0,
+        }
+    }
+
+    /// Deletes the connection tracking entries that a change makes stale. For data planes that rely on connection
+    /// tracking.
+    pub fn with_conntrack(self, cleaner: Cleaner) -> Self {
+        Self {
+            conntrack: Some(cleaner),
+            ..self
         }
     }
 
@@ -246,7 +258,12 @@ impl<D: Dataplane> Reconciler<D> {
             Change::Services(self.pending.clone())
         };
         let plan = self.dataplane.plan(self.deriver.desired(), &change);
-        self.dataplane.apply(plan).await
+        let report = self.dataplane.apply(plan).await?;
+        // New flows find the new rules by now; what follows is about the old ones.
+        if let Some(conntrack) = &self.conntrack {
+            conntrack.programmed(self.deriver.desired(), &change);
+        }
+        Ok(report)
     }
 
     /// A full sync is worth a line; single changes are many, and counted in the metrics.
