@@ -54,16 +54,30 @@ pub fn node_context() -> impl Strategy<Value = NodeContext> {
         cluster(&["10.244.1.0/24", "10.244.2.0/24"]),
         cluster(&[]),
         DetectLocal::NodeCidr(networks(&["10.244.1.0/24", "fd00:10:244:1::/64"])),
+        DetectLocal::BridgeInterface("cni0".to_owned()),
+        DetectLocal::InterfaceNamePrefix("sw".to_owned()),
         DetectLocal::None,
     ];
-    (select(detect_local), prop::bool::weighted(0.2)).prop_map(|(detect_local, masquerade_all)| {
-        NodeContext {
+    let node_ports = vec![
+        None,
+        Some(networks(&[])),
+        Some(networks(&["192.168.100.1/32", "fd00:192::1/128"])),
+        Some(networks(&["10.0.0.0/8", "fd00:10::/32"])),
+        Some(networks(&["0.0.0.0/0", "::/0"])),
+    ];
+    let settings = (
+        select(detect_local),
+        prop::bool::weighted(0.2),
+        select(node_ports),
+    );
+    settings.prop_map(
+        |(detect_local, masquerade_all, node_port_addresses)| NodeContext {
             addresses: node_addresses(),
             detect_local,
             masquerade_all,
-            node_port_addresses: None,
-        }
-    })
+            node_port_addresses,
+        },
+    )
 }
 
 /// A history of a small cluster: Services, slices and the node itself come, change and go.
