@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::cli::Mode;
-use crate::health::Health;
-use crate::metrics::exposition;
+use crate::health::{Health, Verdict};
+use crate::metrics::{KubeProxyMetrics, exposition};
 
 /// Opens a listening socket, or says which flag asked for an address that is not to be had.
 pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -24,18 +24,32 @@ pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener
 }
 
 /// Serves `/healthz` and `/livez` until the task is dropped.
-pub async fn serve_health(listener: TcpListener, health: Health) {
-    let router = Router::new()
-        .route("/healthz", get(verdict))
-        .route("/livez", get(verdict))
-        .with_state(health);
-    if let Err(error) = axum::serve(listener, router).await {
+pub async fn serve_health(listener: TcpListener, health: Health, metrics: KubeProxyMetrics) {
+    if let Err(error) = axum::serve(listener, health_router(health, metrics)).await {
         tracing::error!(%error, "the health server stopped");
     }
 }
 
-async fn verdict(State(health): State<Health>) -> Response {
-    let verdict = health.verdict(SystemTime::now());
+fn health_router(health: Health, metrics: KubeProxyMetrics) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/livez", get(livez))
+        .with_state((health, metrics))
+}
+
+async fn healthz(State((health, metrics)): State<(Health, KubeProxyMetrics)>) -> Response {
+    let verdict = health.healthz(SystemTime::now());
+    metrics.healthz_answered(verdict.healthy);
+    answer(verdict)
+}
+
+async fn livez(State((health, metrics)): State<(Health, KubeProxyMetrics)>) -> Response {
+    let verdict = health.livez(SystemTime::now());
+    metrics.livez_answered(verdict.healthy);
+    answer(verdict)
+}
+
+fn answer(verdict: Verdict) -> Response {
     let status = if verdict.healthy {
         StatusCode::OK
     } else {

@@ -1,12 +1,18 @@
 //! The command line. Where kube-proxy has a flag of the same meaning, ours has its name.
+//!
+//! A flag that was not given is `None` here: what it falls back to is decided in [`config`](crate::config), which
+//! knows the configuration file as well.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use seaway_daemon::LogArgs;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
+
+use crate::config::{LocalMode, NodePortAddress, parse_duration};
 
 /// One node's Services, as iptables rules or as eBPF maps.
 #[derive(Debug, Parser)]
@@ -25,11 +31,13 @@ pub enum Command {
     Run(RunArgs),
     /// Print exactly what `run` would do now, and change nothing.
     Plan(NodeArgs),
-    /// Print what the kernel holds of ours, in words.
-    Dump(NodeArgs),
+    /// Print what should be and what the kernel holds of ours, side by side, in words.
+    Dump(DumpArgs),
+    /// Say what becomes of a connection, which object and field decides it, and which endpoints are left out and why.
+    Explain(ExplainArgs),
     /// Remove everything of ours from this node, in every mode, and verify that it is gone. Needs no API.
     Cleanup(KernelArgs),
-    /// Say what this kernel and its tools can do, for both modes.
+    /// Say what this kernel and its tools can do, for both modes, and which other proxies are on this node.
     Check(KernelArgs),
 }
 
@@ -76,12 +84,22 @@ pub struct KernelArgs {
     pub run_dir: PathBuf,
 }
 
-/// Flags that say which node this is and where its inputs come from.
+/// Flags that say which node this is, where its inputs come from, and how Services are served.
 #[derive(Debug, Clone, Args)]
 pub struct NodeArgs {
-    /// How Services get into the kernel.
-    #[arg(long, value_enum, default_value_t = Mode::Iptables, env = "SEAWAY_PROXY_MODE")]
-    pub mode: Mode,
+    /// A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1). As in kube-proxy, other flags that have a field in
+    /// it are then ignored, but --hostname-override; here they are named, and --mode counts as well.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How Services get into the kernel; iptables by default.
+    #[arg(
+        long,
+        value_enum,
+        env = "SEAWAY_PROXY_MODE",
+        visible_alias = "proxy-mode"
+    )]
+    pub mode: Option<Mode>,
 
     /// API server and credentials; without it, and without --manifests, the Pod's service account is used.
     #[arg(
@@ -104,9 +122,31 @@ pub struct NodeArgs {
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNetwork>,
 
+    /// How traffic of pods is told from other traffic; ClusterCIDR by default.
+    #[arg(long, value_name = "MODE")]
+    pub detect_local_mode: Option<LocalMode>,
+
+    /// With --detect-local-mode BridgeInterface: what comes from this bridge comes from a pod.
+    #[arg(long, value_name = "LINK")]
+    pub pod_bridge_interface: Option<String>,
+
+    /// With --detect-local-mode InterfaceNamePrefix: what comes from a link with this prefix comes from a pod.
+    #[arg(long, value_name = "PREFIX")]
+    pub pod_interface_name_prefix: Option<String>,
+
     /// Masquerade all traffic to cluster IPs.
     #[arg(long)]
     pub masquerade_all: bool,
+
+    /// Addresses of this node at which node ports answer: CIDRs, and `primary` for those of the Node object. All but
+    /// loopback by default.
+    #[arg(long, value_name = "CIDR|primary[,..]", value_delimiter = ',')]
+    pub nodeport_addresses: Vec<NodePortAddress>,
+
+    /// Serve spec.externalIPs within these CIDRs. None by default: whoever may write a Service could otherwise take
+    /// over any address (CVE-2020-8554).
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
+    pub external_ip_cidrs: Vec<IpNetwork>,
 
     #[command(flatten)]
     pub kernel: KernelArgs,
@@ -118,13 +158,87 @@ pub struct RunArgs {
     #[command(flatten)]
     pub node: NodeArgs,
 
-    /// Address of /healthz and /livez.
-    #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10256)))]
-    pub healthz_bind_address: SocketAddr,
+    /// Address of /healthz and /livez; 0.0.0.0:10256 by default.
+    #[arg(long, value_name = "IP:PORT")]
+    pub healthz_bind_address: Option<SocketAddr>,
 
-    /// Address of /metrics and /proxyMode.
-    #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 10249)))]
-    pub metrics_bind_address: SocketAddr,
+    /// Address of /metrics and /proxyMode; 127.0.0.1:10249 by default.
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_bind_address: Option<SocketAddr>,
+
+    /// Run although rules, links or processes of another proxy are on this node.
+    #[arg(long)]
+    pub ignore_other_proxies: bool,
+
+    /// Only do what needs all privileges (settings of connection tracking), then exit: afterwards the daemon needs few.
+    #[arg(long)]
+    pub init_only: bool,
+
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Flags about the process and connection tracking, as in kube-proxy.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProcessArgs {
+    /// Written to /proc/self/oom_score_adj; left alone by default.
+    #[arg(long, value_name = "-1000..1000", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+    pub oom_score_adj: Option<i16>,
+
+    /// Connections to track, for each core of the machine; 0 leaves the limit alone; 32768 by default.
+    #[arg(long, value_name = "N")]
+    pub conntrack_max_per_core: Option<u32>,
+
+    /// Connections to track at least; 131072 by default.
+    #[arg(long, value_name = "N")]
+    pub conntrack_min: Option<u32>,
+
+    /// Idle time after which an established TCP connection is forgotten; 0 leaves it alone; 24h by default.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub conntrack_tcp_timeout_established: Option<Duration>,
+
+    /// Idle time after which a half-closed TCP connection is forgotten; 1h by default.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub conntrack_tcp_timeout_close_wait: Option<Duration>,
+
+    /// Let packets outside of the TCP window pass (nf_conntrack_tcp_be_liberal).
+    #[arg(long)]
+    pub conntrack_tcp_be_liberal: bool,
+
+    /// Idle time after which an unanswered UDP flow is forgotten; left alone by default.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub conntrack_udp_timeout: Option<Duration>,
+
+    /// Idle time after which an answered UDP flow is forgotten; left alone by default.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub conntrack_udp_timeout_stream: Option<Duration>,
+}
+
+/// Flags of `dump`.
+#[derive(Debug, Clone, Args)]
+pub struct DumpArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// Only what the kernel holds: needs no API.
+    #[arg(long)]
+    pub actual: bool,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// Who connects: an IP address, or `node` for a process of this node.
+    #[arg(value_name = "SRC")]
+    pub source: String,
+
+    /// Where to: IP:PORT or NAMESPACE/SERVICE:PORT, with /udp or /sctp behind it if it is not TCP.
+    #[arg(value_name = "DST:PORT[/PROTOCOL]")]
+    pub destination: String,
+
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 #[cfg(test)]
@@ -133,6 +247,11 @@ mod tests {
 
     use super::*;
 
+    fn refusal(args: &[&str]) -> String {
+        let args = ["seaway-proxy", "run"].iter().chain(args);
+        Cli::try_parse_from(args).unwrap_err().to_string()
+    }
+
     #[test]
     fn flags_are_consistent() {
         Cli::command().debug_assert();
@@ -140,30 +259,51 @@ mod tests {
 
     #[test]
     fn two_sources_are_refused() {
-        let parsed = Cli::try_parse_from([
-            "seaway-proxy",
-            "run",
-            "--kubeconfig",
-            "a",
-            "--manifests",
-            "b",
-        ]);
-        assert!(
-            parsed
-                .unwrap_err()
-                .to_string()
-                .contains("cannot be used with")
-        );
+        let refusal = refusal(&["--kubeconfig", "a", "--manifests", "b"]);
+        assert!(refusal.contains("cannot be used with"), "{refusal}");
     }
 
     #[test]
-    fn an_unknown_mode_names_the_known_ones() {
-        let error = Cli::try_parse_from(["seaway-proxy", "run", "--mode", "ipvs"])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("iptables") && error.contains("ebpf"),
-            "{error}"
-        );
+    fn an_unknown_word_names_the_known_ones() {
+        for (args, known) in [
+            (["--mode", "ipvs"], ["iptables", "ebpf"]),
+            (["--detect-local-mode", "x"], ["ClusterCIDR", "NodeCIDR"]),
+            (["--nodeport-addresses", "x"], ["primary", "10.0.0.0/8"]),
+            (["--oom-score-adj", "-1001"], ["-1000", "1000"]),
+            (["--conntrack-udp-timeout", "5"], ["30s", "1h30m"]),
+        ] {
+            let refusal = refusal(&args);
+            for word in known {
+                assert!(refusal.contains(word), "{word} not in {refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_of_kube_proxy_are_taken_under_their_names() {
+        for args in [
+            &["--proxy-mode=iptables", "--masquerade-all"][..],
+            &[
+                "--detect-local-mode=BridgeInterface",
+                "--pod-bridge-interface=cni0",
+            ],
+            &[
+                "--nodeport-addresses=primary,10.0.0.0/8",
+                "--oom-score-adj=-999",
+            ],
+            &[
+                "--conntrack-max-per-core=0",
+                "--conntrack-tcp-timeout-established=24h0m0s",
+            ],
+            &[
+                "--healthz-bind-address=[::]:10256",
+                "--metrics-bind-address=127.0.0.1:10249",
+            ],
+        ] {
+            let all = ["seaway-proxy", "run"].iter().chain(args);
+            if let Err(error) = Cli::try_parse_from(all) {
+                panic!("{args:?}: {error}");
+            }
+        }
     }
 }

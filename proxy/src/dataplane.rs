@@ -10,6 +10,9 @@ use seaway_model::{Change, Desired};
 /// The flow is `observe` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
 /// `apply` executes and decides nothing.
 pub trait Dataplane {
+    /// Whether a failed [`apply`](Self::apply) is a failure of iptables-restore, for the metrics.
+    const USES_IPTABLES: bool = false;
+
     /// What `apply` would do. Its `Display` is exactly that, for `seaway-proxy plan`.
     type Plan: fmt::Display;
 

@@ -3,17 +3,25 @@
 //! A reconcile loop over a [`dataplane::Dataplane`]: inputs from `seaway-cluster`, rules from `seaway-model`,
 //! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes; [`reconcile`] decides when.
 //!
-//! Reading order: [`cli`] → [`commands`] → [`reconcile`] → [`dataplane`] → a mode.
+//! Reading order: [`cli`] → [`config`] → [`commands`] → [`reconcile`] → [`dataplane`] → a mode. What an operator sees
+//! besides: [`health`], [`metrics`], [`events`], [`healthcheck`] (of Services), [`explain`], [`peers`].
 
 pub mod admin;
 pub mod cli;
 pub mod commands;
+pub mod config;
 pub mod conntrack;
 pub mod dataplane;
 pub mod ebpf;
+pub mod events;
+pub mod explain;
 pub mod health;
+pub mod healthcheck;
 pub mod iptables;
 pub mod lock;
 pub mod metrics;
+pub mod peers;
 pub mod privileges;
 pub mod reconcile;
+mod systemd;
+pub mod tuning;

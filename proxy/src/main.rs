@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             Command::Run(args) => commands::run(args).await,
             Command::Plan(args) => commands::plan(args).await,
             Command::Dump(args) => commands::dump(args).await,
+            Command::Explain(args) => commands::explain(args).await,
             Command::Cleanup(args) => commands::cleanup(args).await,
             Command::Check(args) => commands::check(&args).await,
         }

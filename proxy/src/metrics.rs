@@ -1,119 +1,207 @@
-//! Metrics of the reconcile loop. Names that kube-proxy has keep kube-proxy's name and meaning.
+//! Metrics of the reconcile loop. What kube-proxy has keeps kube-proxy's name, labels and meaning
+//! (`pkg/proxy/metrics/metrics.go`); families are synced together here, so that both labels show the same sync.
 
+mod kube_proxy;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use seaway_model::{Family, InputEvent};
 
 use crate::dataplane::Report;
+pub use kube_proxy::KubeProxyMetrics;
 
 /// Handles to the metrics; cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    pub sync_duration: Histogram,
+    /// Those that kube-proxy has as well.
+    pub kube_proxy: KubeProxyMetrics,
     pub sync_failures: Counter,
     pub full_syncs: Counter,
-    pub last_sync: Gauge,
-    pub service_changes: Counter,
-    pub endpoint_changes: Counter,
     pub operations: Counter,
     pub deletions: Counter,
     pub services: Gauge,
     pub backends: Gauge,
     pub diagnostics: Gauge,
+    pub events_dropped: Counter,
+    pub health_check_failures: Counter,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Changes that the kernel does not have yet.
+#[derive(Debug)]
+struct Waiting {
+    /// When the change of each slice happened in the cluster.
+    triggers: Vec<(Family, SystemTime)>,
+    started: SystemTime,
+}
+
+/// What the metrics need to know of an event, taken before the event itself is given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Service,
+    Slice(Option<(Family, SystemTime)>),
+    Other,
+}
+
+impl Seen {
+    pub fn of(event: &InputEvent) -> Self {
+        match event {
+            InputEvent::Service(..) => Self::Service,
+            // A removed slice says nothing about when.
+            InputEvent::Slice(_, slice) => Self::Slice(
+                slice
+                    .as_ref()
+                    .and_then(|slice| Some((slice.family, slice.last_change?))),
+            ),
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Metrics {
     /// Creates the metrics and registers them.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
-            // 1 ms doubling up to 16 s, as kube-proxy's.
-            sync_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            kube_proxy: KubeProxyMetrics::new(registry),
             sync_failures: Counter::default(),
             full_syncs: Counter::default(),
-            last_sync: Gauge::default(),
-            service_changes: Counter::default(),
-            endpoint_changes: Counter::default(),
             operations: Counter::default(),
             deletions: Counter::default(),
             services: Gauge::default(),
             backends: Gauge::default(),
             diagnostics: Gauge::default(),
+            events_dropped: Counter::default(),
+            health_check_failures: Counter::default(),
+            waiting: Arc::new(Mutex::new(Waiting {
+                triggers: Vec::new(),
+                started: SystemTime::now(),
+            })),
         };
-        let kube_proxy = registry.sub_registry_with_prefix("kubeproxy_sync_proxy_rules");
-        kube_proxy.register_with_unit(
-            "duration",
-            "Time to bring the kernel up to date with one batch of changes",
-            Unit::Seconds,
-            metrics.sync_duration.clone(),
-        );
-        kube_proxy.register_with_unit(
-            "last_timestamp",
-            "Time of the last complete sync",
-            Unit::Seconds,
-            metrics.last_sync.clone(),
-        );
-        kube_proxy.register(
-            "service_changes",
-            "Changes of Services taken in",
-            metrics.service_changes.clone(),
-        );
-        kube_proxy.register(
-            "endpoint_changes",
-            "Changes of EndpointSlices taken in",
-            metrics.endpoint_changes.clone(),
-        );
+        registry.register_collector(Box::new(process::Process));
         let ours = registry.sub_registry_with_prefix("seaway_proxy");
         ours.register(
-            "sync_failures",
-            "Syncs that failed and were retried",
-            metrics.sync_failures.clone(),
+            "build",
+            "Version of this program",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        ours.register(
-            "full_syncs",
-            "Syncs that compared everything",
-            metrics.full_syncs.clone(),
-        );
-        ours.register(
-            "kernel_operations",
-            "Rules written and map entries changed",
-            metrics.operations.clone(),
-        );
-        ours.register(
-            "kernel_deletions",
-            "Rules and map entries deleted",
-            metrics.deletions.clone(),
-        );
-        ours.register("services", "Services programmed", metrics.services.clone());
-        ours.register(
-            "backends",
-            "Backends of all ports of all Services",
-            metrics.backends.clone(),
-        );
-        ours.register(
-            "diagnostics",
-            "Objects with a field that cannot be used as written",
-            metrics.diagnostics.clone(),
-        );
+        for (name, help, counter) in [
+            (
+                "sync_failures",
+                "Syncs that failed and were retried",
+                &metrics.sync_failures,
+            ),
+            (
+                "full_syncs",
+                "Syncs that compared everything",
+                &metrics.full_syncs,
+            ),
+            (
+                "kernel_operations",
+                "Rules written and map entries changed",
+                &metrics.operations,
+            ),
+            (
+                "kernel_deletions",
+                "Rules and map entries deleted",
+                &metrics.deletions,
+            ),
+            (
+                "events_dropped",
+                "Events about objects that were not recorded: too many, or the API did not take them",
+                &metrics.events_dropped,
+            ),
+            (
+                "health_check_port_failures",
+                "Health check ports of Services that could not be listened on",
+                &metrics.health_check_failures,
+            ),
+        ] {
+            ours.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("services", "Services programmed", &metrics.services),
+            (
+                "backends",
+                "Backends of all ports of all Services",
+                &metrics.backends,
+            ),
+            (
+                "diagnostics",
+                "Objects with a field that cannot be used as written",
+                &metrics.diagnostics,
+            ),
+        ] {
+            ours.register(name, help, gauge.clone());
+        }
         metrics
     }
 
+    /// An event has been taken in; `changed` if the kernel has to follow.
+    pub fn took_in(&self, seen: Seen, changed: bool, now: SystemTime) {
+        let kube_proxy = &self.kube_proxy;
+        let (total, pending) = match seen {
+            Seen::Service => (
+                &kube_proxy.service_changes,
+                &kube_proxy.service_changes_pending,
+            ),
+            Seen::Slice(_) => (
+                &kube_proxy.endpoint_changes,
+                &kube_proxy.endpoint_changes_pending,
+            ),
+            Seen::Other => return,
+        };
+        total.inc();
+        if !changed {
+            return;
+        }
+        pending.inc();
+        kube_proxy.queued(now);
+        if let Seen::Slice(Some(trigger)) = seen {
+            let mut waiting = self.waiting();
+            // What happened before we were there was not ours to program.
+            if trigger.1 >= waiting.started {
+                waiting.triggers.push(trigger);
+            }
+        }
+    }
+
     /// Records a sync that succeeded. `took` covers derive, plan and apply.
-    pub fn synced(&self, took: Duration, report: &Report, now: SystemTime) {
-        self.sync_duration.observe(took.as_secs_f64());
+    pub fn synced(&self, took: Duration, report: &Report, full: bool, now: SystemTime) {
         self.operations.inc_by(report.operations as u64);
         self.deletions.inc_by(report.deletions as u64);
-        let seconds = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        self.last_sync
-            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.kube_proxy.synced(took, full, now);
+        for (family, trigger) in std::mem::take(&mut self.waiting().triggers) {
+            // Clocks of two machines: a change from the future took no time.
+            let latency = now.duration_since(trigger).unwrap_or_default();
+            self.kube_proxy.network_programmed(family, latency);
+        }
+    }
+
+    /// Records a sync that failed; everything is still waiting.
+    pub fn failed(&self, full: bool, iptables: bool) {
+        self.sync_failures.inc();
+        if iptables {
+            self.kube_proxy.restore_failed(full);
+        }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A metric per IP family.
+type PerFamily<M> = Labelled<[(&'static str, &'static str); 1], M>;
 
 /// The text exposition of everything registered.
 pub fn exposition(registry: &Registry) -> String {
@@ -121,32 +209,4 @@ pub fn exposition(registry: &Registry) -> String {
     // Writing to a String cannot fail; an empty answer would only say that nothing was registered.
     let _infallible = encode(&mut text, registry);
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_units_are_pinned() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::new(&mut registry);
-        metrics.synced(
-            Duration::from_millis(3),
-            &Report {
-                operations: 2,
-                ..Report::default()
-            },
-            SystemTime::UNIX_EPOCH + Duration::from_secs(5),
-        );
-        let text = exposition(&registry);
-        for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds 5",
-            "kubeproxy_sync_proxy_rules_service_changes_total 0",
-            "seaway_proxy_kernel_operations_total 2",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
-        }
-    }
 }

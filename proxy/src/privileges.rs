@@ -35,6 +35,11 @@ fn needed(mode: Mode) -> &'static [Capability] {
     }
 }
 
+/// The names of the capabilities that a mode cannot do without.
+pub fn names(mode: Mode) -> Vec<&'static str> {
+    missing(mode, 0)
+}
+
 /// Says which capabilities this process lacks for a mode, if any.
 pub fn check(mode: Mode) -> anyhow::Result<()> {
     let file = "/proc/self/status";

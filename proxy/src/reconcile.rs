@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use seaway_model::{
-    Change, Desired, Diagnostic, InputEvent, Inputs, Node, NodeSettings, ObjectKey, ServiceRules,
-    derive_service,
+    Change, Desired, Diagnostic, InputEvent, Inputs, Node, NodeSettings, ObjectKey, derive_service,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::conntrack::Cleaner;
 use crate::dataplane::{ApplyError, Dataplane, Report};
+use crate::events::Events;
 use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::healthcheck::HealthChecks;
+use crate::metrics::{Metrics, Seen};
+use sizes::Sizes;
+
+mod sizes;
 
 /// First wait after a failed sync; doubles with each further failure.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -30,8 +34,8 @@ pub struct Deriver {
     desired: Desired,
     diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     dirty: BTreeSet<ObjectKey>,
-    /// Backends of all ports of all Services, kept as a running sum.
-    backends: usize,
+    /// Of all Services, kept as a running sum.
+    sizes: Sizes,
 }
 
 impl Deriver {
@@ -76,12 +80,16 @@ impl Deriver {
             } else {
                 self.diagnostics.insert(key.clone(), diagnostics);
             }
-            self.backends += rules.as_ref().map_or(0, backend_count);
+            if let Some(rules) = &rules {
+                self.sizes.add(rules);
+            }
             let before = match rules {
                 Some(rules) => self.desired.services.insert(key.clone(), rules),
                 None => self.desired.services.remove(key),
             };
-            self.backends -= before.as_ref().map_or(0, backend_count);
+            if let Some(before) = &before {
+                self.sizes.remove(before);
+            }
         }
         (dirty, fresh)
     }
@@ -91,14 +99,15 @@ impl Deriver {
         self.inputs.nodes.get(&self.settings.name)
     }
 
+    /// What was taken in so far.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
     /// The state derived so far.
     pub fn desired(&self) -> &Desired {
         &self.desired
     }
-}
-
-fn backend_count(rules: &ServiceRules) -> usize {
-    rules.ports.iter().map(|p| p.cluster.len()).sum()
 }
 
 /// Keeps one data plane in step with its inputs.
@@ -108,6 +117,8 @@ pub struct Reconciler<D> {
     health: Health,
     metrics: Metrics,
     conntrack: Option<Cleaner>,
+    health_checks: Option<HealthChecks>,
+    events: Option<Events>,
     /// Services whose rules the kernel does not have yet.
     pending: BTreeSet<ObjectKey>,
     /// Everything has to be compared: at start and after a failure.
@@ -137,9 +148,27 @@ impl<D: Dataplane> Reconciler<D> {
             health,
             metrics,
             conntrack: None,
+            health_checks: None,
+            events: None,
             pending: BTreeSet::new(),
             full: true,
             failures: 0,
+        }
+    }
+
+    /// Keeps the health check ports of Services in step as well.
+    pub fn with_health_checks(self, health_checks: HealthChecks) -> Self {
+        Self {
+            health_checks: Some(health_checks),
+            ..self
+        }
+    }
+
+    /// Tells of findings about objects as Events, besides the log.
+    pub fn with_events(self, events: Events) -> Self {
+        Self {
+            events: Some(events),
+            ..self
         }
     }
 
@@ -196,17 +225,22 @@ impl<D: Dataplane> Reconciler<D> {
     /// Absorbs an event and all that wait behind it, so that a burst costs one sync.
     fn take_in(&mut self, first: InputEvent, events: &mut mpsc::Receiver<InputEvent>) {
         let mut next = Some(first);
-        for _ in 0..BATCH {
+        for room in (0..BATCH).rev() {
             let Some(event) = next else { break };
-            match &event {
-                InputEvent::Service(..) => _ = self.metrics.service_changes.inc(),
-                InputEvent::Slice(..) => _ = self.metrics.endpoint_changes.inc(),
-                InputEvent::Node(..) | InputEvent::Synced => {}
+            let now = SystemTime::now();
+            let seen = Seen::of(&event);
+            let is_node = matches!(event, InputEvent::Node(..));
+            let changed = self.deriver.absorb(event);
+            self.metrics.took_in(seen, changed, now);
+            if changed {
+                self.health.waiting(now);
             }
-            if self.deriver.absorb(event) {
-                self.health.waiting(SystemTime::now());
+            if is_node {
+                let draining = self.deriver.own_node().is_some_and(|node| node.draining);
+                self.health.draining(draining);
             }
-            next = events.try_recv().ok();
+            // What is taken out of the channel is taken in: behind the last of a batch it stays where it is.
+            next = (room > 0).then(|| events.try_recv().ok()).flatten();
         }
     }
 
@@ -225,14 +259,18 @@ impl<D: Dataplane> Reconciler<D> {
         let (touched, diagnostics) = self.deriver.derive();
         for d in &diagnostics {
             tracing::warn!(object = %d.object, field = %d.field, consequence = %d.consequence, "cannot use a field");
+            if let Some(events) = &self.events {
+                events.diagnosed(d);
+            }
         }
         self.pending.extend(touched);
         match self.program().await {
             Ok(report) => {
                 self.metrics
-                    .synced(started.elapsed(), &report, SystemTime::now());
+                    .synced(started.elapsed(), &report, self.full, SystemTime::now());
                 self.note_sizes();
                 self.tell(&report, started.elapsed());
+                self.move_health_checks();
                 self.pending.clear();
                 self.full = false;
                 self.failures = 0;
@@ -240,7 +278,7 @@ impl<D: Dataplane> Reconciler<D> {
                 true
             }
             Err(error) => {
-                self.metrics.sync_failures.inc();
+                self.metrics.failed(self.full, D::USES_IPTABLES);
                 self.failures += 1;
                 self.full = true;
                 tracing::error!(%error, retry_in_ms = self.backoff().as_millis(), "sync failed");
@@ -292,10 +330,26 @@ impl<D: Dataplane> Reconciler<D> {
     fn note_sizes(&self) {
         for (gauge, size) in [
             (&self.metrics.services, self.deriver.desired.services.len()),
-            (&self.metrics.backends, self.deriver.backends),
+            (&self.metrics.backends, self.deriver.sizes.backends()),
             (&self.metrics.diagnostics, self.deriver.diagnostics.len()),
         ] {
             gauge.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+        for (family, internal, external) in self.deriver.sizes.without_local_endpoints() {
+            let kube_proxy = &self.metrics.kube_proxy;
+            kube_proxy.without_local_endpoints(family, internal, external);
+        }
+    }
+
+    /// A load balancer may send here only what the kernel can serve, so this comes after the kernel.
+    fn move_health_checks(&self) {
+        let Some(health_checks) = &self.health_checks else {
+            return;
+        };
+        let services = &self.deriver.desired.services;
+        for key in &self.pending {
+            let check = services.get(key).and_then(|rules| rules.health_check);
+            health_checks.set(key, check);
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod events;
 mod intern;
 mod ip;
 mod ledger;
@@ -19,5 +20,6 @@ pub mod wire;
 
 pub use client::kube_client;
 pub use convert::{Conversion, ObjectRef, convert};
+pub use events::EventRecorder;
 pub use intern::Interner;
 pub use source::{Error, NodeScope, Source, Wants, stream};

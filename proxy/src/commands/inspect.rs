@@ -1,0 +1,254 @@
+//! The commands that look and change nothing: `plan`, `dump`, `explain`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Context;
+use seaway_model::{
+    Change, Desired, Family, Frontend, Inputs, NodeContext, ObjectKey, Origin, Packet, PortRule,
+    Protocol, TrafficPolicy,
+};
+
+use super::setup::{self, LIST_TIMEOUT, ThisNode};
+use crate::cli::{DumpArgs, ExplainArgs, Mode, NodeArgs};
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::explain::{World, explain as explain_packet};
+use crate::privileges;
+use crate::reconcile::Deriver;
+
+/// `seaway-proxy plan`.
+pub async fn plan(args: NodeArgs) -> anyhow::Result<()> {
+    let config = Config::load(args)?;
+    privileges::check(config.mode)?;
+    let (this, deriver) = inputs(&config).await?;
+    match config.mode {
+        Mode::Iptables => print_plan(setup::iptables(&this).await?, &deriver).await,
+        Mode::Ebpf => print_plan(setup::ebpf(&config, &this)?, &deriver).await,
+    }
+}
+
+async fn print_plan(mut dataplane: impl Dataplane, deriver: &Deriver) -> anyhow::Result<()> {
+    dataplane.observe().await?;
+    print!("{}", dataplane.plan(deriver.desired(), &Change::Full));
+    Ok(())
+}
+
+/// Everything that the source has now, derived.
+async fn inputs(config: &Config) -> anyhow::Result<(ThisNode, Deriver)> {
+    setup::tell(&config.notes);
+    let source = setup::source(config).await?;
+    let listing = async {
+        let (this, _) = ThisNode::resolve(config, &source).await?;
+        let mut events = setup::follow(source.clone(), &this);
+        let mut deriver = Deriver::new(this.settings.clone());
+        while !deriver.is_synced() {
+            let event = events
+                .recv()
+                .await
+                .context("the source of Services ended unexpectedly")?;
+            deriver.absorb(event);
+        }
+        anyhow::Ok((this, deriver))
+    };
+    let (this, mut deriver) = tokio::time::timeout(LIST_TIMEOUT, listing)
+        .await
+        .with_context(|| {
+            format!(
+                "no complete list of Services within {} s",
+                LIST_TIMEOUT.as_secs()
+            )
+        })??;
+    let (_, diagnostics) = deriver.derive();
+    for d in diagnostics {
+        eprintln!("warning: {} {}: {}", d.object, d.field, d.consequence);
+    }
+    Ok((this, deriver))
+}
+
+/// `seaway-proxy dump`.
+pub async fn dump(args: DumpArgs) -> anyhow::Result<()> {
+    let config = Config::load(args.node)?;
+    privileges::check(config.mode)?;
+    if args.actual {
+        setup::tell(&config.notes);
+        let this = ThisNode::unresolved(&config)?;
+        match config.mode {
+            Mode::Iptables => print!("{}", setup::iptables(&this).await?.dump().await?),
+            Mode::Ebpf => print!("{}", setup::ebpf(&config, &this)?.dump().await?),
+        }
+        return Ok(());
+    }
+    let (this, deriver) = inputs(&config).await?;
+    match config.mode {
+        Mode::Iptables => print_both(setup::iptables(&this).await?, &deriver).await,
+        Mode::Ebpf => print_both(setup::ebpf(&config, &this)?, &deriver).await,
+    }
+}
+
+/// What should be, what is, and what would have to change for the one to become the other.
+async fn print_both(mut dataplane: impl Dataplane, deriver: &Deriver) -> anyhow::Result<()> {
+    println!("== desired");
+    print!("{}", desired_text(deriver.desired()));
+    println!("== actual");
+    print!("{}", dataplane.dump().await?);
+    println!("== to do");
+    dataplane.observe().await?;
+    print!("{}", dataplane.plan(deriver.desired(), &Change::Full));
+    Ok(())
+}
+
+/// The same in every mode.
+fn desired_text(desired: &Desired) -> String {
+    let mut text = String::new();
+    for (key, rules) in &desired.services {
+        text.push_str(&format!("{key}\n"));
+        for rule in &rules.ports {
+            text.push_str(&port_text(rule));
+        }
+        if let Some(check) = rules.health_check {
+            text.push_str(&format!(
+                "  health check port {}: {} endpoints here\n",
+                check.port, check.local_ready
+            ));
+        }
+    }
+    text
+}
+
+fn port_text(rule: &PortRule) -> String {
+    let list = |items: Vec<String>| {
+        if items.is_empty() {
+            "none".to_owned()
+        } else {
+            items.join(" ")
+        }
+    };
+    let backends = |policy| {
+        let backends = rule.backends(policy).iter();
+        list(backends.map(ToString::to_string).collect())
+    };
+    let frontends = list(rule.frontends.iter().map(Frontend::to_string).collect());
+    let mut text = format!("  {frontends} -> {}", backends(TrafficPolicy::Cluster));
+    if rule.uses_local() {
+        text.push_str(&format!(" (local: {})", backends(TrafficPolicy::Local)));
+    }
+    if let Some(timeout) = rule.affinity {
+        text.push_str(&format!(", client kept {} s", timeout.as_secs()));
+    }
+    text.push('\n');
+    text
+}
+
+/// `seaway-proxy explain`.
+pub async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
+    let config = Config::load(args.node)?;
+    let (this, deriver) = inputs(&config).await?;
+    let node = this.context().await?;
+    let (destination, protocol) = destination(&args.destination, deriver.inputs())?;
+    let packet = packet(&args.source, destination, protocol, &node, &deriver)?;
+    let world = World {
+        inputs: deriver.inputs(),
+        desired: deriver.desired(),
+        node: &node,
+        settings: &this.settings,
+    };
+    print!("{}", explain_packet(world, &packet));
+    Ok(())
+}
+
+fn packet(
+    source: &str,
+    destination: SocketAddr,
+    protocol: Protocol,
+    node: &NodeContext,
+    deriver: &Deriver,
+) -> anyhow::Result<Packet> {
+    let family = Family::of(destination.ip());
+    let source = match source {
+        "node" => *node
+            .addresses
+            .iter()
+            .find(|ip| Family::of(**ip) == family)
+            .context("this node has no address of the family of the destination")?,
+        text => text
+            .parse::<IpAddr>()
+            .with_context(|| format!("SRC {text:?} is neither an IP address nor `node`"))?,
+    };
+    anyhow::ensure!(
+        Family::of(source) == family,
+        "{source} and {destination} are not of one family"
+    );
+    let origin = if node.is_node(source) || source.is_loopback() {
+        Origin::NodeProcess
+    } else if deriver
+        .own_node()
+        .is_some_and(|own| own.pod_cidrs.iter().any(|cidr| cidr.contains(source)))
+    {
+        Origin::LocalPod
+    } else {
+        Origin::External
+    };
+    Ok(Packet {
+        source,
+        destination,
+        protocol,
+        origin,
+    })
+}
+
+/// `IP:PORT` or `NAMESPACE/SERVICE:PORT`, with `/udp` or the like behind it.
+fn destination(text: &str, inputs: &Inputs) -> anyhow::Result<(SocketAddr, Protocol)> {
+    let help = || {
+        format!(
+            "DST {text:?} is neither IP:PORT nor NAMESPACE/SERVICE:PORT, with /udp or /sctp behind it"
+        )
+    };
+    let (address, protocol) = match text.rsplit_once('/') {
+        Some((address, "tcp")) => (address, Protocol::Tcp),
+        Some((address, "udp")) => (address, Protocol::Udp),
+        Some((address, "sctp")) => (address, Protocol::Sctp),
+        _ => (text, Protocol::Tcp),
+    };
+    if let Ok(address) = address.parse() {
+        return Ok((address, protocol));
+    }
+    let (service, port) = address.rsplit_once(':').with_context(help)?;
+    let (namespace, name) = service.split_once('/').with_context(help)?;
+    let key = ObjectKey::new(namespace, name);
+    let service = inputs
+        .services
+        .get(&key)
+        .with_context(|| format!("there is no Service {key} with a cluster IP"))?;
+    let ip = service
+        .cluster_ips
+        .first()
+        .with_context(|| format!("Service {key} has no cluster IP"))?;
+    let port = port.parse().ok().with_context(help)?;
+    Ok((SocketAddr::new(*ip, port), protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        let parse = |text: &str| destination(text, &Inputs::default());
+        assert_eq!(
+            parse("10.96.0.10:53/udp").unwrap(),
+            ("10.96.0.10:53".parse().unwrap(), Protocol::Udp)
+        );
+        assert_eq!(
+            parse("[fd00::1]:80").unwrap(),
+            ("[fd00::1]:80".parse().unwrap(), Protocol::Tcp)
+        );
+        for (text, expected) in [
+            ("10.96.0.10", "neither IP:PORT nor"),
+            ("10.96.0.10:80/icmp", "neither IP:PORT nor"),
+            ("default/web:80", "no Service default/web"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! From a configuration to what the commands work with: this node, its source of inputs, its data plane.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use ipnetwork::IpNetwork;
+use seaway_cluster::{NodeScope, Source, Wants};
+use seaway_kernel::{Capabilities, Netlink, cgroup, sysctl};
+use seaway_model::{DetectLocal, InputEvent, Node, NodeContext, NodeSettings};
+use tokio::sync::mpsc;
+
+use crate::cli::{KernelArgs, Mode};
+use crate::config::{Config, LocalTraffic};
+use crate::ebpf::{EbpfConfig, EbpfDataplane};
+use crate::iptables::{IptablesConfig, IptablesDataplane};
+
+/// How long the one-shot commands wait for their inputs.
+pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// This node, with everything that its Node object had to say resolved.
+#[derive(Debug, Clone)]
+pub(super) struct ThisNode {
+    pub(super) settings: NodeSettings,
+    pub(super) detect_local: DetectLocal,
+    pub(super) node_port_addresses: Option<Vec<IpNetwork>>,
+    pub(super) masquerade_all: bool,
+}
+
+impl ThisNode {
+    /// Waits for the Node object where a setting needs it; the second part then goes on to tell of it.
+    pub(super) async fn resolve(
+        config: &Config,
+        source: &Source,
+    ) -> anyhow::Result<(Self, Option<NodeWatch>)> {
+        let name = node_name(config)?;
+        let watch = if needs_node(config) {
+            Some(NodeWatch::open(config, source, &name).await?)
+        } else {
+            None
+        };
+        let node = watch.as_ref().map(|watch| &watch.seen);
+        Ok((Self::new(config, name, node), watch))
+    }
+
+    /// Without what only the Node object says: enough to look at the kernel.
+    pub(super) fn unresolved(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self::new(config, node_name(config)?, None))
+    }
+
+    fn new(config: &Config, name: String, node: Option<&Node>) -> Self {
+        Self {
+            detect_local: match &config.local_traffic {
+                LocalTraffic::ClusterCidrs(cidrs) => DetectLocal::ClusterCidr(cidrs.clone()),
+                LocalTraffic::NodeCidrs => {
+                    DetectLocal::NodeCidr(node.map(|n| n.pod_cidrs.clone()).unwrap_or_default())
+                }
+                LocalTraffic::Bridge(link) => DetectLocal::BridgeInterface(link.clone()),
+                LocalTraffic::InterfacePrefix(prefix) => {
+                    DetectLocal::InterfaceNamePrefix(prefix.clone())
+                }
+            },
+            node_port_addresses: config
+                .node_port_addresses
+                .networks(node.map_or(&[], |node| &node.addresses)),
+            masquerade_all: config.masquerade_all,
+            settings: NodeSettings {
+                external_ip_cidrs: config.external_ip_cidrs.clone(),
+                ..NodeSettings::new(name)
+            },
+        }
+    }
+
+    /// As the oracle sees it, with the addresses that the node has now.
+    pub(super) async fn context(&self) -> anyhow::Result<NodeContext> {
+        Ok(NodeContext {
+            addresses: own_addresses().await?,
+            detect_local: self.detect_local.clone(),
+            masquerade_all: self.masquerade_all,
+            node_port_addresses: self.node_port_addresses.clone(),
+        })
+    }
+}
+
+/// Every address of this network namespace but loopback.
+pub(super) async fn own_addresses() -> anyhow::Result<Vec<IpAddr>> {
+    let addresses = Netlink::new()?.addresses(None).await?;
+    let ips = addresses.into_iter().map(|address| address.network.ip());
+    Ok(ips.filter(|ip| !ip.is_loopback()).collect())
+}
+
+fn needs_node(config: &Config) -> bool {
+    config.node_port_addresses.needs_node() || config.local_traffic == LocalTraffic::NodeCidrs
+}
+
+/// Follows the Node object after settings were taken from it.
+#[derive(Debug)]
+pub(super) struct NodeWatch {
+    events: mpsc::Receiver<InputEvent>,
+    seen: Node,
+}
+
+impl NodeWatch {
+    async fn open(config: &Config, source: &Source, name: &str) -> anyhow::Result<Self> {
+        let wants = Wants {
+            nodes: NodeScope::One(name.to_owned()),
+            ..Wants::default()
+        };
+        let mut events = seaway_cluster::stream(source.clone(), wants);
+        let mut told = false;
+        loop {
+            let waited = tokio::time::timeout(LIST_TIMEOUT, next_node(&mut events)).await;
+            let problem = match waited {
+                Ok(node) => {
+                    let node = node.context("the source of the Node ended unexpectedly")?;
+                    match missing(config, &node) {
+                        None => return Ok(Self { events, seen: node }),
+                        Some(field) => format!("Node {name} has no {field} yet"),
+                    }
+                }
+                Err(_) if told => continue,
+                Err(_) => format!("there is no Node {name} yet (--hostname-override)"),
+            };
+            told = true;
+            tracing::warn!("waiting: {problem}");
+        }
+    }
+
+    /// Returns once the Node has changed so that settings taken from it hold no more.
+    pub(super) async fn changed(mut self, config: &Config) -> String {
+        loop {
+            let Some(node) = next_node(&mut self.events).await else {
+                // The loop that serves notices the same.
+                std::future::pending().await
+            };
+            if config.local_traffic == LocalTraffic::NodeCidrs
+                && node.pod_cidrs != self.seen.pod_cidrs
+            {
+                return "spec.podCIDRs of this Node changed".to_owned();
+            }
+            if config.node_port_addresses.needs_node() && node.addresses != self.seen.addresses {
+                return "status.addresses of this Node changed".to_owned();
+            }
+        }
+    }
+}
+
+/// The next state of the Node; `None` at the end of the source.
+async fn next_node(events: &mut mpsc::Receiver<InputEvent>) -> Option<Node> {
+    loop {
+        if let InputEvent::Node(_, Some(node)) = events.recv().await? {
+            return Some(node);
+        }
+    }
+}
+
+/// What a setting needs of the Node and it does not have.
+fn missing(config: &Config, node: &Node) -> Option<&'static str> {
+    if config.local_traffic == LocalTraffic::NodeCidrs && node.pod_cidrs.is_empty() {
+        return Some("spec.podCIDRs");
+    }
+    if config.node_port_addresses.needs_node() && node.addresses.is_empty() {
+        return Some("InternalIP in status.addresses");
+    }
+    None
+}
+
+/// Says what was given and is not used.
+pub(super) fn tell(notes: &[String]) {
+    for note in notes {
+        tracing::warn!("configuration: {note}");
+    }
+}
+
+pub(super) async fn source(config: &Config) -> anyhow::Result<Source> {
+    Ok(Source::open(config.kubeconfig.as_deref(), config.manifests.as_deref()).await?)
+}
+
+/// Starts following everything that this node needs.
+pub(super) fn follow(source: Source, this: &ThisNode) -> mpsc::Receiver<InputEvent> {
+    let wants = Wants {
+        services: true,
+        slices: true,
+        nodes: NodeScope::One(this.settings.name.to_string()),
+    };
+    seaway_cluster::stream(source, wants)
+}
+
+fn node_name(config: &Config) -> anyhow::Result<String> {
+    match &config.node_name {
+        Some(name) => Ok(name.clone()),
+        None => {
+            seaway_daemon::host_name().context("no name for this node; give --hostname-override")
+        }
+    }
+}
+
+pub(super) async fn iptables(this: &ThisNode) -> anyhow::Result<IptablesDataplane> {
+    let config = IptablesConfig {
+        cluster_cidrs: this.detect_local.cidrs().to_vec(),
+        masquerade_all: this.masquerade_all,
+        drop_invalid: !conntrack_is_liberal()?,
+        ..IptablesConfig::default()
+    };
+    let machine = Capabilities::probe().await?;
+    has_iptables(&machine)?;
+    Ok(IptablesDataplane::new(&config, &machine))
+}
+
+pub(super) fn has_iptables(machine: &Capabilities) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        machine.iptables.is_some(),
+        "iptables is not installed: install it, or use --mode ebpf"
+    );
+    Ok(())
+}
+
+/// Whether this node's connection tracking lets packets outside of the window pass: then those that it calls invalid
+/// all the same are none of our business, as in kube-proxy.
+fn conntrack_is_liberal() -> anyhow::Result<bool> {
+    match sysctl::read("net.netfilter.nf_conntrack_tcp_be_liberal") {
+        Ok(value) => Ok(value != "0"),
+        // Connection tracking is not loaded yet, and will come with its default.
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn ebpf(config: &Config, this: &ThisNode) -> anyhow::Result<EbpfDataplane> {
+    let DetectLocal::ClusterCidr(cluster_cidrs) = &this.detect_local else {
+        anyhow::bail!(
+            "--mode {} tells pods by --cluster-cidr only: drop --detect-local-mode, or use --mode iptables",
+            Mode::Ebpf.as_str()
+        );
+    };
+    anyhow::ensure!(
+        this.node_port_addresses.is_none(),
+        "--mode {} serves node ports at all addresses of the node: drop --nodeport-addresses, or use --mode iptables",
+        Mode::Ebpf.as_str()
+    );
+    let config = EbpfConfig {
+        cluster_cidrs: cluster_cidrs.clone(),
+        masquerade_all: this.masquerade_all,
+        ..ebpf_config(&config.kernel, &this.settings.name)?
+    };
+    Ok(EbpfDataplane::new(config)?)
+}
+
+pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<EbpfConfig> {
+    let cgroup_root = match &kernel.cgroup_root {
+        Some(given) => given.clone(),
+        None => cgroup::mount_point()
+            .context("no cgroup2 hierarchy is mounted: mount one, or give --cgroup-root")?,
+    };
+    Ok(EbpfConfig {
+        bpffs_root: kernel.bpffs_root.clone(),
+        ..EbpfConfig::new(name, cgroup_root)
+    })
+}
