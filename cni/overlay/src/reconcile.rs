@@ -66,7 +66,7 @@ impl Reconciler {
                 self.synced = true;
                 true
             }
-            InputEvent::Service(..) | InputEvent::Slice(..) => false,
+            InputEvent::Service(..) | InputEvent::Slice(..) | InputEvent::Findings(..) => false,
         }
     }
 

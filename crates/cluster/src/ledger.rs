@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use seaway_model::{Diagnostic, InputEvent};
+use seaway_model::{Diagnostic, InputEvent, Kind};
 use tracing::warn;
 
 use crate::convert::{Conversion, ObjectRef};
@@ -12,70 +12,109 @@ use crate::convert::{Conversion, ObjectRef};
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     known: HashSet<ObjectRef>,
-    /// Objects seen since the list in progress began.
-    listed: Option<HashSet<ObjectRef>>,
-    /// Diagnostics last reported, only of objects that have any.
+    /// Diagnostics last reported, only of objects that have any; the consumer may not know the object.
     reported: HashMap<ObjectRef, Vec<Diagnostic>>,
+    /// Objects seen since the list in progress began.
+    listed: Option<Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    present: HashSet<ObjectRef>,
+    faulty: HashSet<ObjectRef>,
 }
 
 impl Ledger {
     /// A list begins (again).
     pub(crate) fn begin_list(&mut self) {
-        self.listed = Some(HashSet::new());
+        self.listed = Some(Listed::default());
     }
 
-    /// Takes an object that was listed or has changed; the event to send, if the consumer needs one.
-    pub(crate) fn take(&mut self, conversion: Conversion) -> Option<InputEvent> {
-        self.report(&conversion.object, conversion.diagnostics.as_slice());
-        if !conversion.is_present() {
-            return self.remove(&conversion.object);
-        }
-        if let Some(listed) = &mut self.listed {
-            listed.insert(conversion.object.clone());
-        }
-        self.known.insert(conversion.object);
-        Some(conversion.event)
+    /// Takes an object that was listed or has changed; the events to send, if the consumer needs any.
+    pub(crate) fn take(
+        &mut self,
+        conversion: Conversion,
+    ) -> impl Iterator<Item = InputEvent> + use<> {
+        let findings = self.report(&conversion.object, &conversion.diagnostics);
+        let event = if conversion.is_present() {
+            if let Some(listed) = &mut self.listed {
+                listed.present.insert(conversion.object.clone());
+            }
+            self.known.insert(conversion.object);
+            Some(conversion.event)
+        } else {
+            self.forget(&conversion.object)
+        };
+        event.into_iter().chain(findings)
     }
 
-    /// An object is gone; the event to send if the consumer knew it.
-    pub(crate) fn remove(&mut self, object: &ObjectRef) -> Option<InputEvent> {
-        if let Some(listed) = &mut self.listed {
-            listed.remove(object);
-        }
-        self.known.remove(object).then(|| object.deleted())
+    /// An object is gone; the events to send if the consumer knew of it.
+    pub(crate) fn remove(
+        &mut self,
+        object: &ObjectRef,
+    ) -> impl Iterator<Item = InputEvent> + use<> {
+        let findings = self.report(object, &[]);
+        self.forget(object).into_iter().chain(findings)
     }
 
-    /// The list is complete: deletions of everything that it did not mention.
+    /// The list is complete: the end of everything that it did not mention.
     pub(crate) fn end_list(&mut self) -> Vec<InputEvent> {
         let Some(listed) = self.listed.take() else {
             return Vec::new();
         };
-        let gone: Vec<ObjectRef> = self.known.difference(&listed).cloned().collect();
-        self.known = listed;
-        self.reported
-            .retain(|object, _| self.known.contains(object));
-        gone.iter().map(ObjectRef::deleted).collect()
+        let gone = self.known.difference(&listed.present);
+        let mut events: Vec<InputEvent> = gone.map(ObjectRef::deleted).collect();
+        self.known = listed.present;
+        let told = self.reported.keys();
+        let settled: Vec<ObjectRef> = told
+            .filter(|object| !listed.faulty.contains(object))
+            .cloned()
+            .collect();
+        events.extend(settled.iter().filter_map(|object| self.report(object, &[])));
+        events
     }
 
-    /// Logs what could not be used, once for each set of findings.
-    fn report(&mut self, object: &ObjectRef, diagnostics: &[Diagnostic]) {
+    fn forget(&mut self, object: &ObjectRef) -> Option<InputEvent> {
+        if let Some(listed) = &mut self.listed {
+            listed.present.remove(object);
+        }
+        self.known.remove(object).then(|| object.deleted())
+    }
+
+    /// What could not be used, once for each set of findings. Of Nodes there is nobody else to say it.
+    fn report(&mut self, object: &ObjectRef, diagnostics: &[Diagnostic]) -> Option<InputEvent> {
+        if let Some(listed) = &mut self.listed
+            && !diagnostics.is_empty()
+        {
+            listed.faulty.insert(object.clone());
+        }
+        let known = self.reported.get(object);
+        if known.map_or(&[][..], Vec::as_slice) == diagnostics {
+            return None;
+        }
         if diagnostics.is_empty() {
             self.reported.remove(object);
-            return;
+        } else {
+            self.reported.insert(object.clone(), diagnostics.to_vec());
         }
-        if self.reported.get(object).is_some_and(|d| d == diagnostics) {
-            return;
-        }
-        for diagnostic in diagnostics {
-            warn!(%object, field = %diagnostic.field, "{}", diagnostic.consequence);
-        }
-        self.reported.insert(object.clone(), diagnostics.to_vec());
+        let (kind, key) = match object {
+            ObjectRef::Service(key) => (Kind::Service, key),
+            ObjectRef::Slice(key) => (Kind::Slice, key),
+            ObjectRef::Node(_) => {
+                for diagnostic in diagnostics {
+                    warn!(%object, field = %diagnostic.field, "{}", diagnostic.consequence);
+                }
+                return None;
+            }
+        };
+        let findings = diagnostics.to_vec();
+        Some(InputEvent::Findings(kind, key.clone(), findings))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use seaway_model::Node;
+    use seaway_model::{Node, ObjectKey};
 
     use super::*;
 
@@ -94,6 +133,34 @@ mod tests {
         }
     }
 
+    fn take(ledger: &mut Ledger, conversion: Conversion) -> Vec<InputEvent> {
+        ledger.take(conversion).collect()
+    }
+
+    /// A slice that nobody can use, and as many words about it.
+    fn faulty(name: &str, words: &[&str]) -> Conversion {
+        let key = ObjectKey::new("default", name);
+        Conversion {
+            object: ObjectRef::Slice(key.clone()),
+            event: InputEvent::Slice(key, None),
+            diagnostics: words.iter().map(|word| finding(name, word)).collect(),
+        }
+    }
+
+    fn finding(name: &str, word: &str) -> Diagnostic {
+        Diagnostic {
+            object: ObjectKey::new("default", name),
+            field: "addressType".to_owned(),
+            consequence: word.to_owned(),
+        }
+    }
+
+    fn found(name: &str, words: &[&str]) -> InputEvent {
+        let key = ObjectKey::new("default", name);
+        let findings = words.iter().map(|word| finding(name, word)).collect();
+        InputEvent::Findings(Kind::Slice, key, findings)
+    }
+
     fn gone(name: &str) -> InputEvent {
         InputEvent::Node(name.into(), None)
     }
@@ -102,12 +169,12 @@ mod tests {
     fn a_relist_deletes_what_it_does_not_mention() {
         let mut ledger = Ledger::default();
         ledger.begin_list();
-        ledger.take(node("a"));
-        ledger.take(node("b"));
+        take(&mut ledger, node("a"));
+        take(&mut ledger, node("b"));
         assert_eq!(ledger.end_list(), []);
-        ledger.take(node("c"));
+        take(&mut ledger, node("c"));
         ledger.begin_list();
-        ledger.take(node("b"));
+        take(&mut ledger, node("b"));
         let mut deleted = ledger.end_list();
         deleted.sort_by_key(|event| format!("{event:?}"));
         assert_eq!(deleted, [gone("a"), gone("c")]);
@@ -118,9 +185,9 @@ mod tests {
     fn an_interrupted_list_counts_for_nothing() {
         let mut ledger = Ledger::default();
         ledger.begin_list();
-        ledger.take(node("a"));
+        take(&mut ledger, node("a"));
         ledger.begin_list();
-        ledger.take(node("b"));
+        take(&mut ledger, node("b"));
         assert_eq!(ledger.end_list(), [gone("a")]);
     }
 
@@ -129,9 +196,36 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut foreign = node("a");
         foreign.event = gone("a");
-        assert_eq!(ledger.take(foreign.clone()), None);
-        assert_eq!(ledger.remove(&foreign.object), None);
-        assert!(ledger.take(node("a")).is_some());
-        assert_eq!(ledger.take(foreign), Some(gone("a")));
+        assert_eq!(take(&mut ledger, foreign.clone()), []);
+        assert_eq!(ledger.remove(&foreign.object).next(), None);
+        assert_eq!(take(&mut ledger, node("a")).len(), 1);
+        assert_eq!(take(&mut ledger, foreign), [gone("a")]);
+    }
+
+    #[test]
+    fn findings_are_told_once_and_taken_back_when_they_are_settled() {
+        let mut ledger = Ledger::default();
+        ledger.begin_list();
+        let first = found("a", &["odd"]);
+        assert_eq!(take(&mut ledger, faulty("a", &["odd"])), [first]);
+        assert_eq!(take(&mut ledger, faulty("a", &["odd"])), []);
+        let more = found("a", &["odd", "bad"]);
+        assert_eq!(take(&mut ledger, faulty("a", &["odd", "bad"])), [more]);
+        assert_eq!(take(&mut ledger, faulty("b", &["odd"])).len(), 1);
+        assert_eq!(ledger.end_list(), []);
+        assert_eq!(take(&mut ledger, faulty("a", &[])), [found("a", &[])]);
+        assert_eq!(take(&mut ledger, faulty("a", &[])), []);
+
+        // Still there in the next list, then not.
+        ledger.begin_list();
+        assert_eq!(take(&mut ledger, faulty("b", &["odd"])), []);
+        assert_eq!(ledger.end_list(), []);
+        ledger.begin_list();
+        assert_eq!(ledger.end_list(), [found("b", &[])]);
+
+        assert_eq!(take(&mut ledger, faulty("c", &["odd"])).len(), 1);
+        let reference = faulty("c", &[]).object;
+        let taken_back: Vec<_> = ledger.remove(&reference).collect();
+        assert_eq!(taken_back, [found("c", &[])]);
     }
 }

@@ -196,13 +196,13 @@ impl Follower {
             Event::Init => self.ledger.begin_list(),
             Event::InitApply(object) | Event::Apply(object) => {
                 let conversion = convert(&object.into(), &mut self.names);
-                if let Some(input) = self.ledger.take(conversion) {
+                for input in self.ledger.take(conversion) {
                     self.inputs.send(input).await?;
                 }
             }
             Event::Delete(object) => {
                 let reference = object.into().reference(&mut self.names);
-                if let Some(input) = self.ledger.remove(&reference) {
+                for input in self.ledger.remove(&reference) {
                     self.inputs.send(input).await?;
                 }
             }

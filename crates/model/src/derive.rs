@@ -38,21 +38,22 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Derives the rules of one Service on a node; `None` when the Service is not there.
+/// Derives the rules of one Service on a node; `None` when the Service is not there. The diagnostics are those of the
+/// Service and its slices, the source's findings among them.
 pub fn derive_service(
     inputs: &Inputs,
     key: &ObjectKey,
     settings: &NodeSettings,
 ) -> (Option<ServiceRules>, Vec<Diagnostic>) {
+    let mut diagnostics: Vec<Diagnostic> = inputs.findings(key).cloned().collect();
     let Some(service) = inputs.services.get(key) else {
-        return (None, Vec::new());
+        return (None, diagnostics);
     };
     let node = inputs.nodes.get(&settings.name);
     let place = Place {
         node: &settings.name,
         zone: node.and_then(|node| node.zone.as_deref()),
     };
-    let mut diagnostics = Vec::new();
     let cluster_ips = check::cluster_ips(service, &mut diagnostics);
     let usable_ports = check::ports(service, &mut diagnostics);
     let external = External::of(service, settings, &mut diagnostics);

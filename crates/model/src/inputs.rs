@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::derive::Diagnostic;
+
 mod index;
 
 pub use index::Inputs;
@@ -197,9 +199,18 @@ pub struct Node {
     pub draining: bool,
 }
 
+/// The kinds of objects of which a source has findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Service,
+    Slice,
+}
+
 /// One change from a source. `None` means that the object is gone (or left our selector).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputEvent {
+    /// What the source could not read of an object, in place of what it said about it before; follows the object.
+    Findings(Kind, ObjectKey, Vec<Diagnostic>),
     Service(ObjectKey, Option<Service>),
     Slice(ObjectKey, Option<EndpointSlice>),
     Node(Arc<str>, Option<Node>),

@@ -26,7 +26,7 @@ pub use desired::{
     ServiceRules, WhenEmpty,
 };
 pub use inputs::{
-    Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol,
+    Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey, Protocol,
     Service, ServicePort, SlicePort, TrafficPolicy,
 };
 pub use oracle::{

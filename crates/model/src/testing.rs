@@ -13,8 +13,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use crate::derive::Diagnostic;
 use crate::inputs::{
-    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol, Service,
+    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey, Protocol, Service,
     ServicePort, SlicePort, TrafficPolicy,
 };
 use crate::oracle::{NodeContext, Origin, Packet};
@@ -95,6 +96,10 @@ pub fn events(length: usize) -> impl Strategy<Value = Vec<InputEvent>> {
         1 => slice_key().prop_map(|key| InputEvent::Slice(key, None)),
         1 => option::weighted(0.9, node())
             .prop_map(|node| InputEvent::Node(NODE.into(), node)),
+        1 => prop_oneof![service_key().prop_map(|key| (Kind::Service, key)),
+            slice_key().prop_map(|key| (Kind::Slice, key))]
+            .prop_flat_map(|(kind, key)| (Just(kind), Just(key), 0..3_usize))
+            .prop_map(|(kind, key, count)| InputEvent::Findings(kind, key.clone(), findings(&key, count))),
     ];
     vec(event, 0..=length)
 }
@@ -115,6 +120,7 @@ pub fn survivors(events: &[InputEvent]) -> Vec<InputEvent> {
     let mut services = BTreeMap::new();
     let mut slices = BTreeMap::new();
     let mut nodes = BTreeMap::new();
+    let mut findings = BTreeMap::new();
     for event in events {
         match event {
             InputEvent::Service(key, service) => {
@@ -126,13 +132,17 @@ pub fn survivors(events: &[InputEvent]) -> Vec<InputEvent> {
             InputEvent::Node(name, node) => {
                 nodes.insert(name, (node.is_some(), event));
             }
+            InputEvent::Findings(kind, key, found) => {
+                findings.insert((kind, key), (!found.is_empty(), event));
+            }
             InputEvent::Synced => {}
         }
     }
     let all = services
         .into_values()
         .chain(slices.into_values())
-        .chain(nodes.into_values());
+        .chain(nodes.into_values())
+        .chain(findings.into_values());
     all.filter(|(is_there, _)| *is_there)
         .map(|(_, event)| event.clone())
         .collect()
@@ -297,6 +307,15 @@ fn hints(names: &[&'static str]) -> impl Strategy<Value = Vec<Arc<str>>> + use<>
         1 => Just(Vec::new()),
         3 => subsequence(names, 1..=2),
     ]
+}
+
+fn findings(key: &ObjectKey, count: usize) -> Vec<Diagnostic> {
+    let finding = |i| Diagnostic {
+        object: key.clone(),
+        field: format!("spec.unreadable[{i}]"),
+        consequence: "left out".to_owned(),
+    };
+    (0..count).map(finding).collect()
 }
 
 fn node() -> impl Strategy<Value = Node> {

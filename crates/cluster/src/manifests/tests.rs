@@ -40,6 +40,7 @@ async fn next(events: &mut Receiver<InputEvent>) -> String {
         }
         InputEvent::Slice(key, slice) => format!("slice {key} {}", slice.is_some()),
         InputEvent::Node(name, node) => format!("node {name} {}", node.is_some()),
+        InputEvent::Findings(_, key, found) => format!("findings {key} {}", found.len()),
         InputEvent::Synced => "synced".to_owned(),
     }
 }

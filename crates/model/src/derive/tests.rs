@@ -6,6 +6,7 @@ use super::*;
 use crate::desired::Backend;
 use crate::inputs::{Endpoint, InputEvent, SlicePort, TrafficPolicy};
 
+mod findings;
 mod history;
 mod node;
 

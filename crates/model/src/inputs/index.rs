@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{EndpointSlice, InputEvent, Node, ObjectKey, Service};
+use super::{EndpointSlice, InputEvent, Kind, Node, ObjectKey, Service};
+use crate::derive::Diagnostic;
 
 /// All inputs, indexed so that one event finds the one Service it touches.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,8 @@ pub struct Inputs {
     pub synced: bool,
     /// Slice key → Service key, so that a deleted or relabelled slice finds its old Service.
     owner_of_slice: BTreeMap<ObjectKey, ObjectKey>,
+    /// What the source could not read, only of objects of which there is something to say.
+    findings: BTreeMap<Kind, BTreeMap<ObjectKey, Vec<Diagnostic>>>,
 }
 
 impl Inputs {
@@ -25,6 +28,7 @@ impl Inputs {
             InputEvent::Service(key, service) => self.apply_service(key, service),
             InputEvent::Slice(key, slice) => self.apply_slice(key, slice),
             InputEvent::Node(name, node) => self.apply_node(name, node),
+            InputEvent::Findings(kind, key, found) => self.apply_findings(kind, key, found),
             InputEvent::Synced => {
                 self.synced = true;
                 BTreeSet::new()
@@ -50,7 +54,12 @@ impl Inputs {
             namespace: key.namespace.clone(),
             name: s.service.clone(),
         });
-        if let Some(old_owner) = self.owner_of_slice.remove(&key)
+        let old_owner = self.owner_of_slice.remove(&key);
+        if old_owner != new_owner && self.found(Kind::Slice, &key).next().is_some() {
+            // Its findings counted for itself before, or will now.
+            touched.insert(key.clone());
+        }
+        if let Some(old_owner) = old_owner
             && new_owner.as_ref() != Some(&old_owner)
         {
             if let Some(slices) = self.slices.get_mut(&old_owner) {
@@ -93,6 +102,49 @@ impl Inputs {
             None => self.nodes.remove(&name),
         };
         touched
+    }
+
+    /// Findings about a slice count for its Service; about one that nobody owns, for its own name.
+    fn apply_findings(
+        &mut self,
+        kind: Kind,
+        key: ObjectKey,
+        found: Vec<Diagnostic>,
+    ) -> BTreeSet<ObjectKey> {
+        let owner = match kind {
+            Kind::Service => None,
+            Kind::Slice => self.owner_of_slice.get(&key),
+        };
+        let owner = owner.unwrap_or(&key).clone();
+        let of_kind = self.findings.entry(kind).or_default();
+        let changed = of_kind.get(&key).is_some_and(|known| *known != found)
+            || (!found.is_empty() && !of_kind.contains_key(&key));
+        if found.is_empty() {
+            of_kind.remove(&key);
+        } else {
+            of_kind.insert(key, found);
+        }
+        changed.then_some(owner).into_iter().collect()
+    }
+
+    /// What the source has found that counts for the Service of this name, whether it is there or not.
+    pub(crate) fn findings<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+    ) -> impl Iterator<Item = &'a Diagnostic> {
+        let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
+        let unowned = Some(key).filter(|key| !self.owner_of_slice.contains_key(key));
+        let of_slices = slices
+            .map(|slice| &slice.key)
+            .chain(unowned)
+            .flat_map(|slice| self.found(Kind::Slice, slice));
+        self.found(Kind::Service, key).chain(of_slices)
+    }
+
+    fn found<'a>(&'a self, kind: Kind, key: &'a ObjectKey) -> impl Iterator<Item = &'a Diagnostic> {
+        let of_kind = self.findings.get(&kind);
+        let of_object = of_kind.and_then(|of_kind| of_kind.get(key));
+        of_object.into_iter().flatten()
     }
 
     /// Services with an endpoint that a hint gives to one of these zones.
