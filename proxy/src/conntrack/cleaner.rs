@@ -20,10 +20,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait between two attempts.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Between two looks passes this many times what the first one took, so that changes in a row share one look and the
-/// work stays below a tenth of a core.
-const IDLE_PER_WORK: u32 = 9;
+/// work stays below a fifth of a core.
+const IDLE_PER_WORK: u32 = 4;
 /// But no longer than this: a client waits for it.
-const IDLE_MAX: Duration = Duration::from_millis(400);
+const IDLE_MAX: Duration = Duration::from_millis(300);
 
 /// What the operator decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
