@@ -1,0 +1,181 @@
+//! The built binary as its operator meets it: files, flags, HTTP, systemd, other proxies. Each test has a network
+//! namespace of its own. Needs root and iptables.
+
+#![allow(clippy::unwrap_used)]
+
+mod node;
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use node::{Node, endpoint, service, slice};
+
+const CONFIG: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clusterCIDR: 10.244.0.0/16
+iptables: {minSyncPeriod: 5s}
+";
+
+#[test]
+fn a_configuration_file_and_manifests_are_enough_to_serve() {
+    let node = Node::new();
+    node.write("config.conf", CONFIG);
+    node.manifest("web.yaml", &service("web", 10, 32001));
+    node.manifest("slice.yaml", &slice("web", &[endpoint(2, "n1")]));
+    let mut daemon = node.run(&["--config", &node.path("config.conf")], &[]);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+
+    let healthz = node.get(10256, "/healthz").unwrap().1;
+    for part in ["\"nodeEligible\":true", "\"lastUpdated\":\"", "\"IPv6\":{"] {
+        assert!(healthz.contains(part), "{healthz}");
+    }
+    assert_eq!(node.get(10249, "/proxyMode").unwrap().1, "iptables");
+    node.until("the health check port is open", || {
+        node.status(32001, "/") == 200
+    });
+    let check = node.get(32001, "/").unwrap().1;
+    assert!(check.contains("\"localEndpoints\":1"), "{check}");
+    let metrics = node.get(10249, "/metrics").unwrap().1;
+    for name in [
+        "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+        "kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} ",
+        "kubeproxy_sync_proxy_rules_service_changes_total 1",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+        "kubeproxy_proxy_healthz_total{code=\"200\"} ",
+        "seaway_proxy_services 1",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(metrics.contains(name), "{name} not in {metrics}");
+    }
+
+    // The node is about to go: load balancers look elsewhere, nothing is restarted.
+    node.manifest("node.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}\n");
+    node.until("/healthz is 503", || node.status(10256, "/healthz") == 503);
+    assert_eq!(node.status(10256, "/livez"), 200);
+    assert_eq!(node.status(32001, "/"), 200);
+
+    // The endpoint moves away; another Service claims the port.
+    node.manifest("slice.yaml", &slice("web", &[endpoint(2, "n2")]));
+    node.manifest("other.yaml", &service("zzz", 11, 32001));
+    node.until("no endpoint is left here", || {
+        node.status(32001, "/") == 503
+    });
+    node.until("the conflict is counted", || {
+        let metrics = node.get(10249, "/metrics").unwrap().1;
+        metrics.contains("seaway_proxy_health_check_port_failures_total 1")
+    });
+
+    assert!(daemon.stop().success());
+    let log = daemon.log();
+    assert!(
+        log.contains("iptables.minSyncPeriod (\\\"5s\\\") has no effect")
+            || log.contains("iptables.minSyncPeriod (\"5s\") has no effect"),
+        "{log}"
+    );
+    assert!(
+        log.contains("Service default/web has the same port"),
+        "{log}"
+    );
+
+    // What the commands that look say about it.
+    let config = node.path("config.conf");
+    let (code, text, _) = node.ask("dump", &["--config", &config]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("10.96.0.10:80/tcp"), "{text}");
+    assert!(text.contains("# ipv4: nothing to do"), "{text}");
+    let (code, text, _) = node.ask(
+        "explain",
+        &["10.244.2.9", "default/web:80", "--config", &config],
+    );
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("10.244.1.2:8080 (node n2; EndpointSlice web-1, endpoints[0]): used"),
+        "{text}"
+    );
+    let (code, text, error) = node.bare("cleanup");
+    assert_eq!(code, 0, "{error}");
+    assert!(text.contains("iptables: removed"), "{text}");
+}
+
+#[test]
+fn another_proxy_is_refused_unless_the_operator_insists() {
+    let node = Node::new();
+    node.sh("iptables -t nat -N KUBE-SERVICES");
+    let (code, _, error) = node.ask("run", &[]);
+    assert_eq!(code, 1);
+    for part in ["kube-proxy (chain KUBE-SERVICES)", "--ignore-other-proxies"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let (code, text, _) = node.bare("check");
+    assert_eq!(code, 1);
+    assert!(text.contains("other proxy: kube-proxy"), "{text}");
+
+    let mut daemon = node.run(&["--ignore-other-proxies"], &[]);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+    assert!(daemon.stop().success());
+    node.sh("iptables -t nat -X KUBE-SERVICES");
+    let (code, text, error) = node.bare("check");
+    assert_eq!(code, 0, "{text}{error}");
+    assert!(text.contains("other proxies: none"), "{text}");
+}
+
+#[test]
+fn systemd_hears_of_readiness_and_life() {
+    let node = Node::new();
+    let path = node.path("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let env = [
+        ("NOTIFY_SOCKET", path.as_str()),
+        ("WATCHDOG_USEC", "400000"),
+    ];
+    let mut daemon = node.run(&[], &env);
+    let mut heard = String::new();
+    let mut buffer = [0; 1024];
+    while !(heard.contains("READY=1") && heard.matches("WATCHDOG=1").count() >= 3) {
+        let length = socket
+            .recv(&mut buffer)
+            .unwrap_or_else(|e| panic!("{e} after {heard}\n{}", daemon.log()));
+        heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        heard.push('\n');
+    }
+    assert!(daemon.stop().success());
+    while let Ok(length) = socket.recv(&mut buffer) {
+        heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        if heard.contains("STOPPING=1") {
+            return;
+        }
+    }
+    panic!("no word of the end: {heard}");
+}
+
+#[test]
+fn settings_of_connection_tracking_are_made() {
+    let node = Node::new();
+    let args = [
+        "--conntrack-tcp-timeout-established=2h",
+        "--conntrack-udp-timeout=33s",
+        "--conntrack-max-per-core=0",
+    ];
+    let mut daemon = node.run(&args, &[]);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+    for (key, value) in [("tcp_timeout_established", "7200"), ("udp_timeout", "33")] {
+        let key = format!("/proc/sys/net/netfilter/nf_conntrack_{key}");
+        node.until(&key, || node.read(&key) == value);
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_wrong_file_ends_it_with_the_path_of_the_field() {
+    let node = Node::new();
+    node.write("config.conf", &format!("{CONFIG}clusterCidr: 10.0.0.0/8\n"));
+    let (code, _, error) = node.ask("run", &["--config", &node.path("config.conf")]);
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("clusterCidr is no field of KubeProxyConfiguration; is clusterCIDR meant?"),
+        "{error}"
+    );
+}
