@@ -68,6 +68,13 @@ struct Measured<'a> {
     figures: &'a mut Figures,
 }
 
+/// How long one took, in milliseconds since it was sent.
+struct Change {
+    first_packet: f64,
+    /// The API server's part: until it has answered. A watch may be told before that.
+    api_write: f64,
+}
+
 impl<'a> Measured<'a> {
     async fn run(&mut self, client: &mut Pod) -> Result<()> {
         let mut running = self.start(client).await?;
@@ -120,7 +127,7 @@ impl<'a> Measured<'a> {
         let samples = self.changes(client, count).await?;
         let after = running.usage()?;
         let per_change = |total: f64| total / count as f64;
-        self.changed("change_to_first_packet", &samples);
+        self.changed("", &samples);
         let cpu = per_change(after.cpu_ms - before.cpu_ms);
         self.named("cpu_ms_per_change", Unit::Milliseconds, cpu);
         if self.contender.tells_through_pipes() {
@@ -142,7 +149,7 @@ impl<'a> Measured<'a> {
             }
         };
         let spent = running.usage()?.cpu_ms - before.cpu_ms;
-        self.changed("change_to_first_packet_churn", &samples);
+        self.changed("_churn", &samples);
         let all = count + written.load(Ordering::Relaxed);
         let cpu = spent / all as f64;
         self.named("cpu_ms_per_change_churn", Unit::Milliseconds, cpu);
@@ -156,9 +163,9 @@ impl<'a> Measured<'a> {
         running.usage()
     }
 
-    /// Milliseconds from each write until its first packet arrives. There is time between two changes, and never the
-    /// same, so that a proxy that waits some time after each is measured at rest.
-    async fn changes(&self, client: &mut Pod, count: usize) -> Result<Vec<f64>> {
+    /// One change after the other. There is time between two, and never the same, so that a proxy that waits some time
+    /// after each is measured at rest.
+    async fn changes(&self, client: &mut Pod, count: usize) -> Result<Vec<Change>> {
         let mut samples = Vec::with_capacity(count);
         for number in 0..count {
             let pause = 1300 + (number * 211) % 700;
@@ -172,7 +179,7 @@ impl<'a> Measured<'a> {
         Ok(samples)
     }
 
-    async fn move_to(&self, client: &mut Pod, to: Role) -> Result<f64> {
+    async fn move_to(&self, client: &mut Pod, to: Role) -> Result<Change> {
         let services = &self.stand.services;
         let [_, middle, _] = targets(services.count());
         let ask = Ask::Until {
@@ -184,21 +191,32 @@ impl<'a> Measured<'a> {
         client.ask(&ask).await?;
         let begun = now();
         services.point(middle, to.address()).await?;
+        let api_write = milliseconds(begun, now());
         match client.told().await? {
-            Told::At { nanoseconds, .. } => Ok(milliseconds(begun, nanoseconds.into())),
+            Told::At { nanoseconds, .. } => Ok(Change {
+                first_packet: milliseconds(begun, nanoseconds.into()),
+                api_write,
+            }),
             other => bail!("the client told {other:?}"),
         }
     }
 
-    fn changed(&mut self, name: &str, samples: &[f64]) {
-        let unit = Unit::Milliseconds;
-        self.figures.percentiles(self.labels, name, unit, samples);
-        let worst = samples.iter().copied().fold(0.0, f64::max);
-        let middle = median(samples).unwrap_or_default();
-        self.say(&format!(
-            "{name}: {middle:.1} ms, at worst {worst:.1} ms, of {}",
-            samples.len()
-        ));
+    fn changed(&mut self, name: &str, changes: &[Change]) {
+        let column = |pick: fn(&Change) -> f64| changes.iter().map(pick).collect::<Vec<_>>();
+        let (packets, writes) = (column(|c| c.first_packet), column(|c| c.api_write));
+        for (name, samples) in [
+            (format!("change_to_first_packet{name}"), &packets),
+            (format!("api_write{name}"), &writes),
+        ] {
+            let unit = Unit::Milliseconds;
+            self.figures.percentiles(self.labels, &name, unit, samples);
+            let worst = samples.iter().copied().fold(0.0, f64::max);
+            let middle = median(samples).unwrap_or_default();
+            self.say(&format!(
+                "{name}: {middle:.1} ms, at worst {worst:.1} ms, of {}",
+                samples.len()
+            ));
+        }
     }
 
     fn resident(&mut self, when: &'static str, usage: Usage) {

@@ -72,6 +72,7 @@ impl BenchArgs {
         let mut all = vec![Contender::ours(&self.mode.to_string(), variant)?];
         let peers = self.peer.iter().cloned();
         all.extend(peers.map(|peer| Contender::other(peer, variant)));
+        all.iter().try_for_each(Contender::check)?;
         Ok(all)
     }
 }

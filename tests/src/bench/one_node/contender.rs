@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use seaway_kernel::Spawn;
 use seaway_kernel::capabilities::IptablesVariant;
@@ -106,6 +106,13 @@ impl Contender {
     /// Another one.
     pub fn other(peer: Peer, variant: Variant) -> Self {
         Self { peer, variant }
+    }
+
+    /// Whether there is such a program: found before minutes are spent on the others.
+    pub fn check(&self) -> Result<()> {
+        let program = &self.peer.program;
+        ensure!(program.is_file(), "{} is no program", program.display());
+        Ok(())
     }
 
     /// What it is called in progress lines.
