@@ -3,6 +3,9 @@
 //! Best effort, and never more than the API should bear: the same finding is told once in a while, and all together
 //! at a limited rate.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -199,78 +202,5 @@ fn event(finding: &Finding, regarding: ObjectReference, node: &str, now: Timesta
         reporting_instance: Some(node.to_owned()),
         regarding: Some(regarding),
         ..Event::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finding(name: &str, message: &str) -> Finding {
-        Finding {
-            object: ObjectRef::Service(ObjectKey::new("default", name)),
-            reason: "CannotUseField",
-            message: message.to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_finding_is_repeated_only_after_a_while() {
-        let mut throttle = Throttle::default();
-        let start = Instant::now();
-        let web = finding("web", "a");
-        assert_eq!(throttle.admit(&web, start), Admission::Send);
-        let soon = start + REPEAT_AFTER - Duration::from_secs(1);
-        assert_eq!(throttle.admit(&web, soon), Admission::Told);
-        assert_eq!(throttle.admit(&finding("web", "b"), soon), Admission::Send);
-        let later = start + REPEAT_AFTER;
-        assert_eq!(throttle.admit(&web, later), Admission::Send);
-    }
-
-    #[test]
-    fn a_flood_is_cut_off_and_recovers() {
-        let mut throttle = Throttle::default();
-        let start = Instant::now();
-        let sent = (0..100)
-            .filter(|i| throttle.admit(&finding(&i.to_string(), ""), start) == Admission::Send)
-            .count();
-        assert_eq!(sent, 25);
-        let later = start + Duration::from_secs(10);
-        let sent = (200..300)
-            .filter(|i| throttle.admit(&finding(&i.to_string(), ""), later) == Admission::Send)
-            .count();
-        assert_eq!(sent, 2);
-    }
-
-    #[test]
-    fn what_is_remembered_has_a_limit() {
-        let mut throttle = Throttle::default();
-        let start = Instant::now();
-        for i in 0..10_000_u32 {
-            let now = start + Duration::from_secs(10) * i;
-            throttle.admit(&finding(&i.to_string(), ""), now);
-        }
-        assert!(throttle.told.len() <= REMEMBERED, "{}", throttle.told.len());
-    }
-
-    #[test]
-    fn an_event_names_object_node_and_finding() {
-        let regarding = ObjectReference {
-            name: Some("web".into()),
-            namespace: Some("default".into()),
-            ..ObjectReference::default()
-        };
-        // A character of two bytes across the limit.
-        let long = format!("{}ä", "x".repeat(NOTE_BYTES - 1));
-        let event = event(
-            &finding("web", &long),
-            regarding,
-            "n1",
-            Timestamp::from_second(1).unwrap(),
-        );
-        assert_eq!(event.metadata.name.as_deref(), Some("web.3b9aca00"));
-        assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
-        assert_eq!(event.reporting_instance.as_deref(), Some("n1"));
-        assert_eq!(event.note.unwrap(), "x".repeat(NOTE_BYTES - 1));
     }
 }
