@@ -166,6 +166,19 @@ async fn a_burst_costs_one_sync() {
     assert_eq!(plans[1].1, 3);
 }
 
+#[tokio::test]
+async fn what_a_batch_has_no_room_for_stays_in_the_channel() {
+    let (sender, mut events) = mpsc::channel(BATCH + 1);
+    for number in 0..=BATCH {
+        sender.try_send(service(&format!("s{number}"))).unwrap();
+    }
+    let metrics = Metrics::new(&mut Registry::default());
+    let mut reconciler = Reconciler::new("n1", Recorder::default(), Health::default(), metrics);
+    let first = events.try_recv().unwrap();
+    reconciler.take_in(first, &mut events);
+    assert_eq!(events.len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_sync_is_retried_in_full_and_keeps_what_came_meanwhile() {
     let recorder = Recorder::default();
