@@ -30,7 +30,7 @@ pub enum Command {
     /// Follow Services and EndpointSlices and keep the kernel in step with them.
     Run(RunArgs),
     /// Print exactly what `run` would do now, and change nothing.
-    Plan(NodeArgs),
+    Plan(PlanArgs),
     /// Print what should be and what the kernel holds of ours, side by side, in words.
     Dump(DumpArgs),
     /// Say what becomes of a connection, which object and field decides it, and which endpoints are left out and why.
@@ -213,6 +213,17 @@ pub struct ProcessArgs {
     /// Idle time after which an answered UDP flow is forgotten; left alone by default.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub conntrack_udp_timeout_stream: Option<Duration>,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// In mode iptables: which rules go and which come, chain by chain, instead of what iptables-restore gets.
+    #[arg(long)]
+    pub diff: bool,
 }
 
 /// Flags of `dump`.

@@ -3,6 +3,7 @@
 mod check;
 mod cleanup;
 mod inspect;
+mod plan_diff;
 mod run;
 mod setup;
 

@@ -8,8 +8,9 @@ use seaway_model::{
     Protocol, TrafficPolicy,
 };
 
+use super::plan_diff::plan_diff;
 use super::setup::{self, LIST_TIMEOUT, ThisNode};
-use crate::cli::{DumpArgs, ExplainArgs, Mode, NodeArgs};
+use crate::cli::{DumpArgs, ExplainArgs, Mode, PlanArgs};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::explain::{World, explain as explain_packet};
@@ -17,19 +18,33 @@ use crate::privileges;
 use crate::reconcile::Deriver;
 
 /// `seaway-proxy plan`.
-pub async fn plan(args: NodeArgs) -> anyhow::Result<()> {
-    let config = Config::load(args)?;
+pub async fn plan(args: PlanArgs) -> anyhow::Result<()> {
+    let config = Config::load(args.node)?;
     privileges::check(config.mode)?;
     let (this, deriver) = inputs(&config).await?;
     match config.mode {
-        Mode::Iptables => print_plan(setup::iptables(&this).await?, &deriver).await,
-        Mode::Ebpf => print_plan(setup::ebpf(&config, &this)?, &deriver).await,
+        Mode::Iptables => print_plan(setup::iptables(&this).await?, &deriver, args.diff).await,
+        // Its plan is a list of changes as it is.
+        Mode::Ebpf => print_plan(setup::ebpf(&config, &this)?, &deriver, false).await,
     }
 }
 
-async fn print_plan(mut dataplane: impl Dataplane, deriver: &Deriver) -> anyhow::Result<()> {
+async fn print_plan(
+    mut dataplane: impl Dataplane,
+    deriver: &Deriver,
+    diff: bool,
+) -> anyhow::Result<()> {
+    let actual = if diff {
+        Some(dataplane.dump().await?)
+    } else {
+        None
+    };
     dataplane.observe().await?;
-    print!("{}", dataplane.plan(deriver.desired(), &Change::Full));
+    let plan = dataplane.plan(deriver.desired(), &Change::Full).to_string();
+    match actual {
+        Some(actual) => print!("{}", plan_diff(&actual, &plan)),
+        None => print!("{plan}"),
+    }
     Ok(())
 }
 

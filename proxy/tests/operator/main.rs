@@ -92,6 +92,17 @@ fn a_configuration_file_and_manifests_are_enough_to_serve() {
         text.contains("10.244.1.2:8080 (node n2; EndpointSlice web-1, endpoints[0]): used"),
         "{text}"
     );
+    let (_, text, _) = node.ask("plan", &["--diff", "--config", &config]);
+    assert_eq!(text, "nothing to do\n");
+    node.manifest("slice.yaml", &slice("web", &[endpoint(7, "n2")]));
+    let (_, text, error) = node.ask("plan", &["--diff", "--config", &config]);
+    let changed = |sign: &str, addr: &str| {
+        text.lines()
+            .any(|line| line.starts_with(sign) && line.contains(addr))
+    };
+    assert!(changed("  - ", "10.244.1.2:8080"), "{text}{error}");
+    assert!(changed("  + ", "10.244.1.7:8080"), "{text}{error}");
+
     let (code, text, error) = node.bare("cleanup");
     assert_eq!(code, 0, "{error}");
     assert!(text.contains("iptables: removed"), "{text}");
