@@ -2,6 +2,9 @@ use std::fs;
 use std::path::Path;
 
 use expect_test::expect;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 
@@ -240,4 +243,44 @@ fn documents_that_cannot_be_used_say_why() {
     }
     let typed = "kind: NodeList\napiVersion: v1\nitems: [{metadata: {name: n1}}]\n";
     assert_eq!(parse::parse(typed).objects.len(), 1);
+}
+
+/// Parts of manifests, and what breaks them.
+const PIECES: [&str; 26] = [
+    "---\n",
+    "---",
+    "apiVersion: v1\n",
+    "kind: Service\n",
+    "kind: List\n",
+    "items:\n",
+    "- ",
+    "  ",
+    "\n",
+    "metadata: {name: web}\n",
+    "spec:\n",
+    "ports: [{port: 80}]\n",
+    "[",
+    "}",
+    "\"",
+    "&a ",
+    "*a ",
+    "\t",
+    "\u{0}",
+    "é",
+    ": ",
+    "{}",
+    "null\n",
+    "!!binary x\n",
+    "|\n",
+    "# c\n",
+];
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_said_to_be_broken(pieces in vec(select(PIECES.to_vec()), 0..24)) {
+        let parsed = parse::parse(&pieces.concat());
+        for (document, reason) in &parsed.broken {
+            prop_assert!(*document > 0 && !reason.is_empty());
+        }
+    }
 }

@@ -17,12 +17,13 @@ fn finding(name: &str) -> Diagnostic {
 
 /// A step, the Services that it touches, and what is then said of `web`.
 fn check(inputs: &mut Inputs, event: InputEvent, touched: &str, said: &[&str]) {
-    let keys = inputs.apply(event.clone());
+    let step = format!("{event:?}");
+    let keys = inputs.apply(event);
     let names: Vec<String> = keys.iter().map(|key| key.name.to_string()).collect();
-    assert_eq!(names.join(" "), touched, "{event:?}");
+    assert_eq!(names.join(" "), touched, "{step}");
     let (_, diagnostics) = derive_service(inputs, &key("web"), &settings());
     let expected: Vec<Diagnostic> = said.iter().map(|name| finding(name)).collect();
-    assert_eq!(diagnostics, expected, "{event:?}");
+    assert_eq!(diagnostics, expected, "{step}");
 }
 
 #[test]
