@@ -1,14 +1,16 @@
 //! What a pod does on the network: answer with a byte that says who it is, and ask in several ways.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::super::first_answer::now;
 
@@ -21,7 +23,7 @@ const AT_ONCE: usize = 64;
 /// Asked of a pod, one JSON line each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Ask {
-    /// Ask all of these, again and again, until each has answered once; by this backend, if one is named.
+    /// Ask all of these every so often, until each has answered once; by this backend, if one is named.
     Until {
         targets: Vec<SocketAddr>,
         from: Option<u8>,
@@ -113,40 +115,42 @@ pub async fn answer(ask: Ask) -> Told {
     told.unwrap_or_else(|error| Told::Failed(error.to_string()))
 }
 
+/// An attempt is not waited for by the next: until an address is served nothing may answer at all.
 async fn until(
-    mut targets: Vec<SocketAddr>,
+    targets: Vec<SocketAddr>,
     from: Option<u8>,
     pause_us: u64,
     limit_ms: u64,
 ) -> io::Result<Told> {
-    let start = Instant::now();
+    let limit = Instant::now() + Duration::from_millis(limit_ms);
+    let mut left: BTreeSet<SocketAddr> = targets.into_iter().collect();
+    let mut under_way = FuturesUnordered::new();
+    let mut beat = tokio::time::interval(Duration::from_micros(pause_us));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0;
-    let mut at = now();
     loop {
-        let mut left = Vec::new();
-        for target in targets {
-            match once(target).await {
-                Some(tag) if from.is_none_or(|from| from == tag) => at = now(),
-                Some(_) => left.push(target),
-                None => {
-                    failures += 1;
-                    left.push(target);
-                }
+        tokio::select! {
+            _ = beat.tick() => {
+                let attempts = left.iter().copied();
+                under_way.extend(attempts.map(async |target| (target, once(target).await)));
             }
+            Some((target, answer)) = under_way.next() => match answer {
+                Some(tag) if from.is_none_or(|from| from == tag) => _ = left.remove(&target),
+                Some(_) => {}
+                None => failures += 1,
+            },
         }
         if left.is_empty() {
-            let nanoseconds = u64::try_from(at).unwrap_or(u64::MAX);
+            let nanoseconds = u64::try_from(now()).unwrap_or(u64::MAX);
             return Ok(Told::At {
                 nanoseconds,
                 failures,
             });
         }
-        if start.elapsed() > Duration::from_millis(limit_ms) {
+        if Instant::now() > limit {
             let text = format!("no answer of {left:?} within {limit_ms} ms ({failures} failures)");
             return Err(io::Error::other(text));
         }
-        targets = left;
-        tokio::time::sleep(Duration::from_micros(pause_us)).await;
     }
 }
 

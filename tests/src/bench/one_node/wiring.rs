@@ -139,8 +139,8 @@ impl Node {
         for name in self.spaces() {
             NetNs::create(&name)?;
         }
-        // Until a proxy serves an address, a packet to it is refused at once: so a client need not wait for a timeout
-        // to ask again.
+        // Until a proxy serves an address, a packet to it must not leave the node: connection tracking would remember
+        // it, and let a later one from the same port go the same way.
         let mut node = format!(
             "link add eth0 type veth peer name eth0 netns {}
              address add {NODE_IP}/24 dev eth0
@@ -183,11 +183,8 @@ impl Node {
             }
             ip(&self.space(pod.name()), &inside)?;
         }
-        self.netns()?.run(|| {
-            sysctl::write("net.ipv4.ip_forward", "1")?;
-            // Else the refusals above stop after six.
-            sysctl::write("net.ipv4.icmp_ratelimit", "0")
-        })??;
+        self.netns()?
+            .run(|| sysctl::write("net.ipv4.ip_forward", "1"))??;
         Ok(())
     }
 }
