@@ -48,6 +48,10 @@ pub struct Report {
     pub deletions: usize,
     /// Time spent in the kernel or in the tool.
     pub took: Duration,
+    /// Of which waiting for a lock that others held.
+    pub lock_wait: Duration,
+    /// Partial syncs that would not have ended where a full one does, and were replaced by one.
+    pub corrections: usize,
 }
 
 /// Why the kernel could not be read or changed.

@@ -6,7 +6,7 @@
 //! behind it. Errors say which operation failed on which object.
 //!
 //! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`conntrack`] →
-//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`] → [`capabilities`].
+//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`xtables`] → [`capabilities`].
 
 pub mod addr;
 pub mod capabilities;
@@ -24,6 +24,7 @@ pub mod route;
 pub mod spawn;
 pub mod sysctl;
 pub mod watch;
+pub mod xtables;
 
 pub use addr::Address;
 pub use capabilities::Capabilities;
@@ -39,3 +40,4 @@ pub use process::{Process, ProcessId, Signal};
 pub use route::{Encap, Route, RouteFilter, RouteKind, Scope};
 pub use spawn::Spawn;
 pub use watch::{Event, Watch, WatchGroups};
+pub use xtables::{LegacyTables, TableSize};

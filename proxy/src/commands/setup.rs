@@ -197,7 +197,8 @@ fn node_name(config: &Config) -> anyhow::Result<String> {
 
 pub(super) async fn iptables(this: &ThisNode) -> anyhow::Result<IptablesDataplane> {
     let config = IptablesConfig {
-        cluster_cidrs: this.detect_local.cidrs().to_vec(),
+        detect_local: this.detect_local.clone(),
+        node_port_addresses: this.node_port_addresses.clone(),
         masquerade_all: this.masquerade_all,
         drop_invalid: !conntrack_is_liberal()?,
         ..IptablesConfig::default()

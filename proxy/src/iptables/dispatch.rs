@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! SERVICES ─ lowest 4 bits of the address ► SVCS-n ─ next 4 ► SVCS-nm ─ address, protocol, port ► SVC-… / EXT-…
+//!    │                                                           └──── cluster IP, any port ► UNKNOWN-PORT
 //!    └────── an address of this node ► NODEPORTS ─ range of ports ► NPS-TCP-… ─ port ► EXT-…
 //! ```
 //!
 //! Only chains with something in them exist: with one Service there is one of each kind. A change touches one leaf,
 //! and what is above it only when the leaf comes or goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use seaway_model::{Family, Frontend, FrontendAddr, ObjectKey, Protocol};
+use seaway_model::{Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, Protocol};
 
 use super::names;
+use super::plan::Settings;
 use super::rule::{AddrMask, ChainName, Match, Rule, Target};
 use super::service::Entry;
 
@@ -37,8 +39,10 @@ pub enum Slot {
         service: ObjectKey,
         sequence: usize,
     },
+    /// What no frontend of a cluster IP takes: behind all frontends.
+    UnknownPort { addr: IpAddr, service: ObjectKey },
     /// To the node ports: behind all exact addresses.
-    NodePorts,
+    NodePorts(usize),
 }
 
 /// The rules of a dispatch chain in their order.
@@ -64,14 +68,14 @@ struct Step {
 
 impl<'a> TreeEdit<'a> {
     /// Starts from `base`, which is empty before the first sync.
-    pub fn new(base: &'a Tree, family: Family) -> Self {
+    pub fn new(base: &'a Tree, settings: &Settings) -> Self {
         let mut edit = Self {
             base,
-            family,
+            family: settings.family,
             changed: Tree::new(),
         };
         if base.is_empty() {
-            edit.changed = roots(family);
+            edit.changed = roots(settings);
         }
         edit
     }
@@ -80,10 +84,14 @@ impl<'a> TreeEdit<'a> {
     pub fn insert(&mut self, service: &ObjectKey, entries: &[Entry]) {
         for (sequence, entry) in entries.iter().enumerate() {
             self.set(
-                &entry.frontend,
+                entry.frontend,
                 slot(service, sequence, &entry.frontend),
                 Some(rule(entry)),
             );
+        }
+        for frontend in cluster_ips(entries) {
+            let (slot, rule) = unknown_port(service, &frontend);
+            self.set(frontend, slot, Some(rule));
         }
     }
 
@@ -91,10 +99,14 @@ impl<'a> TreeEdit<'a> {
     pub fn remove(&mut self, service: &ObjectKey, entries: &[Entry]) {
         for (sequence, entry) in entries.iter().enumerate() {
             self.set(
-                &entry.frontend,
+                entry.frontend,
                 slot(service, sequence, &entry.frontend),
                 None,
             );
+        }
+        for frontend in cluster_ips(entries) {
+            let (slot, _) = unknown_port(service, &frontend);
+            self.set(frontend, slot, None);
         }
     }
 
@@ -103,8 +115,8 @@ impl<'a> TreeEdit<'a> {
         self.changed
     }
 
-    fn set(&mut self, frontend: &Frontend, slot: Slot, rule: Option<Rule>) {
-        let steps = way(frontend, self.family);
+    fn set(&mut self, frontend: Frontend, slot: Slot, rule: Option<Rule>) {
+        let steps = way(&frontend, self.family);
         let Some(leaf) = steps.last() else { return };
         put(self.slots(&leaf.below), slot, rule);
         // Upwards, for as long as a chain came or went.
@@ -141,25 +153,75 @@ pub fn is_root(chain: &ChainName) -> bool {
 }
 
 /// What is there without any Service.
-fn roots(family: Family) -> Tree {
-    let loopback = match family {
+fn roots(settings: &Settings) -> Tree {
+    let slots = node_ports(settings).into_iter().enumerate();
+    let slots = slots.map(|(i, rule)| (Slot::NodePorts(i), rule)).collect();
+    Tree::from([
+        (ChainName::new(names::SERVICES), slots),
+        (ChainName::new(names::NODE_PORTS), Slots::new()),
+    ])
+}
+
+/// To the node ports, from the addresses on which they are served.
+///
+/// Never on loopback: that would need route_localnet, which opens what listens there. The match is on the kind of the
+/// address, so that one that is given to the node later is served at once.
+fn node_ports(settings: &Settings) -> Vec<Rule> {
+    let loopback = match settings.family {
         Family::V4 => AddrMask {
             addr: IpAddr::from([127, 0, 0, 0]),
             mask: IpAddr::from([255, 0, 0, 0]),
         },
         Family::V6 => AddrMask::host(Ipv6Addr::LOCALHOST.into()),
     };
-    // Node ports are not served on loopback: that would need route_localnet, which opens what listens there.
-    let matches = [Match::NotDestination(loopback), Match::DestinationIsLocal];
-    let node_ports = ChainName::new(names::NODE_PORTS);
-    let rule = Rule::new(matches, Target::Jump(node_ports.clone()));
-    Tree::from([
-        (
-            ChainName::new(names::SERVICES),
-            Slots::from([(Slot::NodePorts, rule)]),
-        ),
-        (node_ports, Slots::new()),
-    ])
+    let jump = |matches: [Match; 2]| {
+        let to = ChainName::new(names::NODE_PORTS);
+        Rule::new(matches, Target::Jump(to))
+    };
+    let everywhere = |ranges: &Vec<AddrMask>| ranges.iter().any(|r| r.mask.is_unspecified());
+    let ranges = match &settings.node_port_ranges {
+        Some(ranges) if !everywhere(ranges) => ranges,
+        _ => {
+            return vec![jump([
+                Match::NotDestination(loopback),
+                Match::DestinationIsLocal,
+            ])];
+        }
+    };
+    let mut rules = Vec::new();
+    if ranges.iter().any(|range| range.contains(loopback.addr)) {
+        rules.push(Rule::new([Match::Destination(loopback)], Target::Return));
+    }
+    let elsewhere = ranges.iter().filter(|range| !loopback.contains(range.addr));
+    rules.extend(
+        elsewhere.map(|range| jump([Match::Destination(*range), Match::DestinationIsLocal])),
+    );
+    rules
+}
+
+/// The cluster IPs among the frontends of a Service, each once, as the frontend of one of its ports.
+fn cluster_ips(entries: &[Entry]) -> Vec<Frontend> {
+    let mut seen = BTreeSet::new();
+    let frontends = entries.iter().map(|entry| entry.frontend);
+    frontends
+        .filter(|f| f.kind == FrontendKind::ClusterIp && seen.insert(f.addr))
+        .collect()
+}
+
+/// Behind all ports of a cluster IP: what comes here asks for one that it does not have.
+fn unknown_port(service: &ObjectKey, frontend: &Frontend) -> (Slot, Rule) {
+    let addr = match frontend.addr {
+        FrontendAddr::Ip(ip) => ip,
+        // No cluster IP; it would match nothing.
+        FrontendAddr::AnyNodeAddress(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let slot = Slot::UnknownPort {
+        addr,
+        service: service.clone(),
+    };
+    let to = ChainName::new(names::UNKNOWN_PORT);
+    let matches = [Match::Destination(AddrMask::host(addr))];
+    (slot, Rule::new(matches, Target::Jump(to)))
 }
 
 /// The way to a frontend, from the root.

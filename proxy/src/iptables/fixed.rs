@@ -3,17 +3,19 @@
 use seaway_model::ownership::{MARK_DROP, MARK_MASQUERADE, MARK_REJECT};
 
 use super::names;
-use super::plan::Settings;
+use super::plan::{PodSource, Settings};
+use super::render;
 use super::rule::{ChainId, ChainName, CtState, Mark, Match, Rule, Rules, Table, Target};
 
 /// Fixed chains of ours, and what we want in the built-in ones.
 pub fn chains(settings: &Settings) -> Vec<(ChainId, Rules)> {
     let mut chains = vec![
         (nat(names::POSTROUTING), postrouting(settings)),
+        (nat(names::UNKNOWN_PORT), unknown_port()),
         (filter(names::FILTER), refusals()),
         (filter(names::FORWARD), forward(settings)),
     ];
-    if settings.pod_ranges.len() > 1 {
+    if settings.pods.len() > 1 {
         chains.push((nat(names::NOT_FROM_POD), not_from_pod(settings)));
     }
     chains.extend(jumps());
@@ -86,6 +88,16 @@ fn postrouting(settings: &Settings) -> Vec<Rule> {
     ]
 }
 
+/// For what asks a cluster IP for a port that nobody has there. Other protocols (a ping) are left alone.
+fn unknown_port() -> Vec<Rule> {
+    let reject = Mark::bit(MARK_REJECT);
+    let mut rules = render::PROTOCOLS
+        .map(|protocol| Rule::new([Match::Protocol(protocol)], Target::SetMark(reject)))
+        .to_vec();
+    rules.push(Rule::new([Match::Mark(reject)], Target::Accept));
+    rules
+}
+
 /// What nat has marked; see [`super::service`].
 fn refusals() -> Vec<Rule> {
     let tcp = Match::Protocol(seaway_model::Protocol::Tcp);
@@ -124,8 +136,8 @@ fn forward(settings: &Settings) -> Vec<Rule> {
 }
 
 fn not_from_pod(settings: &Settings) -> Vec<Rule> {
-    let from_pod = |range| Rule::new([Match::Source(range)], Target::Return);
-    let mut rules: Vec<Rule> = settings.pod_ranges.iter().copied().map(from_pod).collect();
+    let from_pod = |pods: &PodSource| Rule::new([pods.matches()], Target::Return);
+    let mut rules: Vec<Rule> = settings.pods.iter().map(from_pod).collect();
     rules.push(Rule::new([], Target::SetMark(Mark::bit(MARK_MASQUERADE))));
     rules
 }

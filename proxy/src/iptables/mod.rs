@@ -5,64 +5,48 @@
 //! iptables-save ─ parse ─► image ──────────────────────┴─ transaction ─► iptables-restore --noflush
 //! ```
 //!
-//! [`rule`] has the types, [`plan`] decides, [`transaction`] and [`render`] write, [`parse`] reads back, [`tool`]
-//! runs the programs, [`watch`] notices strangers, [`walk`] leads a packet through the rules without a kernel.
+//! [`config`] says what is wanted, [`rule`] has the types, [`plan`] decides, [`transaction`] and [`render`] write,
+//! [`parse`] reads back, [`tool`] runs the programs under the lock of [`xlock`], [`selftest`] tries them, [`routes`]
+//! lets refusals be reached, [`digest`] verifies and [`watch`] notices strangers. [`walk`] leads a packet through the
+//! rules and [`fake`] takes a transaction, both without a kernel.
 //!
 //! Parity with kube-proxy's iptables mode with `--iptables-localhost-nodeports=false`: node ports are not served on
 //! loopback addresses.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ipnetwork::IpNetwork;
 use seaway_kernel::Capabilities;
-use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
-use seaway_model::{Change, Delta, Desired, Family};
+use seaway_kernel::capabilities::IptablesVariant;
+use seaway_model::{Change, Desired, Family};
 
 use crate::dataplane::{ApplyError, Dataplane, Report};
 
+mod cleanup;
+pub mod config;
+pub mod digest;
 pub mod dispatch;
+pub mod fake;
 pub mod fixed;
 pub mod names;
 pub mod parse;
 pub mod plan;
 pub mod render;
+pub mod routes;
 pub mod rule;
+pub mod selftest;
 pub mod service;
 pub mod tool;
 pub mod transaction;
 pub mod walk;
 pub mod watch;
+pub mod xlock;
 
+use cleanup::{every_tool, remove_all, remove_routes};
+pub use config::{IptablesConfig, without_ipv6};
 use plan::{FamilyPlan, Image, Settings};
-use tool::{Tool, VARIANTS};
-use transaction::Transaction;
-use watch::Generation;
-
-/// What the operator decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IptablesConfig {
-    /// `--cluster-cidr`: sources in here are pods.
-    pub cluster_cidrs: Vec<IpNetwork>,
-    /// `--masquerade-all`.
-    pub masquerade_all: bool,
-    /// Serve IPv6 as well; needs ip6tables.
-    pub ipv6: bool,
-    /// Drop forwarded packets that connection tracking calls invalid. Off where it is told to be liberal
-    /// (`net.netfilter.nf_conntrack_tcp_be_liberal`) or where routes are not symmetric.
-    pub drop_invalid: bool,
-}
-
-impl Default for IptablesConfig {
-    fn default() -> Self {
-        Self {
-            cluster_cidrs: Vec::new(),
-            masquerade_all: false,
-            ipv6: false,
-            drop_invalid: true,
-        }
-    }
-}
+use tool::{Locking, Tool};
+use watch::{Stamp, Watcher};
 
 /// The rules of this network namespace.
 #[derive(Debug)]
@@ -73,11 +57,13 @@ pub struct IptablesDataplane {
     variant: Option<IptablesVariant>,
     /// The other variant holds rules of ours: they go once the first plan is applied.
     leftovers: bool,
-    generation: Option<Generation>,
-    /// The generation that the image is known to describe.
-    known_generation: Option<u32>,
-    /// How long the last look at the kernel took.
-    last_look: Duration,
+    /// What the self-test has found; before the first apply it has not run.
+    tested: Option<Locking>,
+    /// To be said once.
+    without_ipv6: Option<String>,
+    /// Frontends have come or gone since the routes were last looked at.
+    routes_pending: bool,
+    watcher: Watcher,
 }
 
 #[derive(Debug)]
@@ -108,41 +94,41 @@ impl fmt::Display for Plan {
 
 impl IptablesDataplane {
     /// A data plane for the network namespace in which its methods run. Reads nothing yet.
-    pub fn new(config: &IptablesConfig, capabilities: &Capabilities) -> Self {
-        let random_fully = capabilities
-            .iptables
-            .as_ref()
-            .is_none_or(knows_random_fully);
-        let family = |family| OneFamily {
-            settings: Settings {
-                masquerade_all: config.masquerade_all,
-                drop_invalid: config.drop_invalid,
-                random_fully,
-                ..Settings::new(family, &config.cluster_cidrs)
-            },
-            image: Image::default(),
-        };
-        let mut families = vec![family(Family::V4)];
-        if config.ipv6 {
-            families.push(family(Family::V6));
-        }
+    pub fn new(config: &IptablesConfig, machine: &Capabilities) -> Self {
+        let families = config.families(machine).into_iter();
+        let missing = without_ipv6(machine).filter(|_| config.ipv6);
         Self {
-            default_variant: capabilities.iptables.as_ref().map(|p| p.variant),
-            families,
+            default_variant: machine.iptables.as_ref().map(|p| p.variant),
+            families: families
+                .map(|settings| OneFamily {
+                    settings,
+                    image: Image::default(),
+                })
+                .collect(),
             variant: None,
             leftovers: false,
-            generation: None,
-            known_generation: None,
-            last_look: Duration::ZERO,
+            tested: None,
+            without_ipv6: missing.map(str::to_owned),
+            routes_pending: true,
+            watcher: Watcher::default(),
         }
+    }
+
+    fn family_list(&self) -> Vec<Family> {
+        self.families.iter().map(|f| f.settings.family).collect()
     }
 
     /// Reads both variants of all families and settles on one variant.
     async fn detect(&mut self) -> Result<IptablesVariant, ApplyError> {
+        self.read().await.map(|(variant, _)| variant)
+    }
+
+    /// The same, with what the variant has saved.
+    async fn read(&mut self) -> Result<(IptablesVariant, Vec<(Tool, String)>), ApplyError> {
         let mut saved = Vec::new();
-        for tool in every_tool(self.families.iter().map(|f| f.settings.family)) {
+        for tool in every_tool(self.family_list().into_iter()) {
             if let Some(text) = tool.save_if_installed().await? {
-                saved.push((tool.variant, text));
+                saved.push((tool, text));
             }
         }
         let variant =
@@ -151,9 +137,15 @@ impl IptablesDataplane {
                 remedy: "install the iptables package (1.8 or newer) or use --mode ebpf".into(),
             })?;
         let ours = |text: &str| !parse::saved(text, Family::V4).is_empty();
-        self.leftovers = saved.iter().any(|(v, text)| *v != variant && ours(text));
+        self.leftovers = saved
+            .iter()
+            .any(|(tool, text)| tool.variant != variant && ours(text));
+        if self.variant != Some(variant) {
+            self.watcher.reset();
+        }
         self.variant = Some(variant);
-        Ok(variant)
+        saved.retain(|(tool, _)| tool.variant == variant);
+        Ok((variant, saved))
     }
 
     async fn settled(&mut self) -> Result<IptablesVariant, ApplyError> {
@@ -163,21 +155,50 @@ impl IptablesDataplane {
         }
     }
 
-    /// The generation now; `None` in the legacy variant or where the kernel does not say.
-    fn generation(&mut self) -> Option<u32> {
-        if self.variant != Some(IptablesVariant::NfTables) {
-            return None;
+    fn stamp(&mut self) -> Option<Stamp> {
+        let families = self.family_list();
+        self.watcher.stamp(self.variant?, &families)
+    }
+
+    /// Tries every kind of rule on the very program and kernel that are going to be used. A node on which IPv6 does
+    /// not work serves IPv4; the error of IPv4 names what is missing. Leaves nothing behind.
+    pub async fn self_test(&mut self) -> Result<(), ApplyError> {
+        let variant = self.settled().await?;
+        let before = self.stamp();
+        let mut locking = Locking::Its;
+        for settings in self
+            .families
+            .iter()
+            .map(|one| one.settings.clone())
+            .collect::<Vec<_>>()
+        {
+            let family = settings.family;
+            let tool = Tool { family, variant };
+            if family == Family::V4 {
+                locking = tool.locking().await?;
+            }
+            match (tool.try_rules(&settings, locking).await, family) {
+                (Ok(()), _) => {}
+                (Err(error), Family::V4) => return Err(error),
+                (Err(error), Family::V6) => {
+                    self.families.retain(|one| one.settings.family != family);
+                    self.without_ipv6 = Some(error.to_string());
+                }
+            }
         }
-        if self.generation.is_none() {
-            self.generation = Generation::open().ok();
+        self.tested = Some(locking);
+        if let Some(reason) = self.without_ipv6.take() {
+            tracing::warn!(reason, "serving IPv4 only");
         }
-        self.generation.as_ref()?.now().ok().flatten()
+        let after = self.stamp();
+        let tests = 4 * u32::try_from(self.families.len()).unwrap_or(0);
+        self.watcher.changed_by_us(before, after, tests);
+        Ok(())
     }
 
     /// Compares the kernel with the image.
-    async fn look(&mut self) -> Result<Option<String>, ApplyError> {
+    async fn look(&mut self, stamp: Option<Stamp>) -> Result<Option<String>, ApplyError> {
         let variant = self.settled().await?;
-        let before = self.generation();
         let started = Instant::now();
         for one in &self.families {
             let family = one.settings.family;
@@ -187,19 +208,32 @@ impl IptablesDataplane {
                 return Ok(Some(format!("{}: {difference}", family_name(family))));
             }
         }
-        self.last_look = started.elapsed();
-        self.known_generation = before;
+        self.watcher.looked(stamp, started.elapsed());
         Ok(None)
     }
 
     async fn remove_leftovers(&mut self, in_use: IptablesVariant) -> Result<(), ApplyError> {
-        for tool in every_tool(self.families.iter().map(|f| f.settings.family)) {
+        for tool in every_tool(self.family_list().into_iter()) {
             if tool.variant != in_use {
                 remove_all(tool).await?;
             }
         }
         self.leftovers = false;
         Ok(())
+    }
+
+    /// Without them refusals of a node without a default route are not as they should be, and nothing else: no
+    /// reason to hold back rules.
+    async fn sync_routes(&mut self) {
+        let addresses = self.families.iter().flat_map(|one| one.image.addresses());
+        match routes::sync(&addresses.collect()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "frontends without a route have one of ours"),
+            Err(error) => {
+                tracing::warn!(%error, "frontends without a route are unreachable, not refused");
+            }
+        }
+        self.routes_pending = false;
     }
 }
 
@@ -209,14 +243,17 @@ impl Dataplane for IptablesDataplane {
     type Plan = Plan;
 
     async fn observe(&mut self) -> Result<(), ApplyError> {
-        let variant = self.detect().await?;
-        let generation = self.generation();
+        // Taken before reading where it can be: what is changed meanwhile is noticed afterwards.
+        let stamp = self.stamp();
+        let (_, saved) = self.read().await?;
         for one in &mut self.families {
             let family = one.settings.family;
-            let text = Tool { family, variant }.save().await?;
-            one.image = Image::observed(parse::saved(&text, family));
+            let text = saved.iter().find(|(tool, _)| tool.family == family);
+            let text = text.map_or("", |(_, text)| text);
+            one.image = Image::observed(parse::saved(text, family));
         }
-        self.known_generation = generation;
+        self.watcher.set_known(stamp);
+        self.routes_pending = true;
         Ok(())
     }
 
@@ -234,31 +271,43 @@ impl Dataplane for IptablesDataplane {
         let variant = self.settled().await?;
         let started = Instant::now();
         let mut report = Report::default();
-        let before = self.generation();
+        if self.tested.is_none() {
+            self.self_test().await?;
+        }
+        let locking = self.tested.unwrap_or(Locking::Its);
+        let before = self.stamp();
         let mut commits: u32 = 0;
         for family_plan in plan.families {
+            let family = family_plan.family;
+            let own = |one: &&mut OneFamily| one.settings.family == family;
+            // The self-test may have found that a family cannot be served.
+            let Some(one) = self.families.iter_mut().find(own) else {
+                continue;
+            };
+            if family_plan.corrected {
+                tracing::error!(
+                    family = family_name(family),
+                    "a partial sync would not have ended at the rules of a full one; wrote those"
+                );
+                report.corrections += 1;
+            }
             let transaction = &family_plan.transaction;
             if !transaction.is_empty() {
-                let family = family_plan.family;
-                Tool { family, variant }.restore(transaction).await?;
+                let tool = Tool { family, variant };
+                report.lock_wait += tool.restore(transaction.as_str(), locking).await?;
                 report.operations += transaction.operations;
                 report.deletions += transaction.deletions;
                 commits += transaction.commits;
             }
-            let own = |one: &&mut OneFamily| one.settings.family == family_plan.family;
-            if let Some(one) = self.families.iter_mut().find(own) {
-                one.image.learn(family_plan);
-            }
+            self.routes_pending |= one.image.learn(family_plan);
         }
-        // Each table is one change of the rules. If nobody else made one meanwhile, there is nothing to look at.
-        if before == self.known_generation {
-            let expected = before.map(|generation| generation.wrapping_add(commits));
-            if self.generation() == expected {
-                self.known_generation = expected;
-            }
-        }
+        let after = self.stamp();
+        self.watcher.changed_by_us(before, after, commits);
         if self.leftovers {
             self.remove_leftovers(variant).await?;
+        }
+        if self.routes_pending {
+            self.sync_routes().await;
         }
         report.took = started.elapsed();
         Ok(report)
@@ -266,12 +315,11 @@ impl Dataplane for IptablesDataplane {
 
     async fn watch(&mut self) -> Result<String, ApplyError> {
         loop {
-            tokio::time::sleep(watch::pause(self.last_look)).await;
-            let generation = self.generation();
-            if generation.is_some() && generation == self.known_generation {
-                continue;
-            }
-            if let Some(reason) = self.look().await? {
+            self.watcher.tick().await;
+            let stamp = self.stamp();
+            if self.watcher.is_due(stamp.as_ref())
+                && let Some(reason) = self.look(stamp).await?
+            {
                 return Ok(reason);
             }
         }
@@ -315,6 +363,7 @@ impl Dataplane for IptablesDataplane {
         for tool in every_tool([Family::V4, Family::V6].into_iter()) {
             removed.extend(remove_all(tool).await?);
         }
+        removed.extend(remove_routes().await?);
         for one in &mut self.families {
             one.image = Image::default();
         }
@@ -322,56 +371,9 @@ impl Dataplane for IptablesDataplane {
     }
 }
 
-/// Removes every chain of ours and every jump to one, then looks again.
-async fn remove_all(tool: Tool) -> Result<Option<String>, ApplyError> {
-    let Some(text) = tool.save_if_installed().await? else {
-        return Ok(None);
-    };
-    let mut delta = Delta::new();
-    delta.replace_observed(parse::saved(&text, tool.family));
-    if delta.is_in_sync() {
-        return Ok(None);
-    }
-    let chains = delta.iter_observed().filter(|(id, _)| id.name.is_ours());
-    let chains = chains.count();
-    let transaction = Transaction::new(tool.family, &delta);
-    tool.restore(&transaction).await?;
-    let left = parse::saved(&tool.save().await?, tool.family);
-    if let Some((id, _)) = left.first_key_value() {
-        return Err(ApplyError::Failed {
-            what: format!("cleanup of {}", tool.name()),
-            reason: format!(
-                "{} chains are left or came back, {} of table {} among them; is another proxy running?",
-                left.len(),
-                id.name,
-                id.table.as_str()
-            ),
-        });
-    }
-    let jumps = transaction.deletions - chains;
-    Ok(Some(format!(
-        "{}: {chains} chains and {jumps} jumps to them",
-        tool.name()
-    )))
-}
-
-fn every_tool(families: impl Iterator<Item = Family>) -> impl Iterator<Item = Tool> {
-    families.flat_map(|family| VARIANTS.map(|variant| Tool { family, variant }))
-}
-
 fn family_name(family: Family) -> &'static str {
     match family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     }
-}
-
-/// iptables 1.6.2 was the first with MASQUERADE `--random-fully`.
-fn knows_random_fully(program: &IptablesProgram) -> bool {
-    let mut numbers = program
-        .version
-        .split('.')
-        .map(|n| n.parse::<u32>().unwrap_or(0));
-    let mut next = || numbers.next().unwrap_or(0);
-    (next(), next(), next()) >= (1, 6, 2)
 }

@@ -20,6 +20,12 @@ pub const POSTROUTING: &str = "SEAWAY-POSTROUTING";
 /// Marks what does not come from a pod; exists where there is more than one pod range.
 pub const NOT_FROM_POD: &str = "SEAWAY-NOT-FROM-POD";
 
+/// Refuses what asks a cluster IP for a port that no Service has there.
+pub const UNKNOWN_PORT: &str = "SEAWAY-UNKNOWN-PORT";
+
+/// There for a moment at start, with a rule of each kind.
+pub const PROBE: &str = "SEAWAY-PROBE";
+
 /// Entry of INPUT and OUTPUT in filter: refuses and drops what nat has marked so.
 pub const FILTER: &str = "SEAWAY-FILTER";
 

@@ -13,7 +13,9 @@ use ipnetwork::IpNetwork;
 use seaway_model::{Family, Protocol};
 
 use super::render;
-use super::rule::{AddrMask, ChainId, ChainName, CtState, Mark, Match, Rule, Rules, Table, Target};
+use super::rule::{
+    AddrMask, ChainId, ChainName, CtState, LinkPattern, Mark, Match, Rule, Rules, Table, Target,
+};
 
 #[cfg(test)]
 mod tests;
@@ -60,7 +62,8 @@ fn appended(line: &str) -> Option<(&str, &str)> {
     Some(rest.split_once(' ').unwrap_or((rest, "")))
 }
 
-fn leads_to_ours(spec: &str) -> bool {
+/// Whether a rule, as text, jumps to one of our chains.
+pub(super) fn leads_to_ours(spec: &str) -> bool {
     let words = words(spec);
     words.windows(2).any(|pair| {
         matches!(pair[0].as_str(), "-j" | "-g") && ChainName::new(pair[1].as_str()).is_ours()
@@ -111,6 +114,8 @@ fn typed<'a>(words: &mut Peekable<impl Iterator<Item = &'a str>>, family: Family
             ("-s", true) => Match::NotSource(net(words.next()?)?),
             ("-d", false) => Match::Destination(net(words.next()?)?),
             ("-d", true) => Match::NotDestination(net(words.next()?)?),
+            ("-i", false) => Match::InLink(link(words.next()?)),
+            ("-i", true) => Match::NotInLink(link(words.next()?)),
             ("-p", false) => Match::Protocol(protocol(words.next()?)?),
             ("-m", false) => match words.next()? {
                 "comment" => {
@@ -255,6 +260,13 @@ fn net(text: &str) -> Option<AddrMask> {
     let (addr, mask) = text.split_once('/')?;
     let (addr, mask): (IpAddr, IpAddr) = (addr.parse().ok()?, mask.parse().ok()?);
     (Family::of(addr) == Family::of(mask)).then_some(AddrMask { addr, mask })
+}
+
+fn link(text: &str) -> LinkPattern {
+    match text.strip_suffix('+') {
+        Some(prefix) => LinkPattern::prefix(prefix),
+        None => LinkPattern::link(text),
+    }
 }
 
 fn mark(text: &str) -> Option<Mark> {

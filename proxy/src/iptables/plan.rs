@@ -4,13 +4,15 @@
 //! anew and compares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use seaway_model::{Change, Delta, Desired, Family, ObjectKey};
+use seaway_model::{Change, Delta, Desired, DetectLocal, Family, FrontendAddr, ObjectKey};
 
-use super::dispatch::{self, Tree, TreeEdit};
+use super::digest::Digest;
+use super::dispatch::{self, Slots, Tree, TreeEdit};
 use super::fixed;
-use super::rule::{AddrMask, ChainId, ChainName, Rules};
+use super::rule::{AddrMask, ChainId, ChainName, LinkPattern, Match, Rules};
 use super::service::{self, Entry};
 use super::transaction::Transaction;
 
@@ -21,8 +23,11 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub family: Family,
-    /// Sources in here are pods (`--cluster-cidr`), of this family only.
-    pub pod_ranges: Vec<AddrMask>,
+    /// What comes from there comes from a pod (`--detect-local-mode`); of this family only.
+    pub pods: Vec<PodSource>,
+    /// Local addresses on which node ports are served (`--nodeport-addresses`), of this family only. `None`: on all
+    /// but loopback.
+    pub node_port_ranges: Option<Vec<AddrMask>>,
     /// Masquerade all cluster IP traffic.
     pub masquerade_all: bool,
     /// The kernel and the tool know `--random-fully`.
@@ -32,18 +37,56 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The ranges of `family` among `cluster_cidrs`, and the defaults for the rest.
-    pub fn new(family: Family, cluster_cidrs: &[IpNetwork]) -> Self {
+    /// What of `detect_local` concerns `family`, and the defaults for the rest.
+    pub fn new(family: Family, detect_local: &DetectLocal) -> Self {
+        let pods = match detect_local {
+            DetectLocal::ClusterCidr(cidrs) | DetectLocal::NodeCidr(cidrs) => {
+                let ranges = of_family(cidrs, family).into_iter();
+                ranges.map(PodSource::Range).collect()
+            }
+            DetectLocal::BridgeInterface(name) => vec![PodSource::Link(LinkPattern::link(name))],
+            DetectLocal::InterfaceNamePrefix(prefix) => {
+                vec![PodSource::Link(LinkPattern::prefix(prefix))]
+            }
+            DetectLocal::None => Vec::new(),
+        };
         Self {
             family,
-            pod_ranges: cluster_cidrs
-                .iter()
-                .filter(|cidr| Family::of(cidr.ip()) == family)
-                .map(|cidr| AddrMask::from(*cidr))
-                .collect(),
+            pods,
+            node_port_ranges: None,
             masquerade_all: false,
             random_fully: true,
             drop_invalid: true,
+        }
+    }
+
+    /// Serves node ports on local addresses in these ranges only.
+    pub fn node_ports_on(self, ranges: Option<&[IpNetwork]>) -> Self {
+        Self {
+            node_port_ranges: ranges.map(|ranges| of_family(ranges, self.family)),
+            ..self
+        }
+    }
+}
+
+fn of_family(networks: &[IpNetwork], family: Family) -> Vec<AddrMask> {
+    let networks = networks.iter().filter(|n| Family::of(n.ip()) == family);
+    networks.copied().map(AddrMask::from).collect()
+}
+
+/// Where packets of pods come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodSource {
+    Range(AddrMask),
+    Link(LinkPattern),
+}
+
+impl PodSource {
+    /// The match that is true for packets of pods.
+    pub fn matches(&self) -> Match {
+        match self {
+            Self::Range(range) => Match::Source(*range),
+            Self::Link(link) => Match::InLink(link.clone()),
         }
     }
 }
@@ -56,6 +99,8 @@ pub type Chains = BTreeMap<ChainId, Rules>;
 pub struct Image {
     pub chains: Chains,
     layout: Layout,
+    /// Of our chains and of our jumps in built-in ones, by what transactions did to them.
+    digest: Digest,
 }
 
 /// Who has put what where. Empty until the first full plan was applied.
@@ -63,6 +108,32 @@ pub struct Image {
 struct Layout {
     services: BTreeMap<ObjectKey, Footprint>,
     tree: Tree,
+    /// Addresses of frontends, and how many frontends have each.
+    addresses: BTreeMap<IpAddr, usize>,
+    /// Of the chains that Services, the dispatch and the settings ask for.
+    digest: Digest,
+}
+
+impl Layout {
+    /// Counts the addresses of a Service that was changed. Returns whether one is new or gone.
+    fn count(&mut self, after: Option<&Footprint>, before: Option<&Footprint>) -> bool {
+        let mut moved = false;
+        for addr in after.into_iter().flat_map(Footprint::addresses) {
+            let count = self.addresses.entry(addr).or_insert(0);
+            moved |= *count == 0;
+            *count += 1;
+        }
+        for addr in before.into_iter().flat_map(Footprint::addresses) {
+            if let Some(count) = self.addresses.get_mut(&addr) {
+                *count -= 1;
+                if *count == 0 {
+                    self.addresses.remove(&addr);
+                    moved = true;
+                }
+            }
+        }
+        moved
+    }
 }
 
 /// What a Service has in the kernel.
@@ -70,6 +141,16 @@ struct Layout {
 struct Footprint {
     chains: Vec<ChainName>,
     entries: Vec<Entry>,
+    digest: Digest,
+}
+
+impl Footprint {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.entries.iter().filter_map(|e| match e.frontend.addr {
+            FrontendAddr::Ip(ip) => Some(ip),
+            FrontendAddr::AnyNodeAddress(_) => None,
+        })
+    }
 }
 
 /// What is to be done in one family.
@@ -78,6 +159,8 @@ pub struct FamilyPlan {
     pub family: Family,
     /// What the kernel is told.
     pub transaction: Transaction,
+    /// A partial plan would not have ended at the chains of a full build; this is a full one in its place.
+    pub corrected: bool,
     /// What the image learns once the kernel has taken it.
     learn: Lesson,
 }
@@ -88,15 +171,27 @@ struct Lesson {
     services: BTreeMap<ObjectKey, Option<Footprint>>,
     tree: Tree,
     chains: BTreeMap<ChainId, Option<Rules>>,
+    /// Of the image and of the layout, once this is learnt.
+    digest: Digest,
+    wanted: Digest,
 }
 
 impl Image {
     /// The image of a kernel that was read, before anything is known of who wanted it.
     pub fn observed(chains: Chains) -> Self {
+        let ours = chains.iter().filter(|(id, _)| counts(id));
         Self {
+            digest: ours
+                .map(|(id, rules)| Digest::of(id, rules.iter()))
+                .collect(),
             chains,
             layout: Layout::default(),
         }
+    }
+
+    /// Stands for all chains of ours; equal to that of a full build of the same state.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The transaction that brings the kernel from here to `desired`, for what `change` touches. Without an earlier
@@ -105,40 +200,61 @@ impl Image {
         match change {
             Change::Services(keys) if !self.layout.tree.is_empty() => {
                 let edit = Edit::of(&self.layout, desired, keys, settings);
-                self.compare(edit, settings, false)
-            }
-            _ => {
-                let nothing = Layout::default();
-                let mut edit = Edit::of(&nothing, desired, &desired.keys(), settings);
-                for (id, rules) in fixed::chains(settings) {
-                    edit.chains.insert(id, Some(rules));
+                let plan = self.compare(edit, settings, false);
+                if plan.learn.digest == plan.learn.wanted {
+                    plan
+                } else {
+                    FamilyPlan {
+                        corrected: true,
+                        ..self.full_plan(desired, settings)
+                    }
                 }
-                // Somebody's own chain that jumps to one of ours is let be; only cleanup has to break it.
-                let known = |id: &&ChainId| id.name.is_ours() || fixed::is_built_in(id);
-                for id in self.chains.keys().filter(known) {
-                    edit.chains.entry(id.clone()).or_insert(None);
-                }
-                self.compare(edit, settings, true)
             }
+            _ => self.full_plan(desired, settings),
         }
     }
 
-    /// Takes a plan as done.
-    pub fn learn(&mut self, plan: FamilyPlan) {
+    fn full_plan(&self, desired: &Desired, settings: &Settings) -> FamilyPlan {
+        let nothing = Layout::default();
+        let mut edit = Edit::of(&nothing, desired, &desired.keys(), settings);
+        for (id, rules) in fixed::chains(settings) {
+            edit.wanted = edit.wanted.with(Digest::of(&id, rules.iter()));
+            edit.chains.insert(id, Some(rules));
+        }
+        // Somebody's own chain that jumps to one of ours is let be; only cleanup has to break it.
+        for id in self.chains.keys().filter(|id| counts(id)) {
+            edit.chains.entry(id.clone()).or_insert(None);
+        }
+        self.compare(edit, settings, true)
+    }
+
+    /// Every address that some frontend has, node ports apart.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.layout.addresses.keys().copied()
+    }
+
+    /// Takes a plan as done. Returns whether an address of a frontend came or went.
+    pub fn learn(&mut self, plan: FamilyPlan) -> bool {
         let Lesson {
             full,
             services,
             tree,
             chains,
+            digest,
+            wanted,
         } = plan.learn;
         if full {
             self.layout = Layout::default();
         }
+        self.digest = digest;
+        self.layout.digest = wanted;
+        let mut moved = full;
         for (key, footprint) in services {
-            match footprint {
-                Some(footprint) => self.layout.services.insert(key, footprint),
-                None => self.layout.services.remove(&key),
-            };
+            let before = self.layout.services.remove(&key);
+            moved |= self.layout.count(footprint.as_ref(), before.as_ref());
+            if let Some(footprint) = footprint {
+                self.layout.services.insert(key, footprint);
+            }
         }
         for (name, slots) in tree {
             if slots.is_empty() && !dispatch::is_root(&name) {
@@ -153,6 +269,7 @@ impl Image {
                 None => self.chains.remove(&id),
             };
         }
+        moved
     }
 
     /// Drops from an edit what the kernel already has.
@@ -166,19 +283,29 @@ impl Image {
                 delta.set_desired(id, rules);
             }
         }
-        let chains = delta
+        let chains: BTreeMap<ChainId, Option<Rules>> = delta
             .pending_updates()
             .map(|(id, rules)| (id.clone(), Some(rules.clone())))
             .chain(delta.pending_deletions().map(|(id, _)| (id.clone(), None)))
             .collect();
+        let mut digest = self.digest;
+        for (id, after) in &chains {
+            let of = |rules: &Rules| Digest::of(id, rules.iter());
+            let before = self.chains.get(id).map(of).unwrap_or_default();
+            digest = digest.without(before);
+            digest = digest.with(after.as_ref().map(of).unwrap_or_default());
+        }
         FamilyPlan {
             family: settings.family,
             transaction: Transaction::new(settings.family, &delta),
+            corrected: false,
             learn: Lesson {
                 full,
                 services: edit.services,
                 tree: edit.tree,
                 chains,
+                digest,
+                wanted: edit.wanted,
             },
         }
     }
@@ -189,6 +316,8 @@ struct Edit {
     services: BTreeMap<ObjectKey, Option<Footprint>>,
     tree: Tree,
     chains: BTreeMap<ChainId, Option<Rules>>,
+    /// Of everything that is wanted afterwards.
+    wanted: Digest,
 }
 
 impl Edit {
@@ -199,12 +328,14 @@ impl Edit {
         keys: &BTreeSet<ObjectKey>,
         settings: &Settings,
     ) -> Self {
-        let mut tree = TreeEdit::new(&layout.tree, settings.family);
+        let mut tree = TreeEdit::new(&layout.tree, settings);
         let mut chains = BTreeMap::new();
         let mut services = BTreeMap::new();
+        let mut wanted = layout.digest;
         for key in keys {
             let before = layout.services.get(key);
             if let Some(before) = before {
+                wanted = wanted.without(before.digest);
                 let gone = before.chains.iter().map(|name| (ChainId::nat(name), None));
                 chains.extend(gone);
             }
@@ -218,29 +349,47 @@ impl Edit {
                 tree.remove(key, entries_before);
                 tree.insert(key, entries_after);
             }
-            let footprint = after.map(|after| Footprint {
-                entries: after.entries,
-                chains: after
-                    .chains
-                    .into_iter()
-                    .map(|(name, rules)| {
-                        chains.insert(ChainId::nat(&name), Some(rules));
-                        name
-                    })
-                    .collect(),
+            let footprint = after.map(|after| {
+                let mut digest = Digest::default();
+                let mut names = Vec::with_capacity(after.chains.len());
+                for (name, rules) in after.chains {
+                    let id = ChainId::nat(&name);
+                    digest = digest.with(Digest::of(&id, rules.iter()));
+                    chains.insert(id, Some(rules));
+                    names.push(name);
+                }
+                Footprint {
+                    chains: names,
+                    entries: after.entries,
+                    digest,
+                }
             });
+            wanted = wanted.with(footprint.as_ref().map(|f| f.digest).unwrap_or_default());
             services.insert(key.clone(), footprint);
         }
         let tree = tree.finish();
         for (name, slots) in &tree {
-            let rules = (!slots.is_empty() || dispatch::is_root(name))
-                .then(|| slots.values().cloned().collect());
-            chains.insert(ChainId::nat(name), rules);
+            let id = ChainId::nat(name);
+            let of = |slots: &Slots| Digest::of(&id, slots.values());
+            let before = layout.tree.get(name).map(of).unwrap_or_default();
+            wanted = wanted.without(before);
+            let exists = !slots.is_empty() || dispatch::is_root(name);
+            if exists {
+                wanted = wanted.with(of(slots));
+            }
+            let rules = exists.then(|| slots.values().cloned().collect());
+            chains.insert(id, rules);
         }
         Self {
             services,
             tree,
             chains,
+            wanted,
         }
     }
+}
+
+/// Whether it is for us to say what the chain holds.
+fn counts(id: &ChainId) -> bool {
+    id.name.is_ours() || fixed::is_built_in(id)
 }

@@ -62,6 +62,8 @@ fn is_extension(part: &Match) -> bool {
             | Match::NotSource(_)
             | Match::Destination(_)
             | Match::NotDestination(_)
+            | Match::InLink(_)
+            | Match::NotInLink(_)
             | Match::Protocol(_)
     )
 }
@@ -72,6 +74,8 @@ fn write_match(out: &mut String, part: &Match, family: Family) -> fmt::Result {
         Match::NotSource(net) => write!(out, "! -s {} ", Net(net)),
         Match::Destination(net) => write!(out, "-d {} ", Net(net)),
         Match::NotDestination(net) => write!(out, "! -d {} ", Net(net)),
+        Match::InLink(link) => write!(out, "-i {} ", link.as_str()),
+        Match::NotInLink(link) => write!(out, "! -i {} ", link.as_str()),
         Match::Protocol(protocol) => write!(out, "-p {protocol} "),
         Match::DestinationPorts(protocol, first, last) if first == last => {
             write!(out, "-m {protocol} --dport {first} ")

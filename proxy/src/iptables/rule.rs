@@ -113,6 +113,14 @@ impl Rule {
         self
     }
 
+    /// Its text, if it is in a syntax that we do not write.
+    pub fn opaque_text(&self) -> Option<&str> {
+        match self.matches.as_slice() {
+            [Match::Opaque(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// A rule in a syntax that we do not write.
     pub fn opaque(text: &str) -> Self {
         Self::new([Match::Opaque(text.into())], Target::None)
@@ -162,6 +170,9 @@ pub enum Match {
     NotSource(AddrMask),
     Destination(AddrMask),
     NotDestination(AddrMask),
+    /// Came in through this link.
+    InLink(LinkPattern),
+    NotInLink(LinkPattern),
     Protocol(Protocol),
     /// Inclusive range; needs a [`Match::Protocol`] before it.
     DestinationPorts(Protocol, u16, u16),
@@ -187,6 +198,35 @@ pub enum Match {
     SameAddress,
     /// The text of a rule in a syntax that we do not write.
     Opaque(Arc<str>),
+}
+
+/// The name of a link, or the beginning of some: `+` at the end stands for anything (`xtables`' own notation).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkPattern(Arc<str>);
+
+impl LinkPattern {
+    /// Just this link.
+    pub fn link(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// All links whose names begin so.
+    pub fn prefix(prefix: &str) -> Self {
+        Self(format!("{prefix}+").into())
+    }
+
+    /// As iptables writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it stands for a link of this name.
+    pub fn matches(&self, link: &str) -> bool {
+        match self.0.strip_suffix('+') {
+            Some(prefix) => link.starts_with(prefix),
+            None => *link == *self.0,
+        }
+    }
 }
 
 /// What connection tracking says of the packet's flow.

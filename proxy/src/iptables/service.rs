@@ -20,7 +20,7 @@ use seaway_model::{
 };
 
 use super::names::{self, Role};
-use super::plan::Settings;
+use super::plan::{PodSource, Settings};
 use super::render::one_in;
 use super::rule::{AddrMask, ChainName, Mark, Match, Rule, Rules, Target};
 
@@ -154,10 +154,15 @@ fn cluster_ip_masquerade(rule: &PortRule, settings: &Settings) -> Option<Rule> {
     })?;
     let destination = Match::Destination(AddrMask::host(cluster_ip));
     let mark = Target::SetMark(Mark::bit(MARK_MASQUERADE));
-    match settings.pod_ranges.as_slice() {
+    match settings.pods.as_slice() {
         _ if settings.masquerade_all => Some(Rule::new([destination], mark)),
         [] => None,
-        [range] => Some(Rule::new([Match::NotSource(*range), destination], mark)),
+        // In the order in which iptables prints them.
+        [PodSource::Range(range)] => Some(Rule::new([Match::NotSource(*range), destination], mark)),
+        [PodSource::Link(link)] => {
+            let elsewhere = Match::NotInLink(link.clone());
+            Some(Rule::new([destination, elsewhere], mark))
+        }
         _ => Some(Rule::new(
             [destination],
             Target::Jump(ChainName::new(names::NOT_FROM_POD)),
@@ -182,9 +187,9 @@ fn external(
         // The node itself may have used the frontend's address as its source: not one to answer to.
         TrafficPolicy::Local => {
             let mut rules: Vec<Rule> = settings
-                .pod_ranges
+                .pods
                 .iter()
-                .map(|range| jump(&[Match::Source(*range)], cluster))
+                .map(|pods| jump(&[pods.matches()], cluster))
                 .collect();
             rules.push(masquerade(&[Match::SourceIsLocal]));
             rules.push(jump(&[Match::SourceIsLocal], cluster));

@@ -1,5 +1,6 @@
 //! The programs: `iptables-save`, `iptables-restore`, and which of their two variants a node uses.
 
+use std::path::Path;
 use std::time::Duration;
 
 use seaway_kernel::capabilities::IptablesVariant;
@@ -7,7 +8,9 @@ use seaway_kernel::{Command, CommandError};
 use seaway_model::Family;
 use seaway_model::ownership::CHAIN_PREFIX;
 
-use super::transaction::Transaction;
+use super::plan::Settings;
+use super::selftest::{self, Need};
+use super::xlock;
 use crate::dataplane::ApplyError;
 
 #[cfg(test)]
@@ -21,6 +24,15 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Chains by which the kubelet says which variant the node uses (KEP-3178).
 const KUBELET_HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "];
+
+/// Who holds the lock of the legacy variant while the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locking {
+    /// We do, and the program locks nothing: iptables 1.8.3 or newer.
+    Ours,
+    /// The program itself.
+    Its,
+}
 
 /// The programs of one family in one variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +69,87 @@ impl Tool {
         self.run("save", Command::new(self.program("save"))).await
     }
 
-    /// Tells the kernel. All or nothing within a table.
-    pub async fn restore(self, transaction: &Transaction) -> Result<(), ApplyError> {
-        let command = Command::new(self.program("restore"))
+    /// Tells the kernel. All or nothing within a table. Returns how long others kept the lock.
+    pub async fn restore(self, input: &str, locking: Locking) -> Result<Duration, ApplyError> {
+        let mut command = Command::new(self.program("restore"))
             .args(["--noflush", "--wait", LOCK_WAIT_SECONDS])
-            .stdin(transaction.as_str());
+            .stdin(input);
+        let mut waited = Duration::ZERO;
+        let mut held = None;
+        if self.variant == IptablesVariant::Legacy {
+            held = xlock::take(Path::new(xlock::PATH), xlock::LIMIT).await?;
+            waited = held.as_ref().map_or(Duration::ZERO, |held| held.waited);
+            match locking {
+                Locking::Ours if held.is_some() => {
+                    command = command.env(xlock::VARIABLE, xlock::NOBODYS);
+                }
+                // The program takes it once more, right away.
+                _ => held = None,
+            }
+        }
         let result = self.run("restore", command).await;
-        result.map(drop).map_err(|error| match error {
+        drop(held);
+        result.map(|_| waited).map_err(|error| match error {
             ApplyError::Failed { what, reason } => ApplyError::Failed {
                 what,
-                reason: point_at_line(&reason, transaction.as_str()),
+                reason: point_at_line(&reason, input),
             },
             missing => missing,
+        })
+    }
+
+    /// Puts one rule of each kind into a chain of no use and takes it out again; the error names those that were
+    /// refused.
+    pub async fn try_rules(self, settings: &Settings, locking: Locking) -> Result<(), ApplyError> {
+        let needs = selftest::needs(self.family, settings.random_fully);
+        let trial = |needs: &[Need]| selftest::trial(needs, self.family) + &selftest::removal();
+        let Err(error) = self.restore(&trial(&needs), locking).await else {
+            return Ok(());
+        };
+        let mut refused = Vec::new();
+        for need in needs {
+            match self
+                .restore(&trial(std::slice::from_ref(&need)), locking)
+                .await
+            {
+                Ok(_) => {}
+                Err(ApplyError::Failed { reason, .. }) => refused.push((need, reason)),
+                Err(missing) => return Err(missing),
+            }
+        }
+        // The first table of a trial may be there although the second was refused.
+        self.restore(&selftest::removal(), locking).await?;
+        if refused.is_empty() {
+            return Err(error);
+        }
+        Err(ApplyError::Missing {
+            what: format!("support of {} for our rules", self.name()),
+            remedy: format!(
+                "load or build the kernel modules, or use --mode ebpf: {}",
+                selftest::complaint(&refused)
+            ),
+        })
+    }
+
+    /// Whether the program lets us hold the lock for it. Changes nothing.
+    pub async fn locking(self) -> Result<Locking, ApplyError> {
+        if self.variant != IptablesVariant::Legacy {
+            return Ok(Locking::Its);
+        }
+        let Some(held) = xlock::take(Path::new(xlock::PATH), xlock::LIMIT).await? else {
+            return Ok(Locking::Its);
+        };
+        // Without `--wait` it gives up at once where it wants the lock that we hold.
+        let command = Command::new(self.program("restore"))
+            .args(["--noflush", "--test"])
+            .env(xlock::VARIABLE, xlock::NOBODYS)
+            .stdin("*filter\nCOMMIT\n");
+        let answer = self.run("restore", command).await;
+        drop(held);
+        Ok(if answer.is_ok() {
+            Locking::Ours
+        } else {
+            Locking::Its
         })
     }
 
@@ -119,18 +200,19 @@ fn point_at_line(reason: &str, input: &str) -> String {
 /// Which variant a node uses, from what both variants of all families have saved. The kubelet's hint counts first,
 /// then rules of our own, then which one has more rules, as `iptables-wrappers` decides for kube-proxy's image.
 pub fn choose(
-    saved: &[(IptablesVariant, String)],
+    saved: &[(Tool, String)],
     default: Option<IptablesVariant>,
 ) -> Option<IptablesVariant> {
-    let installed = |variant: IptablesVariant| saved.iter().any(|(v, _)| *v == variant);
+    let installed =
+        |variant: IptablesVariant| saved.iter().any(|(tool, _)| tool.variant == variant);
     let with = |wanted: &dyn Fn(&str) -> bool| {
         VARIANTS.into_iter().find(|variant| {
-            let mut texts = saved.iter().filter(|(v, _)| v == variant);
+            let mut texts = saved.iter().filter(|(tool, _)| tool.variant == *variant);
             texts.any(|(_, text)| text.lines().any(wanted))
         })
     };
     let rules = |variant| {
-        let texts = saved.iter().filter(|(v, _)| *v == variant);
+        let texts = saved.iter().filter(|(tool, _)| tool.variant == variant);
         texts
             .flat_map(|(_, text)| text.lines())
             .filter(|line| line.starts_with('-'))

@@ -7,13 +7,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use seaway_model::{NodeContext, Origin, Outcome, Packet};
+use seaway_model::{DetectLocal, NodeContext, Origin, Outcome, Packet};
 
 use super::plan::Chains;
-use super::rule::{ChainId, ChainName, CtState, Mark, Match, Rule, Table, Target};
+use super::rule::{ChainId, ChainName, CtState, LinkPattern, Mark, Match, Rule, Table, Target};
 
 /// One over the kernel's resolution of a probability: 2^31.
 const PROBABILITY_ONE: f64 = 2_147_483_648.0;
+
+/// Through which packets of others come in.
+const UPLINK: &str = "eth0";
 
 /// What may become of a packet, and how likely.
 pub type Likelihoods = BTreeMap<Outcome, f64>;
@@ -216,6 +219,8 @@ impl Walk<'_> {
                 Match::NotSource(net) => !net.contains(self.packet.source),
                 Match::Destination(net) => net.contains(state.destination.ip()),
                 Match::NotDestination(net) => !net.contains(state.destination.ip()),
+                Match::InLink(link) => self.came_in_through(link),
+                Match::NotInLink(link) => !self.came_in_through(link),
                 Match::Protocol(protocol) => *protocol == self.packet.protocol,
                 Match::DestinationPorts(protocol, first, last) => {
                     *protocol == self.packet.protocol
@@ -242,6 +247,20 @@ impl Walk<'_> {
             }
         }
         Ok(chance)
+    }
+
+    /// Packets of pods come in through the link that the setting names, packets of processes through none, the
+    /// others through the uplink.
+    fn came_in_through(&self, pattern: &LinkPattern) -> bool {
+        match self.packet.origin {
+            Origin::LocalPod => match &self.node.detect_local {
+                DetectLocal::BridgeInterface(bridge) => pattern.matches(bridge),
+                DetectLocal::InterfaceNamePrefix(prefix) => pattern.matches(&format!("{prefix}0")),
+                _ => false,
+            },
+            Origin::NodeProcess => false,
+            Origin::External => pattern.matches(UPLINK),
+        }
     }
 
     fn is_local(&self, addr: std::net::IpAddr) -> bool {

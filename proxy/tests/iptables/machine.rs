@@ -8,8 +8,8 @@ use std::process::Stdio;
 use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
 use seaway_kernel::{Capabilities, NetNs};
 use seaway_model::{
-    Change, Desired, Endpoint, EndpointSlice, Family, InputEvent, Inputs, ObjectKey, Protocol,
-    Service, ServicePort, SlicePort, TrafficPolicy, derive_all, testing,
+    Change, Desired, DetectLocal, Endpoint, EndpointSlice, Family, InputEvent, Inputs, ObjectKey,
+    Protocol, Service, ServicePort, SlicePort, TrafficPolicy, derive_all, testing,
 };
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
@@ -45,11 +45,26 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn dataplane(self) -> IptablesDataplane {
+        let cidr = |text: &str| text.parse().unwrap();
+        self.dataplane_for(&IptablesConfig {
+            detect_local: DetectLocal::ClusterCidr(vec![
+                cidr("10.244.0.0/16"),
+                cidr("fd00:10:244::/56"),
+            ]),
+            ..IptablesConfig::default()
+        })
+    }
+
+    pub(crate) fn dataplane_for(self, config: &IptablesConfig) -> IptablesDataplane {
+        IptablesDataplane::new(config, &self.capabilities())
+    }
+
+    fn capabilities(self) -> Capabilities {
         let program = IptablesProgram {
             version: "1.8.9".into(),
             variant: self.variant,
         };
-        let capabilities = Capabilities {
+        Capabilities {
             kernel: (6, 1),
             iptables: Some(program.clone()),
             ip6tables: Some(program),
@@ -57,19 +72,20 @@ impl Machine {
             bpffs: None,
             tcx: false,
             vxlan: false,
-        };
-        let cidr = |text: &str| text.parse().unwrap();
-        let config = IptablesConfig {
-            cluster_cidrs: vec![cidr("10.244.0.0/16"), cidr("fd00:10:244::/56")],
-            ipv6: true,
-            ..IptablesConfig::default()
-        };
-        IptablesDataplane::new(&config, &capabilities)
+        }
     }
 
     /// A data plane that has `desired` in the kernel.
     pub(crate) async fn with(self, desired: &Desired) -> IptablesDataplane {
-        let mut dataplane = self.dataplane();
+        self.bring_up(self.dataplane(), desired).await
+    }
+
+    /// The same for a data plane with settings of its own.
+    pub(crate) async fn bring_up(
+        self,
+        mut dataplane: IptablesDataplane,
+        desired: &Desired,
+    ) -> IptablesDataplane {
         dataplane.observe().await.unwrap();
         let plan = dataplane.plan(desired, &Change::Full);
         let text = plan.to_string();
@@ -98,8 +114,12 @@ impl Machine {
     }
 
     pub(crate) fn iptables(self, args: &str) {
+        self.iptables_of(Family::V4, args);
+    }
+
+    pub(crate) fn iptables_of(self, family: Family, args: &str) {
         let args: Vec<_> = args.split(' ').collect();
-        run(self.name(Family::V4), &args, "");
+        run(self.name(family), &args, "");
     }
 
     pub(crate) fn restore(self, family: Family, text: &str) {

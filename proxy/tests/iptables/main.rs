@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod fake;
+mod features;
 mod kernel;
 mod machine;
 mod packets;
+mod refusals;
+mod strangers;
+mod world;

@@ -1,5 +1,5 @@
 use expect_test::{Expect, expect};
-use seaway_model::FrontendKind;
+use seaway_model::{DetectLocal, FrontendKind};
 
 use super::*;
 use crate::iptables::render;
@@ -16,6 +16,10 @@ fn entry(addr: Option<&str>, port: u16) -> Entry {
         chain: ChainName::new("SEAWAY-SVC-X"),
         owner: "o".into(),
     }
+}
+
+fn v4() -> Settings {
+    Settings::new(Family::V4, &DetectLocal::None)
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -39,7 +43,7 @@ fn check(tree: &Tree, expected: &Expect) {
 
 fn built(entries: &[(&str, Entry)]) -> Tree {
     let nothing = Tree::new();
-    let mut edit = TreeEdit::new(&nothing, Family::V4);
+    let mut edit = TreeEdit::new(&nothing, &v4());
     for (name, entry) in entries {
         edit.insert(&key(name), std::slice::from_ref(entry));
     }
@@ -56,21 +60,24 @@ fn the_first_entries_make_the_way_to_them() {
     check(
         &tree,
         &expect![[r#"
-        SEAWAY-NODEPORTS
-          -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
-        SEAWAY-NPS-TCP-30080
-          -p tcp -m comment --comment o -m tcp --dport 30080 -j SEAWAY-SVC-X
-        SEAWAY-SERVICES
-          -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
-          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
-        SEAWAY-SVCS-A
-          -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-A0
-          -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
-        SEAWAY-SVCS-A0
-          -d 10.96.0.10/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
-        SEAWAY-SVCS-A1
-          -d 10.96.0.26/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
-    "#]],
+            SEAWAY-NODEPORTS
+              -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
+            SEAWAY-NPS-TCP-30080
+              -p tcp -m comment --comment o -m tcp --dport 30080 -j SEAWAY-SVC-X
+              -d ::/128 -j SEAWAY-UNKNOWN-PORT
+            SEAWAY-SERVICES
+              -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
+              ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+            SEAWAY-SVCS-A
+              -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-A0
+              -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
+            SEAWAY-SVCS-A0
+              -d 10.96.0.10/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
+              -d 10.96.0.10/32 -j SEAWAY-UNKNOWN-PORT
+            SEAWAY-SVCS-A1
+              -d 10.96.0.26/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
+              -d 10.96.0.26/32 -j SEAWAY-UNKNOWN-PORT
+        "#]],
     );
 }
 
@@ -80,7 +87,7 @@ fn the_last_entry_takes_the_way_with_it() {
         ("a", entry(Some("10.96.0.10"), 80)),
         ("b", entry(Some("10.96.0.26"), 80)),
     ]);
-    let mut edit = TreeEdit::new(&base, Family::V4);
+    let mut edit = TreeEdit::new(&base, &v4());
     edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
     check(
         &edit.finish(),
@@ -91,7 +98,7 @@ fn the_last_entry_takes_the_way_with_it() {
     "#]],
     );
 
-    let mut edit = TreeEdit::new(&base, Family::V4);
+    let mut edit = TreeEdit::new(&base, &v4());
     edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
     edit.remove(&key("b"), &[entry(Some("10.96.0.26"), 80)]);
     check(
@@ -115,13 +122,20 @@ fn two_claims_to_one_frontend_are_ordered_by_key() {
     let leaf = &tree[&names::address_leaf(1, 0)];
     let targets: Vec<_> = leaf.values().map(|rule| rule.target.clone()).collect();
     let jump = |name: &str| Target::Jump(ChainName::new(name));
-    assert_eq!(targets, [jump("SEAWAY-SVC-FIRST"), jump("SEAWAY-SVC-X")]);
+    // And what neither has is refused, for as long as one of them is there.
+    let names = [
+        "SEAWAY-SVC-FIRST",
+        "SEAWAY-SVC-X",
+        names::UNKNOWN_PORT,
+        names::UNKNOWN_PORT,
+    ];
+    assert_eq!(targets, names.map(jump));
 }
 
 #[test]
 fn replacing_an_entry_leaves_the_way_alone() {
     let base = built(&[("a", entry(Some("10.96.0.10"), 80))]);
-    let mut edit = TreeEdit::new(&base, Family::V4);
+    let mut edit = TreeEdit::new(&base, &v4());
     edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
     edit.insert(&key("a"), &[entry(Some("10.96.0.10"), 81)]);
     let changed = edit.finish();
@@ -134,7 +148,7 @@ fn replacing_an_entry_leaves_the_way_alone() {
 #[test]
 fn ipv6_goes_by_its_lowest_byte_too() {
     let nothing = Tree::new();
-    let mut edit = TreeEdit::new(&nothing, Family::V6);
+    let mut edit = TreeEdit::new(&nothing, &Settings::new(Family::V6, &DetectLocal::None));
     edit.insert(&key("a"), &[entry(Some("fd00::1a"), 80)]);
     expect![[r#"
         SEAWAY-NODEPORTS
@@ -145,6 +159,36 @@ fn ipv6_goes_by_its_lowest_byte_too() {
           -d ::10/::f0 -j SEAWAY-SVCS-A1
         SEAWAY-SVCS-A1
           -d fd00::1a/128 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
+          -d fd00::1a/128 -j SEAWAY-UNKNOWN-PORT
     "#]]
     .assert_eq(&show(&edit.finish(), Family::V6));
+}
+
+#[test]
+fn node_ports_are_served_where_the_operator_says() {
+    let check = |ranges: &[&str], expected: &Expect| {
+        let ranges: Vec<_> = ranges.iter().map(|r| r.parse().unwrap()).collect();
+        let rules = node_ports(&v4().node_ports_on(Some(&ranges)));
+        let text = rules.iter().map(|rule| render::rule(rule, Family::V4));
+        expected.assert_eq(&text.collect::<Vec<_>>().join("\n"));
+    };
+    check(
+        &["192.168.0.0/16", "10.0.0.1/32", "fd00::/8"],
+        &expect![[r#"
+            -d 192.168.0.0/16 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+            -d 10.0.0.1/32 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS"#]],
+    );
+    // Never on loopback.
+    check(
+        &["0.0.0.0/0", "10.0.0.1/32"],
+        &expect![[r#"! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS"#]],
+    );
+    check(
+        &["127.0.0.1/32", "126.0.0.0/7"],
+        &expect![[r#"
+            -d 127.0.0.0/8 -j RETURN
+            -d 126.0.0.0/7 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS"#]],
+    );
+    // None of this family.
+    check(&["fd00::/8"], &expect![""]);
 }

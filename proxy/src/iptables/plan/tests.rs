@@ -11,7 +11,8 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 fn settings(family: Family, node: &NodeContext) -> Settings {
     Settings {
         masquerade_all: node.masquerade_all,
-        ..Settings::new(family, node.detect_local.cidrs())
+        ..Settings::new(family, &node.detect_local)
+            .node_ports_on(node.node_port_addresses.as_deref())
     }
 }
 
@@ -67,8 +68,11 @@ proptest! {
                 desired.update(&inputs, &keys, &testing::settings());
                 let plan = image.plan(&desired, &Change::Services(keys), &settings);
                 transaction::tests::execute(&mut kernel, &plan.transaction, family);
+                prop_assert!(!plan.corrected);
                 image.learn(plan);
                 prop_assert_eq!(&kernel, &image.chains);
+                // What production relies on: the digests of a partial sync are those of a full build.
+                prop_assert_eq!(image.digest(), full(&desired, &settings).digest());
             }
             let fresh = full(&desired, &settings);
             prop_assert_eq!(&image, &fresh);
@@ -88,7 +92,7 @@ proptest! {
         let settings = settings(family, &node);
         let (before, _) = derive_all(&before, &testing::settings());
         let (after, _) = derive_all(&after, &testing::settings());
-        let mut kernel = full(&before, &Settings::new(family, &[])).chains;
+        let mut kernel = full(&before, &Settings::new(family, &DetectLocal::None)).chains;
         let image = Image::observed(kernel.clone());
         let plan = image.plan(&after, &Change::Full, &settings);
         transaction::tests::execute(&mut kernel, &plan.transaction, family);
@@ -173,7 +177,10 @@ fn two_hundred() -> (Inputs, Desired, Image, Settings) {
         }
     }
     let (desired, _) = derive_all(&inputs, &testing::settings());
-    let settings = Settings::new(Family::V4, &["10.244.0.0/16".parse().unwrap()]);
+    let settings = Settings::new(
+        Family::V4,
+        &DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+    );
     let image = full(&desired, &settings);
     (inputs, desired, image, settings)
 }
@@ -223,36 +230,37 @@ fn a_new_service_rewrites_its_leaves() {
     check_change(
         service("svc-new", 201, &[2]),
         &expect_test::expect![[r#"
-        *nat
-        :SEAWAY-EXT-QY6VSKF5GDGMF2BR - [0:0]
-        :SEAWAY-NODEPORTS - [0:0]
-        :SEAWAY-NPS-TCP-30080 - [0:0]
-        :SEAWAY-SVC-QY6VSKF5GDGMF2BR - [0:0]
-        :SEAWAY-SVCS-9 - [0:0]
-        :SEAWAY-SVCS-9C - [0:0]
-        -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-        -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
-        -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 29952:30079 -j SEAWAY-NPS-TCP-29952
-        -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
-        -A SEAWAY-NPS-TCP-30080 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 30201 -j SEAWAY-EXT-QY6VSKF5GDGMF2BR
-        -A SEAWAY-SVC-QY6VSKF5GDGMF2BR ! -s 10.244.0.0/16 -d 10.96.0.201/32 -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-        -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -j DNAT --to-destination 10.244.1.2:8080
-        -A SEAWAY-SVCS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-90
-        -A SEAWAY-SVCS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-91
-        -A SEAWAY-SVCS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-92
-        -A SEAWAY-SVCS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-93
-        -A SEAWAY-SVCS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-94
-        -A SEAWAY-SVCS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-95
-        -A SEAWAY-SVCS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-96
-        -A SEAWAY-SVCS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-97
-        -A SEAWAY-SVCS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-98
-        -A SEAWAY-SVCS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-99
-        -A SEAWAY-SVCS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-9A
-        -A SEAWAY-SVCS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-9B
-        -A SEAWAY-SVCS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-9C
-        -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 80 -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
-        COMMIT
-    "#]],
+            *nat
+            :SEAWAY-EXT-QY6VSKF5GDGMF2BR - [0:0]
+            :SEAWAY-NODEPORTS - [0:0]
+            :SEAWAY-NPS-TCP-30080 - [0:0]
+            :SEAWAY-SVC-QY6VSKF5GDGMF2BR - [0:0]
+            :SEAWAY-SVCS-9 - [0:0]
+            :SEAWAY-SVCS-9C - [0:0]
+            -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+            -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
+            -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 29952:30079 -j SEAWAY-NPS-TCP-29952
+            -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
+            -A SEAWAY-NPS-TCP-30080 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 30201 -j SEAWAY-EXT-QY6VSKF5GDGMF2BR
+            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR ! -s 10.244.0.0/16 -d 10.96.0.201/32 -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -j DNAT --to-destination 10.244.1.2:8080
+            -A SEAWAY-SVCS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-90
+            -A SEAWAY-SVCS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-91
+            -A SEAWAY-SVCS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-92
+            -A SEAWAY-SVCS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-93
+            -A SEAWAY-SVCS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-94
+            -A SEAWAY-SVCS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-95
+            -A SEAWAY-SVCS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-96
+            -A SEAWAY-SVCS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-97
+            -A SEAWAY-SVCS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-98
+            -A SEAWAY-SVCS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-99
+            -A SEAWAY-SVCS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-9A
+            -A SEAWAY-SVCS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-9B
+            -A SEAWAY-SVCS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-9C
+            -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 80 -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
+            -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -j SEAWAY-UNKNOWN-PORT
+            COMMIT
+        "#]],
     );
 }
 

@@ -23,6 +23,8 @@ const V4: &[&str] = &[
     "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
     "-m comment --comment \"a \\\" \\\\ b\" -m conntrack --ctstate NEW -j SEAWAY-FILTER",
     "-j MASQUERADE",
+    "-d 10.96.0.1/32 ! -i sw+ -j MARK --set-xmark 0x10000/0x10000",
+    "-i cni0 -j SEAWAY-SVC-X",
 ];
 
 const V6: &[&str] = &[

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use ipnetwork::IpNetwork;
-use seaway_model::{Family, Protocol};
+use seaway_model::{DetectLocal, Family, Protocol};
 
 use super::*;
 use crate::iptables::render;
@@ -46,7 +46,7 @@ fn rule(change: impl FnOnce(&mut PortRule)) -> PortRule {
 
 fn settings(cidrs: &[&str]) -> Settings {
     let cidrs: Vec<IpNetwork> = cidrs.iter().map(|c| c.parse().unwrap()).collect();
-    Settings::new(Family::V4, &cidrs)
+    Settings::new(Family::V4, &DetectLocal::ClusterCidr(cidrs))
 }
 
 fn check(rule: PortRule, settings: &Settings, expected: &Expect) {

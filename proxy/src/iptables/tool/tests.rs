@@ -9,7 +9,10 @@ fn check(
 ) {
     let saved: Vec<_> = [(NfTables, nft), (Legacy, legacy)]
         .into_iter()
-        .filter_map(|(variant, text)| Some((variant, text?.to_owned())))
+        .filter_map(|(variant, text)| {
+            let family = Family::V4;
+            Some((Tool { family, variant }, text?.to_owned()))
+        })
         .collect();
     assert_eq!(choose(&saved, default), expected, "{saved:?}");
 }

@@ -1,81 +1,24 @@
-use std::collections::BTreeMap;
-
 use seaway_model::Family;
 
 use super::*;
+use crate::iptables::fake::Fake;
 use crate::iptables::parse;
 use crate::iptables::plan::Chains;
-use crate::iptables::rule::{ChainName, Match, Target};
+use crate::iptables::rule::{ChainName, Match};
 
 /// Does to `kernel` what iptables-restore would, and refuses what it would refuse.
 pub(crate) fn execute(kernel: &mut Chains, transaction: &Transaction, family: Family) {
-    let mut tables: BTreeMap<ChainId, Vec<Rule>> = kernel
-        .iter()
-        .map(|(id, rules)| (id.clone(), rules.to_vec()))
-        .collect();
-    let mut table = None;
     for line in transaction.as_str().lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            table = Table::ALL.into_iter().find(|t| t.as_str() == name);
-            continue;
-        }
-        if line == "COMMIT" {
-            check_references(&tables);
-            table = None;
-            continue;
-        }
-        let table = table.expect("inside of a table");
-        let id = |name: &str| ChainId {
-            table,
-            name: ChainName::new(name),
-        };
-        if let Some(declared) = line.strip_prefix(':') {
-            let name = declared.split(' ').next().unwrap();
-            assert!(id(name).name.is_ours(), "emptied a foreign chain: {line}");
-            tables.insert(id(name), Vec::new());
-            continue;
-        }
-        let mut words = line.splitn(3, ' ');
-        let (verb, id) = (words.next().unwrap(), id(words.next().unwrap()));
-        let rule = words.next().map(|spec| parse::rule(spec, family));
-        match (verb, rule) {
-            ("-A", Some(rule)) => tables.get_mut(&id).expect("declared").push(rule),
-            ("-I", Some(rule)) => tables.entry(id).or_default().insert(0, rule),
-            ("-D", Some(rule)) => {
-                let rules = tables.get_mut(&id).expect("chain to delete from");
-                let index = rules
-                    .iter()
-                    .position(|r| *r == rule)
-                    .expect("rule to delete");
-                rules.remove(index);
-            }
-            ("-X", None) => assert_eq!(tables.remove(&id), Some(Vec::new()), "{line}"),
-            _ => panic!("not understood: {line}"),
+        if let Some(name) = line.strip_prefix(':') {
+            let name = ChainName::new(name.split(' ').next().unwrap());
+            assert!(name.is_ours(), "emptied a foreign chain: {line}");
         }
     }
-    assert_eq!(table, None, "COMMIT is missing");
-    *kernel = tables
-        .into_iter()
-        .filter(|(id, rules)| id.name.is_ours() || !rules.is_empty())
-        .map(|(id, rules)| (id, rules.into()))
-        .collect();
-}
-
-fn check_references(tables: &BTreeMap<ChainId, Vec<Rule>>) {
-    for (id, rules) in tables {
-        for rule in rules {
-            if let Target::Jump(name) = &rule.target {
-                let target = ChainId {
-                    table: id.table,
-                    name: name.clone(),
-                };
-                assert!(
-                    tables.contains_key(&target),
-                    "{id:?} jumps to nowhere: {name}"
-                );
-            }
-        }
+    let mut fake = Fake::holding(family, kernel);
+    if let Err(error) = fake.restore(transaction.as_str()) {
+        panic!("{error}\n{transaction}");
     }
+    *kernel = fake.chains();
 }
 
 fn chain(name: &str) -> ChainId {

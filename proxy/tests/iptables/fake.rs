@@ -1,0 +1,148 @@
+//! The iptables in memory against the real one: the same transactions, the same verdict, the same rules.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use seaway_model::Family;
+use seaway_proxy::iptables::fake::Fake;
+use seaway_proxy::iptables::parse;
+
+use crate::machine::{Machine, in_each_variant};
+
+/// Lines of a transaction about few chains, so that they meet: three of ours and the built-in ones.
+fn line(table: &'static str) -> BoxedStrategy<String> {
+    let own = prop::sample::select(vec!["SEAWAY-A", "SEAWAY-B", "SEAWAY-C"]);
+    let hooks = match table {
+        "nat" => vec!["PREROUTING", "OUTPUT", "POSTROUTING"],
+        _ => vec!["INPUT", "FORWARD", "OUTPUT"],
+    };
+    let chain = prop_oneof![3 => own.clone(), 1 => prop::sample::select(hooks)];
+    let target = prop_oneof![
+        6 => own.clone().prop_map(|name| format!("-j {name}")),
+        // With a condition: legacy looks for loops only where packets can get to, nft everywhere.
+        2 => Just("-p udp -j RETURN".to_owned()),
+        2 => Just("-j MARK --set-xmark 0x1/0x1".to_owned()),
+        1 => Just("-j SEAWAY-NOBODY".to_owned()),
+    ];
+    prop_oneof![
+        4 => own.clone().prop_map(|name| format!(":{name} - [0:0]")),
+        5 => (chain.clone(), target.clone()).prop_map(|(c, t)| format!("-A {c} {t}")),
+        2 => (chain.clone(), target.clone()).prop_map(|(c, t)| format!("-I {c} {t}")),
+        2 => (chain.clone(), target).prop_map(|(c, t)| format!("-D {c} {t}")),
+        1 => chain.prop_map(|c| format!("-F {c}")),
+        2 => own.prop_map(|name| format!("-X {name}")),
+    ]
+    .boxed()
+}
+
+fn transaction() -> impl Strategy<Value = String> {
+    let table = |name: &'static str| {
+        prop::collection::vec(line(name), 1..8)
+            .prop_map(move |lines| format!("*{name}\n{}\nCOMMIT\n", lines.join("\n")))
+    };
+    prop_oneof![
+        3 => table("nat"),
+        1 => table("filter"),
+        1 => (table("filter"), table("nat")).prop_map(|(a, b)| a + &b),
+    ]
+}
+
+/// Seeds are fixed, so that a failure can be looked at.
+fn transactions(count: usize) -> Vec<String> {
+    let mut runner = TestRunner::deterministic();
+    let strategy = transaction();
+    (0..count)
+        .map(|_| strategy.new_tree(&mut runner).unwrap().current())
+        .collect()
+}
+
+#[test]
+fn both_take_and_refuse_the_same() {
+    let transactions = transactions(400);
+    in_each_variant(|machine| {
+        let transactions = transactions.clone();
+        async move {
+            let mut fake = Fake::new(Family::V4);
+            let mut taken = 0;
+            for text in &transactions {
+                let before = fake.clone();
+                let real = restore(machine, text);
+                let pretended = fake.restore(text);
+                assert_eq!(
+                    pretended.is_ok(),
+                    real.is_ok(),
+                    "{:?}: {pretended:?}, but {real:?}\n{text}\nbefore: {:#?}",
+                    machine.variant,
+                    before.chains()
+                );
+                taken += usize::from(real.is_ok());
+                let saved =
+                    crate::machine::run(&format!("{}-save", machine.name(Family::V4)), &[], "");
+                assert_eq!(fake.chains(), parse::saved(&saved, Family::V4), "{text}");
+            }
+            // Neither all nor nothing, or the test would say little.
+            assert!((40..360).contains(&taken), "{taken}");
+        }
+    });
+}
+
+/// Every target that is not for every place, in every place, directly and through a chain of our own. (Not generated
+/// like the others: of a rule that is gone again before the commit, the variants think differently.)
+#[test]
+fn targets_are_allowed_in_the_same_places() {
+    const PLACES: [(&str, &[&str]); 2] = [
+        ("filter", &["INPUT", "FORWARD", "OUTPUT"]),
+        ("nat", &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"]),
+    ];
+    const TARGETS: [&str; 4] = [
+        "-p tcp -j DNAT --to-destination 10.0.0.1:80",
+        "-j MASQUERADE",
+        "-j REJECT --reject-with icmp-port-unreachable",
+        "-p tcp -j REJECT --reject-with tcp-reset",
+    ];
+    in_each_variant(|machine| async move {
+        for (table, hooks) in PLACES {
+            for hook in hooks {
+                for target in TARGETS {
+                    let through =
+                        format!(":SEAWAY-A - [0:0]\n-A SEAWAY-A {target}\n-A {hook} -j SEAWAY-A");
+                    for rules in [format!("-A {hook} {target}"), through] {
+                        let text = format!("*{table}\n{rules}\nCOMMIT\n");
+                        let real = restore(machine, &text);
+                        let pretended = Fake::new(Family::V4).restore(&text);
+                        assert_eq!(
+                            pretended.is_ok(),
+                            real.is_ok(),
+                            "{:?}: {pretended:?}, but {real:?}\n{text}",
+                            machine.variant
+                        );
+                        machine.iptables(&format!("-t {table} -F"));
+                    }
+                }
+            }
+        }
+    });
+}
+
+fn restore(machine: Machine, text: &str) -> Result<(), String> {
+    use std::io::Write;
+    let mut child = std::process::Command::new(format!("{}-restore", machine.name(Family::V4)))
+        .args(["--noflush", "--wait", "5"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
