@@ -40,22 +40,27 @@ pub fn wanted(settings: &ConntrackSettings, cores: usize) -> Vec<(&'static str, 
 }
 
 /// Sets what can be set. A value that is read-only here (in a container, or the limit of connections in a network
-/// namespace other than the machine's first) is a warning: traffic works without it.
-pub fn apply(settings: &ConntrackSettings) {
+/// namespace other than the machine's first) is a warning: traffic works without it. Returns whether everything was
+/// there to be set: connection tracking may come with the first rules only.
+pub fn apply(settings: &ConntrackSettings) -> bool {
+    let mut complete = true;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for (name, value) in wanted(settings, cores) {
         let key = format!("net.netfilter.{name}");
         match sysctl::write(&key, &value) {
             Ok(true) => tracing::info!(key, value, "set"),
             Ok(false) => {}
-            // Connection tracking comes with the first rules; it is asked again after them.
-            Err(error) if error.is_absent() => tracing::debug!(key, "not there yet"),
+            Err(error) if error.is_absent() => {
+                tracing::debug!(key, "not there yet");
+                complete = false;
+            }
             Err(error) => tracing::warn!(
                 %error,
                 "the value stays as it is: set it on the node, or run once with --init-only and all privileges"
             ),
         }
     }
+    complete
 }
 
 #[cfg(test)]

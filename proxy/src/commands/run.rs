@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::cleanup::cleanup_mode;
 use super::setup::{self, ThisNode};
 use crate::cli::{Mode, RunArgs};
-use crate::config::{Config, RunConfig};
+use crate::config::{Config, ConntrackSettings, RunConfig};
 use crate::conntrack::{self, Cleaner};
 use crate::dataplane::Dataplane;
 use crate::events::Events;
@@ -37,7 +37,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signals()?;
     setup::tell(&config.notes);
     setup::tell(&run.notes);
-    prepare(&run).await?;
+    let tuned = prepare(&run).await?;
 
     let health = Health::default();
     let mut registry = Registry::default();
@@ -67,7 +67,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!(node = %this.settings.name, mode = config.mode.as_str(), "starting");
     let daemon = Daemon {
         config: &config,
-        run: &run,
+        untuned: (!tuned).then_some(&run.conntrack),
         this: &this,
         source,
         health,
@@ -103,27 +103,31 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 /// What has to be so before anything is programmed.
-async fn prepare(run: &RunConfig) -> anyhow::Result<()> {
+///
+/// Returns whether connection tracking was there to be told.
+async fn prepare(run: &RunConfig) -> anyhow::Result<bool> {
     if let Some(score) = run.oom_score_adj {
         let file = "/proc/self/oom_score_adj";
         std::fs::write(file, score.to_string())
             .with_context(|| format!("cannot write {score} to {file} (--oom-score-adj)"))?;
     }
-    tuning::apply(&run.conntrack);
+    let tuned = tuning::apply(&run.conntrack);
     let found = peers::find(&peers::observe().await?);
     if run.ignore_other_proxies {
         for peer in found.iter().filter(|peer| peer.in_our_place) {
             tracing::warn!("another proxy is on this node: {peer}");
         }
-        return Ok(());
+        return Ok(tuned);
     }
-    peers::refuse(&found)
+    peers::refuse(&found)?;
+    Ok(tuned)
 }
 
 /// The parts that serving takes.
 struct Daemon<'a> {
     config: &'a Config,
-    run: &'a RunConfig,
+    /// What connection tracking could not be told yet.
+    untuned: Option<&'a ConntrackSettings>,
     this: &'a ThisNode,
     source: Source,
     health: Health,
@@ -145,7 +149,7 @@ impl Daemon<'_> {
         let inputs = setup::follow(self.source, self.this);
         let other = self.config.mode.other();
         let kernel = &self.config.kernel;
-        let tuned = &self.run.conntrack;
+        let untuned = self.untuned;
         let mut reconciler = Reconciler::new(
             self.this.settings.clone(),
             dataplane,
@@ -162,7 +166,9 @@ impl Daemon<'_> {
         }
         let ended = reconciler
             .run(inputs, self.shutdown, async || {
-                tuning::apply(tuned);
+                if let Some(settings) = untuned {
+                    tuning::apply(settings);
+                }
                 match cleanup_mode(other, kernel).await {
                     Ok(removed) => {
                         for line in removed {

@@ -18,6 +18,9 @@ pub enum NodePortAddress {
     Cidr(IpNetwork),
 }
 
+const NO_LOOPBACK: &str =
+    "not offered: node ports do not answer on loopback addresses; use an address of the node";
+
 impl FromStr for NodePortAddress {
     type Err = String;
 
@@ -25,14 +28,13 @@ impl FromStr for NodePortAddress {
         match text {
             "primary" => Ok(Self::Primary),
             "all" => Ok(Self::All),
-            "localhost" => Err(
-                "not offered: node ports do not answer on loopback addresses; use an address of the node"
-                    .to_owned(),
-            ),
+            "localhost" => Err(NO_LOOPBACK.to_owned()),
             // A bare address is no CIDR, as in kube-proxy.
-            cidr if cidr.contains('/') => cidr.parse().map(Self::Cidr).map_err(
-                |error: ipnetwork::IpNetworkError| error.to_string(),
-            ),
+            cidr if cidr.contains('/') => match cidr.parse::<IpNetwork>() {
+                Ok(cidr) if cidr.ip().is_loopback() => Err(NO_LOOPBACK.to_owned()),
+                Ok(cidr) => Ok(Self::Cidr(cidr)),
+                Err(error) => Err(error.to_string()),
+            },
             _ => Err("expected primary, all, or a CIDR such as 10.0.0.0/8".to_owned()),
         }
     }

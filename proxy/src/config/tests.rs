@@ -250,6 +250,7 @@ fn settings_that_cannot_be_are_errors() {
         ("clusterCIDR: 10.0.0.0/40", "clusterCIDR"),
         ("clusterCIDR: '10.0.0.0/8,11.0.0.0/8'", "more than one CIDR"),
         ("nodePortAddresses: [localhost]", "loopback"),
+        ("nodePortAddresses: [127.0.0.0/8]", "loopback"),
         ("nodePortAddresses: [10.0.0.1]", "a CIDR such as"),
         ("bindAddress: 10.0.0.1", "not offered"),
         ("healthzBindAddress: here", "neither IP:PORT nor IP"),
