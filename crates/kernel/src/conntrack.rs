@@ -74,7 +74,7 @@ pub struct Flow {
     pub mark: u32,
     /// Entries of other zones belong to somebody who has put them there (OVS, VRFs).
     pub zone: u16,
-    /// Tells this entry from another with the same addresses, earlier or later.
+    /// The kernel's hash of the original direction and of where the entry lies in memory.
     pub id: u32,
 }
 
@@ -204,8 +204,8 @@ impl Conntrack {
         }
     }
 
-    /// Deletes this entry, and no later one with the same addresses (as far as the kernel's ids tell them apart: they
-    /// are hashes of where the entry lies in memory). Returns whether it was there.
+    /// Deletes this entry, and no later one of the same client that is translated otherwise. Returns whether it was
+    /// there.
     pub fn delete(&mut self, flow: &Flow) -> Result<bool, Error> {
         let what = || {
             let Tuple {

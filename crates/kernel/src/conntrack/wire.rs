@@ -107,11 +107,14 @@ pub(super) fn list_request(wanted: &Filter, sequence: u32) -> Vec<u8> {
     message.finish()
 }
 
-/// Asks to delete one entry. It always names the entry: without a tuple the kernel would flush the table.
+/// Asks to delete one entry. It always names the entry: without a tuple the kernel would flush the table. By its
+/// reply direction, because that says where it is translated to: a later entry of the same client that leads elsewhere
+/// is another one. The id alone does not tell them apart: it is a hash of the original direction and of where the entry
+/// lies in memory, which may be where the first one lay. (It does tell apart a flow the other way round.)
 pub(super) fn delete_request(flow: &Flow, sequence: u32) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     let mut message = Message::new(DELETE, flags, sequence, flow.family());
-    message.tuple(entry::ORIGINAL, flow.protocol, &flow.original);
+    message.tuple(entry::REPLY, flow.protocol, &flow.reply);
     message.zone(flow.zone);
     message.put(entry::ID, &flow.id.to_be_bytes());
     message.finish()
