@@ -181,6 +181,8 @@ impl Contender {
         let child = Spawn::new(&self.peer.program)
             .args(args)
             .env("PATH", self.path(node)?)
+            // Else every user of the legacy variant on this machine waits for every other, in whatever namespace.
+            .env("XTABLES_LOCKFILE", node.scratch.join("xtables.lock"))
             .netns(&node.netns()?)
             .cgroup(&cgroup)
             .stdout(&log)

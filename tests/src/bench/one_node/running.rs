@@ -103,6 +103,7 @@ async fn flush(node: &Node) -> Result<()> {
     let command = |program: &str| {
         Command::new(program)
             .env("PATH", &path)
+            .env("XTABLES_LOCKFILE", node.scratch.join("xtables.lock"))
             .netns(&netns)
             .timeout(Duration::from_secs(120))
     };
