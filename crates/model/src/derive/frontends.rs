@@ -55,7 +55,7 @@ impl External {
                 say(
                     "spec.externalIPs",
                     format!(
-                        "{ip} is in none of the ranges that this node allows for external IPs; it gets no rules"
+                        "{ip} is in none of the allowed ranges (--external-ip-cidrs); it gets no rules"
                     ),
                 );
             } else {

@@ -348,7 +348,7 @@ fn external_ips_are_served_where_they_are_allowed() {
               cluster: 10.244.1.2:8080*
               local: 10.244.1.2:8080*
               any: true
-            ! default/web: spec.externalIPs: 198.51.100.9 is in none of the ranges that this node allows for external IPs; it gets no rules
+            ! default/web: spec.externalIPs: 198.51.100.9 is in none of the allowed ranges (--external-ip-cidrs); it gets no rules
             ! default/web: spec.externalIPs: 127.0.0.1 is no address that a Service can have; it gets no rules
         "]],
     );
