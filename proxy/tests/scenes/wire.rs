@@ -1,0 +1,90 @@
+//! Packets as bytes, and what a captured one is evidence of.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use seaway_model::{Packet, Protocol};
+
+/// Time to live of what is sent: a packet that still has it has not passed the node.
+const TTL: u8 = 64;
+const MARK: &[u8; 6] = b"seaway";
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    Left { from: IpAddr, to: SocketAddr },
+    Refused,
+}
+
+/// The first packet of a flow from this source port, which it carries along.
+pub(crate) fn write(packet: &Packet, port: u16) -> Vec<u8> {
+    let mut payload = MARK.to_vec();
+    payload.extend(port.to_be_bytes());
+    let builder = match (packet.source, packet.destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), TTL),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), TTL),
+        _ => panic!("{packet:?}: two families"),
+    };
+    let to = packet.destination.port();
+    let mut bytes = Vec::new();
+    match packet.protocol {
+        Protocol::Tcp => builder
+            .tcp(port, to, 1, 1024)
+            .syn()
+            .write(&mut bytes, &payload)
+            .unwrap(),
+        Protocol::Udp => builder.udp(port, to).write(&mut bytes, &payload).unwrap(),
+        Protocol::Sctp => panic!("{packet:?}: not SCTP"),
+    }
+    bytes
+}
+
+/// The source port of a sent packet, and what the captured one says of it. `forwarded`: only what has passed a node
+/// counts as having left it.
+pub(crate) fn read(bytes: &[u8], forwarded: bool) -> Option<(u16, Evidence)> {
+    let packet = SlicedPacket::from_ip(bytes).ok()?;
+    let (from, to, ttl): (IpAddr, IpAddr, u8) = match packet.net.as_ref()? {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+                header.ttl(),
+            )
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+                header.hop_limit(),
+            )
+        }
+        NetSlice::Arp(_) => return None,
+    };
+    let left = |port, payload: &[u8]| {
+        let sent_from = payload.strip_prefix(MARK)?;
+        let sent_from = u16::from_be_bytes(sent_from.try_into().ok()?);
+        let to = SocketAddr::new(to, port);
+        (!forwarded || ttl < TTL).then_some((sent_from, Evidence::Left { from, to }))
+    };
+    match packet.transport? {
+        TransportSlice::Tcp(tcp) if tcp.rst() => Some((tcp.destination_port(), Evidence::Refused)),
+        TransportSlice::Tcp(tcp) => left(tcp.destination_port(), tcp.payload()),
+        TransportSlice::Udp(udp) => left(udp.destination_port(), udp.payload()),
+        // Both kinds have the offending packet behind eight bytes.
+        TransportSlice::Icmpv4(icmp) if icmp.type_u8() == 3 => refused(icmp.slice().get(8..)?),
+        TransportSlice::Icmpv6(icmp) if icmp.type_u8() == 1 => refused(icmp.slice().get(8..)?),
+        _ => None,
+    }
+}
+
+/// The source port of the packet that an ICMP error quotes.
+fn refused(quoted: &[u8]) -> Option<(u16, Evidence)> {
+    let header = match quoted.first()? >> 4 {
+        4 => usize::from(quoted.first()? & 0x0f) * 4,
+        _ => 40,
+    };
+    let port = quoted.get(header..header + 2)?;
+    Some((u16::from_be_bytes(port.try_into().ok()?), Evidence::Refused))
+}
