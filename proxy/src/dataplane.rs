@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use seaway_model::{Change, Desired};
+use seaway_model::{Change, Desired, Family};
 
 /// A way of putting the desired state into the kernel.
 ///
@@ -52,6 +52,8 @@ pub struct Report {
     pub lock_wait: Duration,
     /// Partial syncs that would not have ended where a full one does, and were replaced by one.
     pub corrections: usize,
+    /// Rules of ours that there are now, by family and table; empty where there are no rules.
+    pub rules: Vec<(Family, &'static str, usize)>,
 }
 
 /// Why the kernel could not be read or changed.

@@ -6,6 +6,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use seaway_model::{Family, InputEvent};
 
 use crate::dataplane::Report;
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub diagnostics: Gauge,
     pub events_dropped: Counter,
     pub health_check_failures: Counter,
+    pub corrections: Counter,
+    pub lock_wait: Counter<f64, AtomicU64>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -82,6 +85,8 @@ impl Metrics {
             diagnostics: Gauge::default(),
             events_dropped: Counter::default(),
             health_check_failures: Counter::default(),
+            corrections: Counter::default(),
+            lock_wait: Counter::default(),
             waiting: Arc::new(Mutex::new(Waiting {
                 triggers: Vec::new(),
                 started: SystemTime::now(),
@@ -125,9 +130,20 @@ impl Metrics {
                 "Health check ports of Services that could not be listened on",
                 &metrics.health_check_failures,
             ),
+            (
+                "corrections",
+                "Partial syncs that would not have ended where a full one does, and were replaced by one",
+                &metrics.corrections,
+            ),
         ] {
             ours.register(name, help, counter.clone());
         }
+        ours.register_with_unit(
+            "lock_wait",
+            "Time spent waiting for the lock of iptables while others held it",
+            Unit::Seconds,
+            metrics.lock_wait.clone(),
+        );
         for (name, help, gauge) in [
             ("services", "Services programmed", &metrics.services),
             (
@@ -179,6 +195,11 @@ impl Metrics {
     pub fn synced(&self, took: Duration, report: &Report, full: bool, now: SystemTime) {
         self.operations.inc_by(report.operations as u64);
         self.deletions.inc_by(report.deletions as u64);
+        self.corrections.inc_by(report.corrections as u64);
+        self.lock_wait.inc_by(report.lock_wait.as_secs_f64());
+        for (family, table, rules) in &report.rules {
+            self.kube_proxy.iptables_rules(*family, table, *rules);
+        }
         self.kube_proxy.synced(took, full, now);
         for (family, trigger) in std::mem::take(&mut self.waiting().triggers) {
             // Clocks of two machines: a change from the future took no time.

@@ -12,7 +12,7 @@ use seaway_model::{Change, Delta, Desired, DetectLocal, Family, FrontendAddr, Ob
 use super::digest::Digest;
 use super::dispatch::{self, Slots, Tree, TreeEdit};
 use super::fixed;
-use super::rule::{AddrMask, ChainId, ChainName, LinkPattern, Match, Rules};
+use super::rule::{AddrMask, ChainId, ChainName, LinkPattern, Match, Rules, Table};
 use super::service::{self, Entry};
 use super::transaction::Transaction;
 
@@ -101,6 +101,8 @@ pub struct Image {
     layout: Layout,
     /// Of our chains and of our jumps in built-in ones, by what transactions did to them.
     digest: Digest,
+    /// How many rules each table has.
+    rules: [usize; Table::ALL.len()],
 }
 
 /// Who has put what where. Empty until the first full plan was applied.
@@ -180,7 +182,12 @@ impl Image {
     /// The image of a kernel that was read, before anything is known of who wanted it.
     pub fn observed(chains: Chains) -> Self {
         let ours = chains.iter().filter(|(id, _)| counts(id));
+        let mut counted = [0; Table::ALL.len()];
+        for (id, rules) in &chains {
+            counted[id.table as usize] += rules.len();
+        }
         Self {
+            rules: counted,
             digest: ours
                 .map(|(id, rules)| Digest::of(id, rules.iter()))
                 .collect(),
@@ -233,6 +240,11 @@ impl Image {
         self.layout.addresses.keys().copied()
     }
 
+    /// How many rules of ours a table has.
+    pub fn rules(&self, table: Table) -> usize {
+        self.rules[table as usize]
+    }
+
     /// Takes a plan as done. Returns whether an address of a frontend came or went.
     pub fn learn(&mut self, plan: FamilyPlan) -> bool {
         let Lesson {
@@ -264,10 +276,14 @@ impl Image {
             }
         }
         for (id, rules) in chains {
-            match rules {
+            let table = id.table;
+            let after = rules.as_ref().map_or(0, |rules| rules.len());
+            let before = match rules {
                 Some(rules) => self.chains.insert(id, rules),
                 None => self.chains.remove(&id),
             };
+            let count = &mut self.rules[table as usize];
+            *count = *count + after - before.map_or(0, |rules| rules.len());
         }
         moved
     }

@@ -29,6 +29,8 @@ fn names_and_labels_are_kube_proxys() {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let report = Report {
         operations: 2,
+        lock_wait: Duration::from_millis(500),
+        rules: vec![(Family::V4, "nat", 7)],
         ..Report::default()
     };
     metrics.took_in(Seen::Service, true, at(4));
@@ -41,7 +43,6 @@ fn names_and_labels_are_kube_proxys() {
     );
     metrics.synced(Duration::from_millis(3), &report, false, at(5));
     metrics.failed(false, true);
-    metrics.kube_proxy.iptables_rules(Family::V4, "nat", 7);
     metrics.kube_proxy.without_local_endpoints(Family::V4, 1, 2);
     metrics.kube_proxy.healthz_answered(false);
     metrics.kube_proxy.livez_answered(true);
@@ -63,6 +64,8 @@ fn names_and_labels_are_kube_proxys() {
             "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
             "kubeproxy_proxy_livez_total{code=\"200\"} 1",
             "seaway_proxy_kernel_operations_total 2",
+            "seaway_proxy_lock_wait_seconds_total 0.5",
+            "seaway_proxy_corrections_total 0",
             "seaway_proxy_sync_failures_total 1",
         ],
     );

@@ -43,6 +43,7 @@ fn a_configuration_file_and_manifests_are_enough_to_serve() {
         "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
         "kubeproxy_proxy_healthz_total{code=\"200\"} ",
         "seaway_proxy_services 1",
+        "kubeproxy_sync_proxy_rules_iptables_total{ip_family=\"IPv4\",table=\"nat\"} ",
         "process_resident_memory_bytes ",
     ] {
         assert!(metrics.contains(name), "{name} not in {metrics}");
