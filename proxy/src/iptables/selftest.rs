@@ -20,13 +20,13 @@ mod tests;
 pub struct Need {
     /// The kernel's module; the program's extension has the same name with `lib` in front.
     pub module: &'static str,
-    /// Some kinds of rules only: a node can serve without.
+    /// What a node without it could not do.
     pub used_for: &'static str,
     table: Table,
     rule: Rule,
 }
 
-/// All of them in one family. `detect_by_link` and `random_fully` are settings.
+/// All of them in one family.
 pub fn needs(family: Family, random_fully: bool) -> Vec<Need> {
     let need = |module, used_for, table, rule| Need {
         module,

@@ -12,6 +12,9 @@ use seaway_model::{DetectLocal, NodeContext, Origin, Outcome, Packet};
 use super::plan::Chains;
 use super::rule::{ChainId, ChainName, CtState, LinkPattern, Mark, Match, Rule, Table, Target};
 
+#[cfg(test)]
+mod tests;
+
 /// One over the kernel's resolution of a probability: 2^31.
 const PROBABILITY_ONE: f64 = 2_147_483_648.0;
 

@@ -1,0 +1,30 @@
+use seaway_model::testing::scenes::scenes;
+use seaway_model::{Change, Outcomes, derive_all};
+
+use super::*;
+use crate::iptables::plan::{Image, Settings};
+
+/// The specification by example: what is written there by hand becomes of the packet in our rules.
+#[test]
+fn packets_fare_as_the_scenes_say() {
+    let mut cases = 0;
+    for scene in scenes() {
+        let (desired, _) = derive_all(&scene.inputs, &scene.settings);
+        let settings = Settings {
+            masquerade_all: scene.node.masquerade_all,
+            ..Settings::new(scene.family, &scene.node.detect_local)
+                .node_ports_on(scene.node.node_port_addresses.as_deref())
+        };
+        let mut image = Image::default();
+        let plan = image.plan(&desired, &Change::Full, &settings);
+        image.learn(plan);
+        for case in &scene.cases {
+            let found = walk(&image.chains, &case.packet, &scene.node).unwrap();
+            let found: Outcomes = found.into_keys().collect();
+            let place = (scene.name, scene.family, case.line);
+            assert_eq!(found, case.expected, "{place:?}");
+            cases += 1;
+        }
+    }
+    assert!(cases >= 300, "{cases}");
+}
