@@ -300,8 +300,8 @@ impl Dataplane for IptablesDataplane {
                 commits += transaction.commits;
             }
             self.routes_pending |= one.image.learn(family_plan);
-            let counted = rule::Table::ALL
-                .map(|table| (family, table.as_str(), one.image.rules(table)));
+            let counted =
+                rule::Table::ALL.map(|table| (family, table.as_str(), one.image.rules(table)));
             report.rules.extend(counted);
         }
         let after = self.stamp();
