@@ -36,6 +36,7 @@ pub struct Metrics {
     pub events_dropped: Counter,
     pub health_check_failures: Counter,
     pub corrections: Counter,
+    pub foreign_changes: Counter,
     pub lock_wait: Counter<f64, AtomicU64>,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -86,6 +87,7 @@ impl Metrics {
             events_dropped: Counter::default(),
             health_check_failures: Counter::default(),
             corrections: Counter::default(),
+            foreign_changes: Counter::default(),
             lock_wait: Counter::default(),
             waiting: Arc::new(Mutex::new(Waiting {
                 triggers: Vec::new(),
@@ -129,6 +131,11 @@ impl Metrics {
                 "health_check_port_failures",
                 "Health check ports of Services that could not be listened on",
                 &metrics.health_check_failures,
+            ),
+            (
+                "foreign_changes",
+                "Times that somebody else had changed what is ours in the kernel",
+                &metrics.foreign_changes,
             ),
             (
                 "corrections",

@@ -246,7 +246,10 @@ impl<D: Dataplane> Reconciler<D> {
 
     fn attend(&mut self, attention: Result<String, ApplyError>) {
         match attention {
-            Ok(reason) => tracing::warn!(%reason, "comparing everything with the kernel"),
+            Ok(reason) => {
+                self.metrics.foreign_changes.inc();
+                tracing::warn!(%reason, "comparing everything with the kernel");
+            }
             Err(error) => tracing::warn!(%error, "cannot follow the kernel; comparing everything"),
         }
         self.full = true;

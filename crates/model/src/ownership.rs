@@ -19,6 +19,9 @@ pub const POD_LINK_DIGITS: usize = 11;
 /// `rtm_protocol` of our routes (design.md section 8).
 pub const ROUTE_PROTOCOL: u8 = 83;
 
+/// Metric of the routes that the proxy gives to frontends without one; with [`ROUTE_PROTOCOL`] they are known by it.
+pub const ROUTE_METRIC: u32 = 83_000;
+
 /// Root of our pins in bpffs; the layout version follows as `v<N>`.
 pub const BPFFS_ROOT: &str = "/sys/fs/bpf/seaway";
 

@@ -12,13 +12,12 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use seaway_kernel::{Link, Netlink, Route, RouteFilter, RouteKind, Scope};
 use seaway_model::Family;
-use seaway_model::ownership::{POD_LINK_DIGITS, POD_LINK_PREFIX, ROUTE_PROTOCOL, VXLAN_LINK};
+use seaway_model::ownership::{
+    POD_LINK_DIGITS, POD_LINK_PREFIX, ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK,
+};
 
 #[cfg(test)]
 mod tests;
-
-/// By this and [`ROUTE_PROTOCOL`] a route is known for one of these; the plugin's and the overlay's have no metric.
-const METRIC: u32 = 83_000;
 
 /// Which of these addresses no route of the node leads to; ours do not count.
 pub fn unroutable(routes: &[Route], addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
@@ -47,7 +46,7 @@ pub fn unroutable(routes: &[Route], addresses: &BTreeSet<IpAddr>) -> BTreeSet<Ip
 
 /// Whether a route is one that this module has made.
 pub fn is_ours(route: &Route) -> bool {
-    route.protocol == ROUTE_PROTOCOL && route.metric == Some(METRIC)
+    route.protocol == ROUTE_PROTOCOL && route.metric == Some(ROUTE_METRIC)
 }
 
 /// The link that refused packets are routed over; they never get there. Links of pods and the overlay's come and go.
@@ -66,7 +65,7 @@ fn route(addr: IpAddr, link: u32) -> Route {
     Route {
         link: Some(link),
         scope: Scope::Link,
-        metric: Some(METRIC),
+        metric: Some(ROUTE_METRIC),
         ..Route::new(IpNetwork::from(addr), ROUTE_PROTOCOL)
     }
 }
