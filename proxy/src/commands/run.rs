@@ -37,7 +37,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signals()?;
     setup::tell(&config.notes);
     setup::tell(&run.notes);
-    let tuned = prepare(&run).await?;
+    prepare(&run).await?;
 
     let health = Health::default();
     let mut registry = Registry::default();
@@ -65,6 +65,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     let (this, node_watch) = resolved;
     tracing::info!(node = %this.settings.name, mode = config.mode.as_str(), "starting");
+    // Not before it is clear that there is something to serve: a start that fails changes nothing.
+    let tuned = tuning::apply(&run.conntrack);
     let daemon = Daemon {
         config: &config,
         untuned: (!tuned).then_some(&run.conntrack),
@@ -103,24 +105,20 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 /// What has to be so before anything is programmed.
-///
-/// Returns whether connection tracking was there to be told.
-async fn prepare(run: &RunConfig) -> anyhow::Result<bool> {
+async fn prepare(run: &RunConfig) -> anyhow::Result<()> {
     if let Some(score) = run.oom_score_adj {
         let file = "/proc/self/oom_score_adj";
         std::fs::write(file, score.to_string())
             .with_context(|| format!("cannot write {score} to {file} (--oom-score-adj)"))?;
     }
-    let tuned = tuning::apply(&run.conntrack);
     let found = peers::find(&peers::observe().await?);
     if run.ignore_other_proxies {
         for peer in found.iter().filter(|peer| peer.in_our_place) {
             tracing::warn!("another proxy is on this node: {peer}");
         }
-        return Ok(tuned);
+        return Ok(());
     }
-    peers::refuse(&found)?;
-    Ok(tuned)
+    peers::refuse(&found)
 }
 
 /// The parts that serving takes.
