@@ -1,10 +1,10 @@
 use super::*;
 
-fn check(lines: &[&str], expected: Result<(), Refused>) {
+fn check(lines: &[&str], expected: &Result<(), Refused>) {
     let mut fake = Fake::new(Family::V4);
     let before = fake.clone();
     let text = format!("*nat\n{}\nCOMMIT\n", lines.join("\n"));
-    assert_eq!(fake.restore(&text), expected, "{text}");
+    assert_eq!(&fake.restore(&text), expected, "{text}");
     if expected.is_err() {
         assert_eq!(fake, before);
     }
@@ -20,60 +20,66 @@ fn name(name: &str) -> ChainName {
 
 #[test]
 fn jumps_need_their_target() {
-    check(&[":A - [0:0]", "-A OUTPUT -j A"], Ok(()));
+    check(&[":A - [0:0]", "-A OUTPUT -j A"], &Ok(()));
     check(
         &["-A OUTPUT -j A"],
-        refused(2, Refusal::NoTarget(name("A"))),
+        &refused(2, Refusal::NoTarget(name("A"))),
     );
     check(
         &["-A OUTPUT -j A", ":A - [0:0]"],
-        refused(2, Refusal::NoTarget(name("A"))),
+        &refused(2, Refusal::NoTarget(name("A"))),
     );
-    check(&["-A A -j ACCEPT"], refused(2, Refusal::NoChain(name("A"))));
+    check(
+        &["-A A -j ACCEPT"],
+        &refused(2, Refusal::NoChain(name("A"))),
+    );
 }
 
 #[test]
 fn only_empty_chains_without_references_go() {
-    check(&[":A - [0:0]", "-X A"], Ok(()));
-    check(&["-X A"], refused(2, Refusal::NoChain(name("A"))));
+    check(&[":A - [0:0]", "-X A"], &Ok(()));
+    check(&["-X A"], &refused(2, Refusal::NoChain(name("A"))));
     check(
         &[":A - [0:0]", "-A OUTPUT -j A", "-X A"],
-        refused(4, Refusal::InUse(name("A"))),
+        &refused(4, Refusal::InUse(name("A"))),
     );
     check(
         &[":A - [0:0]", "-A A -j ACCEPT", "-X A"],
-        refused(4, Refusal::NotEmpty(name("A"))),
+        &refused(4, Refusal::NotEmpty(name("A"))),
     );
     check(
         &[":A - [0:0]", "-A OUTPUT -j A", "-D OUTPUT -j A", "-X A"],
-        Ok(()),
+        &Ok(()),
     );
-    check(&["-X OUTPUT"], refused(2, Refusal::BuiltIn(name("OUTPUT"))));
+    check(
+        &["-X OUTPUT"],
+        &refused(2, Refusal::BuiltIn(name("OUTPUT"))),
+    );
 }
 
 #[test]
 fn a_rule_is_deleted_once_and_only_if_it_is_there() {
     let twice = ["-A OUTPUT -j ACCEPT", "-A OUTPUT -j ACCEPT"];
     let delete = "-D OUTPUT -j ACCEPT";
-    check(&[twice[0], twice[1], delete, delete], Ok(()));
-    check(&[twice[0], delete, delete], refused(4, Refusal::NoRule));
+    check(&[twice[0], twice[1], delete, delete], &Ok(()));
+    check(&[twice[0], delete, delete], &refused(4, Refusal::NoRule));
 }
 
 #[test]
 fn loops_and_misplaced_targets_are_refused_when_committed() {
     check(
         &[":A - [0:0]", "-A A -j A", "-A OUTPUT -j A"],
-        refused(5, Refusal::Loop(name("A"))),
+        &refused(5, Refusal::Loop(name("A"))),
     );
     check(
         &["-A OUTPUT -j REJECT --reject-with icmp-port-unreachable"],
-        refused(3, Refusal::WrongTable(name("OUTPUT"))),
+        &refused(3, Refusal::WrongTable(name("OUTPUT"))),
     );
     let dnat = "-A A -p tcp -j DNAT --to-destination 10.0.0.1:80";
-    check(&[":A - [0:0]", dnat, "-A OUTPUT -j A"], Ok(()));
+    check(&[":A - [0:0]", dnat, "-A OUTPUT -j A"], &Ok(()));
     check(
         &[":A - [0:0]", dnat, "-A POSTROUTING -j A"],
-        refused(5, Refusal::WrongHook(name("A"))),
+        &refused(5, Refusal::WrongHook(name("A"))),
     );
 }
 
@@ -87,7 +93,7 @@ fn the_tables_before_a_refused_one_stay() {
     assert_eq!(fake.chains().len(), 1);
     assert_eq!(
         fake.restore("*nat\n-A OUTPUT -j ACCEPT\n"),
-        refused(2, Refusal::NoCommit)
+        &refused(2, Refusal::NoCommit)
     );
-    assert_eq!(fake.restore("*raw\n"), refused(1, Refusal::NoTable));
+    assert_eq!(fake.restore("*raw\n"), &refused(1, Refusal::NoTable));
 }
