@@ -93,7 +93,7 @@ fn the_tables_before_a_refused_one_stay() {
     assert_eq!(fake.chains().len(), 1);
     assert_eq!(
         fake.restore("*nat\n-A OUTPUT -j ACCEPT\n"),
-        &refused(2, Refusal::NoCommit)
+        refused(2, Refusal::NoCommit)
     );
-    assert_eq!(fake.restore("*raw\n"), &refused(1, Refusal::NoTable));
+    assert_eq!(fake.restore("*raw\n"), refused(1, Refusal::NoTable));
 }
