@@ -16,11 +16,11 @@ use crate::machine::{in_each_variant, pod, run, service_events, service_with, we
 fn addresses() {
     let ip = |text: &str| run("ip", &text.split(' ').collect::<Vec<_>>(), "");
     ip("addr add 192.168.1.1/32 dev lo");
-    ip("-6 addr add fd01::1/128 dev lo");
-    for family in [Family::V4, Family::V6] {
-        for host in [2, 3] {
-            ip(&format!("addr add {} dev lo", pod(family, host)));
-        }
+    // Usable at once: the kernel looks for duplicates of IPv6 addresses first, even here.
+    ip("-6 addr add fd01::1/128 dev lo nodad");
+    for host in [2, 3] {
+        ip(&format!("addr add {} dev lo", pod(Family::V4, host)));
+        ip(&format!("addr add {} dev lo nodad", pod(Family::V6, host)));
     }
     ip("route add 10.96.0.0/16 dev lo src 192.168.1.1");
     ip("-6 route add fd00:10:96::/112 dev lo src fd01::1");
