@@ -87,7 +87,6 @@ async fn ask(client: &Client) {
 const TOKEN_LIFE: Duration = Duration::from_secs(51);
 
 #[tokio::test]
-#[ignore = "takes a minute: a token is read again only then"]
 async fn a_token_that_is_rotated_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
