@@ -115,7 +115,7 @@ fn a_change_of_one_endpoint_touches_one_chain() {
         let before = by_chain(&machine.saved(Family::V4));
         let plan = dataplane.plan(&service_with(&[2, 4]), &web());
         let report = dataplane.apply(plan).await.unwrap();
-        assert_eq!((report.operations, report.deletions), (6, 0));
+        assert_eq!((report.operations, report.deletions), (4, 0));
         let after = by_chain(&machine.saved(Family::V4));
         let changed: Vec<_> = after
             .iter()

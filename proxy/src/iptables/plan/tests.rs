@@ -201,13 +201,12 @@ fn a_changed_endpoint_rewrites_one_chain() {
     check_change(
         service("svc-7", 7, &[2, 4]),
         &expect_test::expect![[r#"
-        *nat
-        :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX ! -s 10.244.0.0/16 -d 10.96.0.7/32 -m comment --comment "default/svc-7:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -j DNAT --to-destination 10.244.1.4:8080
-        COMMIT
-    "#]],
+            *nat
+            :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
+            -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -m comment --comment "default/svc-7:http/tcp" -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
+            -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -j DNAT --to-destination 10.244.1.4:8080
+            COMMIT
+        "#]],
     );
 }
 
@@ -216,12 +215,11 @@ fn a_service_that_loses_its_endpoints_rewrites_one_chain() {
     check_change(
         service("svc-7", 7, &[]),
         &expect_test::expect![[r#"
-        *nat
-        :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -m comment --comment "default/svc-7:http/tcp" -j MARK --set-xmark 0x20000/0x20000
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -j ACCEPT
-        COMMIT
-    "#]],
+            *nat
+            :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
+            -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -m comment --comment "default/svc-7:http/tcp" -j SEAWAY-REJECT
+            COMMIT
+        "#]],
     );
 }
 
@@ -230,6 +228,24 @@ fn a_new_service_rewrites_its_leaves() {
     check_change(
         service("svc-new", 201, &[2]),
         &expect_test::expect![[r#"
+            *filter
+            :SEAWAY-CIPS-9 - [0:0]
+            :SEAWAY-CIPS-9C - [0:0]
+            -A SEAWAY-CIPS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-90
+            -A SEAWAY-CIPS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-CIPS-91
+            -A SEAWAY-CIPS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-CIPS-92
+            -A SEAWAY-CIPS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-CIPS-93
+            -A SEAWAY-CIPS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-CIPS-94
+            -A SEAWAY-CIPS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-CIPS-95
+            -A SEAWAY-CIPS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-CIPS-96
+            -A SEAWAY-CIPS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-CIPS-97
+            -A SEAWAY-CIPS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-CIPS-98
+            -A SEAWAY-CIPS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-CIPS-99
+            -A SEAWAY-CIPS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-CIPS-9A
+            -A SEAWAY-CIPS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-CIPS-9B
+            -A SEAWAY-CIPS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-CIPS-9C
+            -A SEAWAY-CIPS-9C -d 10.96.0.201/32 -j SEAWAY-UNKNOWN-PORT
+            COMMIT
             *nat
             :SEAWAY-EXT-QY6VSKF5GDGMF2BR - [0:0]
             :SEAWAY-NODEPORTS - [0:0]
@@ -242,8 +258,7 @@ fn a_new_service_rewrites_its_leaves() {
             -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 29952:30079 -j SEAWAY-NPS-TCP-29952
             -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
             -A SEAWAY-NPS-TCP-30080 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 30201 -j SEAWAY-EXT-QY6VSKF5GDGMF2BR
-            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR ! -s 10.244.0.0/16 -d 10.96.0.201/32 -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -j DNAT --to-destination 10.244.1.2:8080
+            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -m comment --comment "default/svc-new:http/tcp" -j DNAT --to-destination 10.244.1.2:8080
             -A SEAWAY-SVCS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-90
             -A SEAWAY-SVCS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-91
             -A SEAWAY-SVCS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-92
@@ -258,7 +273,6 @@ fn a_new_service_rewrites_its_leaves() {
             -A SEAWAY-SVCS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-9B
             -A SEAWAY-SVCS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-9C
             -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 80 -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
-            -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -j SEAWAY-UNKNOWN-PORT
             COMMIT
         "#]],
     );
@@ -274,6 +288,23 @@ fn a_deleted_service_leaves_nothing() {
             InputEvent::Slice(key, None),
         ],
         &expect_test::expect![[r#"
+            *filter
+            :SEAWAY-CIPS-7 - [0:0]
+            :SEAWAY-CIPS-70 - [0:0]
+            -A SEAWAY-CIPS-7 -d 0.0.0.16/0.0.0.240 -j SEAWAY-CIPS-71
+            -A SEAWAY-CIPS-7 -d 0.0.0.32/0.0.0.240 -j SEAWAY-CIPS-72
+            -A SEAWAY-CIPS-7 -d 0.0.0.48/0.0.0.240 -j SEAWAY-CIPS-73
+            -A SEAWAY-CIPS-7 -d 0.0.0.64/0.0.0.240 -j SEAWAY-CIPS-74
+            -A SEAWAY-CIPS-7 -d 0.0.0.80/0.0.0.240 -j SEAWAY-CIPS-75
+            -A SEAWAY-CIPS-7 -d 0.0.0.96/0.0.0.240 -j SEAWAY-CIPS-76
+            -A SEAWAY-CIPS-7 -d 0.0.0.112/0.0.0.240 -j SEAWAY-CIPS-77
+            -A SEAWAY-CIPS-7 -d 0.0.0.128/0.0.0.240 -j SEAWAY-CIPS-78
+            -A SEAWAY-CIPS-7 -d 0.0.0.144/0.0.0.240 -j SEAWAY-CIPS-79
+            -A SEAWAY-CIPS-7 -d 0.0.0.160/0.0.0.240 -j SEAWAY-CIPS-7A
+            -A SEAWAY-CIPS-7 -d 0.0.0.176/0.0.0.240 -j SEAWAY-CIPS-7B
+            -A SEAWAY-CIPS-7 -d 0.0.0.192/0.0.0.240 -j SEAWAY-CIPS-7C
+            -X SEAWAY-CIPS-70
+            COMMIT
             *nat
             :SEAWAY-NODEPORTS - [0:0]
             :SEAWAY-SVCS-7 - [0:0]
@@ -310,14 +341,19 @@ fn dispatch_does_not_grow_with_the_number_of_services() {
         .iter()
         .filter(|(id, _)| {
             let name = id.name.as_str();
-            ["SEAWAY-SVCS", "SEAWAY-SERVICES", "SEAWAY-NODEPORTS"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+            [
+                "SEAWAY-SVCS-",
+                "SEAWAY-CIPS-",
+                "SEAWAY-SERVICES",
+                "SEAWAY-NODEPORTS",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
         })
         .map(|(_, rules)| rules.len())
         .max();
-    // Sixteen ways down, and the node ports.
-    assert_eq!(longest, Some(17));
+    // Sixteen ways down, the mark before and behind them, and the node ports.
+    assert_eq!(longest, Some(19));
 }
 
 #[test]
