@@ -232,7 +232,9 @@ fn endpoints_stand_in_the_leaf() {
     let nothing = Tree::new();
     let mut edit = TreeEdit::new(&nothing, &settings);
     edit.replace(&key("web"), &[], &[web]);
-    check(&edit.finish(), &expect![[r#"
+    check(
+        &edit.finish(),
+        &expect![[r#"
         filter SEAWAY-CIPS-A
           -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-A0
         filter SEAWAY-CIPS-A0
@@ -251,5 +253,6 @@ fn endpoints_stand_in_the_leaf() {
           -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -m statistic --mode random --probability 0.33333333349 -j DNAT --to-destination 10.244.1.2:8080
           -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.3:8080
           -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.244.1.4:8080
-    "#]]);
+    "#]],
+    );
 }

@@ -211,6 +211,28 @@ fn a_changed_endpoint_rewrites_one_chain() {
 }
 
 #[test]
+fn many_endpoints_get_a_chain_and_few_do_not() {
+    let (mut inputs, mut desired, mut image, settings) = two_hundred();
+    let hosts: Vec<u8> = (2..=10).collect();
+    let own = |image: &Image| {
+        let names = image.chains.keys().map(|id| id.name.as_str());
+        names.filter(|name| name.starts_with("SEAWAY-SVC-")).count()
+    };
+    // The Services with a node port.
+    let others = own(&image);
+    for (count, chains) in [(8, 0), (9, 1), (8, 0), (0, 0), (9, 1), (0, 0)] {
+        let events = service("svc-8", 8, &hosts[..count]).into_iter();
+        let keys = events.flat_map(|event| inputs.apply(event)).collect();
+        desired.update(&inputs, &keys, &testing::settings());
+        let plan = image.plan(&desired, &Change::Services(keys), &settings);
+        assert!(!plan.corrected);
+        image.learn(plan);
+        assert_eq!(own(&image) - others, chains, "{count} endpoints");
+        assert_eq!(image, full(&desired, &settings));
+    }
+}
+
+#[test]
 fn a_service_that_loses_its_endpoints_rewrites_one_chain() {
     check_change(
         service("svc-7", 7, &[]),
