@@ -275,6 +275,9 @@ impl<D: Dataplane> Reconciler<D> {
                 self.tell(&report, started.elapsed());
                 self.move_health_checks();
                 self.pending.clear();
+                if self.full {
+                    seaway_daemon::release_memory();
+                }
                 self.full = false;
                 self.failures = 0;
                 self.health.synced(SystemTime::now());
