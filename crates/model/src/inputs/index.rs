@@ -26,7 +26,7 @@ impl Inputs {
     pub fn apply(&mut self, event: InputEvent) -> BTreeSet<ObjectKey> {
         match event {
             InputEvent::Service(key, service) => self.apply_service(key, service),
-            InputEvent::Slice(key, slice) => self.apply_slice(key, slice),
+            InputEvent::Slice(key, slice) => self.apply_slice(&key, slice),
             InputEvent::Node(name, node) => self.apply_node(name, node),
             InputEvent::Findings(kind, key, found) => self.apply_findings(kind, key, found),
             InputEvent::Synced => {
@@ -48,14 +48,18 @@ impl Inputs {
         changed.then_some(key).into_iter().collect()
     }
 
-    fn apply_slice(&mut self, key: ObjectKey, slice: Option<EndpointSlice>) -> BTreeSet<ObjectKey> {
+    fn apply_slice(
+        &mut self,
+        key: &ObjectKey,
+        slice: Option<EndpointSlice>,
+    ) -> BTreeSet<ObjectKey> {
         let mut touched = BTreeSet::new();
         let new_owner = slice.as_ref().map(|s| ObjectKey {
             namespace: key.namespace.clone(),
             name: s.service.clone(),
         });
-        let old_owner = self.owner_of_slice.remove(&key);
-        if old_owner != new_owner && self.found(Kind::Slice, &key).next().is_some() {
+        let old_owner = self.owner_of_slice.remove(key);
+        if old_owner != new_owner && self.found(Kind::Slice, key).next().is_some() {
             // Its findings counted for itself before, or will now.
             touched.insert(key.clone());
         }
