@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edits;
 mod fake;
 mod features;
 mod kernel;
