@@ -9,5 +9,6 @@ mod kernel;
 mod machine;
 mod packets;
 mod refusals;
+mod states;
 mod strangers;
 mod world;
