@@ -27,8 +27,8 @@ pub(super) enum Step<'a> {
 /// need as long for 40 steps in a chain of 80 rules as for all 80 (nft variant of 1.8.9; legacy does not care).
 ///
 /// They go from the back to the front, so that no step moves what is still to come, and each one that names a number
-/// finds a rule there that was there before. The nft variant of 1.8.9 crashes when told to replace what it has just
-/// been told to write.
+/// finds a rule there that was there before. The nft variant of 1.8.9 crashes when it is to replace a rule that it was
+/// just told to write, and miscounts in a chain that was declared by the same transaction.
 ///
 /// Rules are named by number, not by specification: of two equal rules the right one goes, a number is short, and an
 /// insertion needs one anyway. If somebody else has edited the chain since we last looked, a number may be too big,
