@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edits;
 mod fake;
 mod features;
 mod kernel;
 mod machine;
 mod packets;
 mod refusals;
+mod states;
 mod strangers;
 mod world;

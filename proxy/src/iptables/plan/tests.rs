@@ -202,9 +202,7 @@ fn a_changed_endpoint_rewrites_one_chain() {
         service("svc-7", 7, &[2, 4]),
         &expect_test::expect![[r#"
             *nat
-            :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
-            -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -m comment --comment "default/svc-7:http/tcp" -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
-            -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -j DNAT --to-destination 10.244.1.4:8080
+            -R SEAWAY-SVC-2GHMNQGBZHZWV3CX 2 -p tcp -j DNAT --to-destination 10.244.1.4:8080
             COMMIT
         "#]],
     );
@@ -251,48 +249,20 @@ fn a_new_service_rewrites_its_leaves() {
         service("svc-new", 201, &[2]),
         &expect_test::expect![[r#"
             *filter
-            :SEAWAY-CIPS-9 - [0:0]
             :SEAWAY-CIPS-9C - [0:0]
-            -A SEAWAY-CIPS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-90
-            -A SEAWAY-CIPS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-CIPS-91
-            -A SEAWAY-CIPS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-CIPS-92
-            -A SEAWAY-CIPS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-CIPS-93
-            -A SEAWAY-CIPS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-CIPS-94
-            -A SEAWAY-CIPS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-CIPS-95
-            -A SEAWAY-CIPS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-CIPS-96
-            -A SEAWAY-CIPS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-CIPS-97
-            -A SEAWAY-CIPS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-CIPS-98
-            -A SEAWAY-CIPS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-CIPS-99
-            -A SEAWAY-CIPS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-CIPS-9A
-            -A SEAWAY-CIPS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-CIPS-9B
             -A SEAWAY-CIPS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-CIPS-9C
             -A SEAWAY-CIPS-9C -d 10.96.0.201/32 -j SEAWAY-UNKNOWN-PORT
             COMMIT
             *nat
             :SEAWAY-EXT-QY6VSKF5GDGMF2BR - [0:0]
-            :SEAWAY-NODEPORTS - [0:0]
             :SEAWAY-NPS-TCP-30080 - [0:0]
             :SEAWAY-SVC-QY6VSKF5GDGMF2BR - [0:0]
-            :SEAWAY-SVCS-9 - [0:0]
             :SEAWAY-SVCS-9C - [0:0]
             -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
             -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
-            -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 29952:30079 -j SEAWAY-NPS-TCP-29952
             -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
             -A SEAWAY-NPS-TCP-30080 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 30201 -j SEAWAY-EXT-QY6VSKF5GDGMF2BR
             -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -m comment --comment "default/svc-new:http/tcp" -j DNAT --to-destination 10.244.1.2:8080
-            -A SEAWAY-SVCS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-90
-            -A SEAWAY-SVCS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-91
-            -A SEAWAY-SVCS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-92
-            -A SEAWAY-SVCS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-93
-            -A SEAWAY-SVCS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-94
-            -A SEAWAY-SVCS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-95
-            -A SEAWAY-SVCS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-96
-            -A SEAWAY-SVCS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-97
-            -A SEAWAY-SVCS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-98
-            -A SEAWAY-SVCS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-99
-            -A SEAWAY-SVCS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-9A
-            -A SEAWAY-SVCS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-9B
             -A SEAWAY-SVCS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-9C
             -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 80 -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
             COMMIT
@@ -311,41 +281,17 @@ fn a_deleted_service_leaves_nothing() {
         ],
         &expect_test::expect![[r#"
             *filter
-            :SEAWAY-CIPS-7 - [0:0]
             :SEAWAY-CIPS-70 - [0:0]
-            -A SEAWAY-CIPS-7 -d 0.0.0.16/0.0.0.240 -j SEAWAY-CIPS-71
-            -A SEAWAY-CIPS-7 -d 0.0.0.32/0.0.0.240 -j SEAWAY-CIPS-72
-            -A SEAWAY-CIPS-7 -d 0.0.0.48/0.0.0.240 -j SEAWAY-CIPS-73
-            -A SEAWAY-CIPS-7 -d 0.0.0.64/0.0.0.240 -j SEAWAY-CIPS-74
-            -A SEAWAY-CIPS-7 -d 0.0.0.80/0.0.0.240 -j SEAWAY-CIPS-75
-            -A SEAWAY-CIPS-7 -d 0.0.0.96/0.0.0.240 -j SEAWAY-CIPS-76
-            -A SEAWAY-CIPS-7 -d 0.0.0.112/0.0.0.240 -j SEAWAY-CIPS-77
-            -A SEAWAY-CIPS-7 -d 0.0.0.128/0.0.0.240 -j SEAWAY-CIPS-78
-            -A SEAWAY-CIPS-7 -d 0.0.0.144/0.0.0.240 -j SEAWAY-CIPS-79
-            -A SEAWAY-CIPS-7 -d 0.0.0.160/0.0.0.240 -j SEAWAY-CIPS-7A
-            -A SEAWAY-CIPS-7 -d 0.0.0.176/0.0.0.240 -j SEAWAY-CIPS-7B
-            -A SEAWAY-CIPS-7 -d 0.0.0.192/0.0.0.240 -j SEAWAY-CIPS-7C
+            -D SEAWAY-CIPS-7 1
             -X SEAWAY-CIPS-70
             COMMIT
             *nat
             :SEAWAY-NODEPORTS - [0:0]
-            :SEAWAY-SVCS-7 - [0:0]
             :SEAWAY-EXT-2GHMNQGBZHZWV3CX - [0:0]
             :SEAWAY-NPS-TCP-29952 - [0:0]
             :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
             :SEAWAY-SVCS-70 - [0:0]
-            -A SEAWAY-SVCS-7 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-71
-            -A SEAWAY-SVCS-7 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-72
-            -A SEAWAY-SVCS-7 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-73
-            -A SEAWAY-SVCS-7 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-74
-            -A SEAWAY-SVCS-7 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-75
-            -A SEAWAY-SVCS-7 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-76
-            -A SEAWAY-SVCS-7 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-77
-            -A SEAWAY-SVCS-7 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-78
-            -A SEAWAY-SVCS-7 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-79
-            -A SEAWAY-SVCS-7 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-7A
-            -A SEAWAY-SVCS-7 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-7B
-            -A SEAWAY-SVCS-7 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-7C
+            -D SEAWAY-SVCS-7 1
             -X SEAWAY-EXT-2GHMNQGBZHZWV3CX
             -X SEAWAY-NPS-TCP-29952
             -X SEAWAY-SVC-2GHMNQGBZHZWV3CX
