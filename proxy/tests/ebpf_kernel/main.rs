@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cost;
 mod lifecycle;
 mod packets;
 mod traffic;

@@ -1,6 +1,7 @@
 //! Packet in, packet out: the loaded classifiers under `BPF_PROG_TEST_RUN`, with etherparse as the judge of checksums.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, POD_LINK, REMOTE_POD, World, service, sync};
 use aya::programs::{TestRun, TestRunOptions};
@@ -23,7 +24,7 @@ const ACK: u8 = 16;
 
 /// Addresses and flags of a packet; no flags: UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
+pub(crate) struct Shape {
     src: Ipv4Addr,
     sport: u16,
     dst: Ipv4Addr,
@@ -32,7 +33,7 @@ struct Shape {
     ttl: u8,
 }
 
-fn shape(src: (&str, u16), dst: (&str, u16), tcp: Option<u8>) -> Shape {
+pub(crate) fn shape(src: (&str, u16), dst: (&str, u16), tcp: Option<u8>) -> Shape {
     Shape {
         src: src.0.parse().unwrap(),
         sport: src.1,
@@ -44,7 +45,7 @@ fn shape(src: (&str, u16), dst: (&str, u16), tcp: Option<u8>) -> Shape {
 }
 
 impl Shape {
-    fn bytes(self) -> Vec<u8> {
+    pub(crate) fn bytes(self) -> Vec<u8> {
         let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(
             self.src.octets(),
             self.dst.octets(),
@@ -120,18 +121,18 @@ impl Shape {
 }
 
 /// The loaded programs beside a data plane that keeps their maps.
-struct Bench {
+pub(crate) struct Bench {
     world: World,
     plane: EbpfDataplane,
     programs: Programs,
     node: NetNs,
-    uplink: u32,
+    pub(crate) uplink: u32,
     pod: u32,
     overlay: u32,
 }
 
 impl Bench {
-    async fn new(desired: &Desired) -> Self {
+    pub(crate) async fn new(desired: &Desired) -> Self {
         let world = World::new();
         let mut plane = world.plane(world.config());
         sync(&mut plane, desired).await;
@@ -155,6 +156,16 @@ impl Bench {
     }
 
     fn run_bytes(&mut self, program: &str, ifindex: u32, input: &[u8]) -> (i32, Vec<u8>) {
+        let (code, output, _) = self.run_timed(program, ifindex, input);
+        (code, output)
+    }
+
+    pub(crate) fn run_timed(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        input: &[u8],
+    ) -> (i32, Vec<u8>, Duration) {
         let _inside = self.node.enter().unwrap();
         let mut output = vec![0; 2048];
         // struct __sk_buff: ifindex is the eleventh word.
@@ -173,7 +184,7 @@ impl Bench {
             .unwrap();
         let len = result.data_size_out as usize;
         output.truncate(len);
-        (result.return_value as i32, output)
+        (result.return_value as i32, output, result.duration)
     }
 
     fn run(&mut self, program: &str, input: Shape) -> (i32, Shape) {
