@@ -1,6 +1,8 @@
 //! What programs have to know of their node. It lives in a map, so that a new address needs no new programs.
 
-/// How many pod networks [`Config`] holds.
+use crate::addr::{Addr, Cidr};
+
+/// How many pod networks [`Family`] holds.
 pub const MAX_CIDRS: usize = 4;
 
 /// The node, as programs see it.
@@ -9,10 +11,6 @@ pub const MAX_CIDRS: usize = 4;
 pub struct Config {
     /// Cookie of the node's network namespace: only there is 127.0.0.1 the node.
     pub netns_cookie: u64,
-    /// Source of masqueraded packets to pods: the base address of the node's pod network. 0: the node has none.
-    pub overlay_addr: u32,
-    /// Source of masqueraded packets to anything else.
-    pub node_addr: u32,
     /// The overlay's link, 0 while there is none.
     pub overlay_ifindex: u32,
     /// `CONFIG_*` bits.
@@ -21,34 +19,57 @@ pub struct Config {
     /// gives ports to sockets of the node, so that the two never pick the same.
     pub snat_port_min: u16,
     pub snat_port_max: u16,
-    /// How many of `cidrs` are in use.
-    pub cidr_count: u32,
-    /// The cluster's pod networks.
-    pub cidrs: [Cidr; MAX_CIDRS],
+    pub pad: u32,
+    pub v4: Family,
+    pub v6: Family,
 }
 
-/// An IPv4 network, network byte order.
+/// What differs by family.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Cidr {
-    pub addr: u32,
-    pub mask: u32,
+pub struct Family {
+    /// Source of masqueraded packets to pods: the base address of the node's pod network. Unspecified: there is none.
+    pub overlay_addr: Addr,
+    /// Source of masqueraded packets to anything else.
+    pub node_addr: Addr,
+    /// How many of `cidrs` are in use.
+    pub cidr_count: u32,
+    /// The networks by whose addresses pods are known.
+    pub cidrs: [Cidr; MAX_CIDRS],
 }
 
 /// Masquerade everything that goes to a cluster IP and that the tc programs translate (`--masquerade-all`).
 pub const CONFIG_MASQUERADE_ALL: u32 = 1;
+/// Pods are known by the link that their packets come in by, not by their addresses.
+pub const CONFIG_PODS_BY_LINK: u32 = 2;
+/// Node ports are served to sockets of the node on loopback addresses.
+pub const CONFIG_LOCALHOST_NODE_PORTS: u32 = 4;
 
 impl Config {
-    /// Whether an address belongs to a pod of the cluster. With no pod network given, every address does: then
-    /// nothing is known about who is outside, and kube-proxy does not masquerade either.
+    /// The part of an address's family.
     #[inline(always)]
     #[must_use]
-    pub const fn in_cluster(&self, addr: u32) -> bool {
+    pub const fn family(&self, addr: &Addr) -> &Family {
+        if addr.is_v4() { &self.v4 } else { &self.v6 }
+    }
+
+    /// Whether pods can be told from others in the family of this address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn detects(&self, addr: &Addr) -> bool {
+        self.flags & CONFIG_PODS_BY_LINK != 0 || self.family(addr).cidr_count > 0
+    }
+}
+
+impl Family {
+    /// Whether an address lies in one of the pod networks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_pod(&self, addr: &Addr) -> bool {
         let c = &self.cidrs;
-        self.cidr_count == 0
-            || (addr & c[0].mask == c[0].addr)
-            || (self.cidr_count > 1 && addr & c[1].mask == c[1].addr)
-            || (self.cidr_count > 2 && addr & c[2].mask == c[2].addr)
-            || (self.cidr_count > 3 && addr & c[3].mask == c[3].addr)
+        (self.cidr_count > 0 && addr.is_in(&c[0]))
+            || (self.cidr_count > 1 && addr.is_in(&c[1]))
+            || (self.cidr_count > 2 && addr.is_in(&c[2]))
+            || (self.cidr_count > 3 && addr.is_in(&c[3]))
     }
 }

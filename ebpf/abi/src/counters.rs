@@ -37,10 +37,10 @@ verdicts! {
     SocketRefused = 6, "socket_refused";
     /// A socket of the node timed out at once: no endpoint that the policy allows.
     SocketTimedOut = 7, "socket_timed_out";
-    /// No endpoint anywhere; handed to the stack, which refuses.
+    /// Answered by a reset or "port unreachable": no endpoint anywhere, or no such port of a cluster IP.
     Rejected = 8, "rejected";
-    /// Dropped: no endpoint anywhere, and the address is not the node's, so that its stack cannot refuse.
-    DroppedReject = 9, "dropped_reject";
+    /// Dropped: `loadBalancerSourceRanges` do not let the client in.
+    DroppedSource = 9, "dropped_source";
     /// Dropped: no endpoint that the policy allows.
     DroppedNoLocal = 10, "dropped_no_local";
     /// TCP in the middle of a connection that we do not know; left to the stack, whose own connection tracking may
@@ -58,6 +58,18 @@ verdicts! {
     Fragment = 16, "fragment";
     /// A frontend pointed to a slot that was not there, twice in a row.
     SlotMissing = 17, "slot_missing";
+    /// An ICMP error about a packet of a flow, translated.
+    IcmpError = 18, "icmp_error";
+    /// A fragment that followed the first one of its packet.
+    FragmentFollowed = 19, "fragment_followed";
+    /// A client got the backend that it had before (session affinity).
+    AffinityKept = 20, "affinity_kept";
+    /// A socket of the node timed out at once: `loadBalancerSourceRanges` do not let the node in.
+    SocketSource = 21, "socket_source";
+    /// Answered by "packet too big": larger than the link to the backend allows.
+    TooLarge = 22, "too_large";
+    /// Dropped: larger than the link to the backend allows, and to be fragmented on the way, which is not done here.
+    DroppedTooLarge = 23, "dropped_too_large";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

@@ -3,12 +3,14 @@
 //! The **forward** entry (client → frontend) holds the state and the time of the last packet of either direction; the
 //! **reverse** entry (backend → translated client) is found by replies and leads back to the forward entry.
 
+use crate::{Addr, FrontendKey};
+
 /// A packet's addresses, as it arrives.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FlowKey {
-    pub src: u32,
-    pub dst: u32,
+    pub src: Addr,
+    pub dst: Addr,
     pub sport: u16,
     pub dport: u16,
     /// IANA number.
@@ -30,6 +32,24 @@ impl FlowKey {
             pad: [0; 3],
         }
     }
+
+    /// Turns it into the same flow seen from the other end.
+    #[inline(always)]
+    pub const fn swap(&mut self) {
+        core::mem::swap(&mut self.src, &mut self.dst);
+        core::mem::swap(&mut self.sport, &mut self.dport);
+    }
+
+    /// Equality without a loop, as [`Addr::same`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn same(&self, other: &Self) -> bool {
+        self.src.same(&other.src)
+            && self.dst.same(&other.dst)
+            && self.sport == other.sport
+            && self.dport == other.dport
+            && self.protocol == other.protocol
+    }
 }
 
 /// What becomes of a packet with that key.
@@ -39,8 +59,8 @@ pub struct FlowValue {
     /// `CLOCK_MONOTONIC` in nanoseconds; written at most once in [`TOUCH_INTERVAL_NS`].
     pub last_seen: u64,
     /// The addresses after translation.
-    pub src: u32,
-    pub dst: u32,
+    pub src: Addr,
+    pub dst: Addr,
     pub sport: u16,
     pub dport: u16,
     /// Reverse: the link where the client's packets arrive and replies leave. Forward: 0.
@@ -52,8 +72,6 @@ pub struct FlowValue {
     /// `FLOW_*` bits.
     pub flags: u8,
     pub pad: [u8; 2],
-    /// Forward: the frontend that the client knocked at, as it stands in the map.
-    pub frontend: crate::FrontendKey,
 }
 
 impl FlowValue {
@@ -68,6 +86,22 @@ impl FlowValue {
             dport: self.dport,
             protocol,
             pad: [0; 3],
+        }
+    }
+
+    /// The frontend that the client knocked at, as it stands in the map, of a forward entry with that key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn frontend(&self, key: &FlowKey) -> FrontendKey {
+        FrontendKey {
+            addr: if self.flags & FLOW_NODE_PORT != 0 {
+                key.dst.any()
+            } else {
+                key.dst
+            },
+            port: key.dport,
+            protocol: key.protocol,
+            pad: 0,
         }
     }
 
@@ -86,6 +120,10 @@ pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
 pub const FLOW_REVERSE: u8 = 1;
 /// The backend is the node itself: forward packets go up the stack, replies are translated as they leave.
 pub const FLOW_NODE: u8 = 2;
+/// The client knocked at an address of the node: the frontend stands in the map without one.
+pub const FLOW_NODE_PORT: u8 = 4;
+/// The client is outside: the far set counts.
+pub const FLOW_FAR: u8 = 8;
 
 /// A SYN of the client (TCP), or any packet of it (UDP).
 pub const STATE_OPENED: u8 = 1;

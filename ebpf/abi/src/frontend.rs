@@ -1,12 +1,14 @@
 //! Services: where clients knock, and who answers.
 
+use crate::Addr;
+
 /// Where a client knocks.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FrontendKey {
-    /// IPv4 address; 0 stands for every local address of the node (a `NodePort`). IPv6 frontends will have a map
-    /// of their own, so that IPv4 look-ups stay eight bytes.
-    pub addr: u32,
+    /// An unspecified address stands for the node's addresses of that family (a `NodePort`).
+    pub addr: Addr,
+    /// 0, with protocol 0: whatever else is sent to this cluster IP, which is refused.
     pub port: u16,
     /// IANA number.
     pub protocol: u8,
@@ -24,11 +26,17 @@ pub struct FrontendValue {
     /// For clients outside, as `externalTrafficPolicy` says.
     pub far_set: u32,
     pub far_count: u32,
+    /// How long a client stays with its backend after its last new connection, in seconds; 0: it does not.
+    pub affinity_timeout: u32,
+    /// The set of networks from which clients may come; 0: from anywhere.
+    pub ranges: u32,
+    /// The Service port under which clients are remembered, the same at all of its frontends.
+    pub affinity: u64,
     /// One of the `KIND_*` constants; for people, no decision hangs on it but [`FrontendValue::is_external`].
     pub kind: u8,
     /// `FRONTEND_*` bits.
     pub flags: u8,
-    pub pad: [u8; 2],
+    pub pad: [u8; 6],
 }
 
 /// `spec.clusterIPs`.
@@ -67,7 +75,7 @@ pub struct BackendKey {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BackendValue {
-    pub addr: u32,
+    pub addr: Addr,
     pub port: u16,
     /// `BACKEND_*` bits.
     pub flags: u16,
@@ -77,3 +85,50 @@ pub struct BackendValue {
 pub const BACKEND_LOCAL: u16 = 1;
 /// The backend's address is in the cluster's pod network: replies to the node's overlay address come back.
 pub const BACKEND_POD: u16 = 2;
+
+/// A network from which clients may come, in a trie of the longest prefixes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RangeKey {
+    /// Of what follows, in bits; host order.
+    pub prefix: u32,
+    /// The set that the network belongs to; every look-up matches it in full.
+    pub ranges: u32,
+    pub addr: Addr,
+}
+
+/// Bits of a [`RangeKey`] before the address.
+pub const RANGE_BITS: u32 = 32;
+
+/// Whom a client of a Service port with session affinity gets.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct AffinityKey {
+    /// [`FrontendValue::affinity`].
+    pub affinity: u64,
+    /// The source of a packet. For a socket, which has none yet, its network namespace: [`AffinityKey::of_namespace`].
+    pub client: Addr,
+}
+
+impl AffinityKey {
+    /// The client that a network namespace is: a pod, or the node. Such addresses occur in no packet (`ff00::/8` is no
+    /// source).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_namespace(cookie: u64) -> Addr {
+        Addr {
+            words: [u32::MAX, 0, (cookie >> 32) as u32, cookie as u32],
+        }
+    }
+}
+
+/// Who has answered a client.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AffinityValue {
+    /// `CLOCK_MONOTONIC` in nanoseconds: the client's last new connection.
+    pub last_used: u64,
+    pub addr: Addr,
+    pub port: u16,
+    pub pad: [u8; 6],
+}

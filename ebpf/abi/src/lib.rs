@@ -7,24 +7,31 @@
 //! A change of any layout here, or of the meaning of a field, raises [`LAYOUT_VERSION`]: it is part of the pin path,
 //! so two builds with different layouts never meet in one map.
 //!
-//! Reading order: [`frontend`] → [`flow`] → [`socket`]; [`config`] and [`counters`] are what remains.
+//! Reading order: [`addr`] → [`frontend`] → [`flow`] → [`fragment`] → [`socket`]; [`config`] and [`counters`] are what
+//! remains.
 
 #![no_std]
 
+pub mod addr;
 pub mod config;
 pub mod counters;
 pub mod flow;
+pub mod fragment;
 pub mod frontend;
 pub mod socket;
 
-pub use config::{Cidr, Config, MAX_CIDRS};
+pub use addr::{Addr, Cidr};
+pub use config::{Config, MAX_CIDRS};
 pub use counters::Verdict;
 pub use flow::{FlowKey, FlowValue};
-pub use frontend::{BackendKey, BackendValue, FrontendKey, FrontendValue};
+pub use fragment::{FragmentKey, FragmentValue};
+pub use frontend::{
+    AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey,
+};
 pub use socket::{SocketKey, SocketValue, SteadyValue};
 
 /// Version of the layouts, and so of the pin directory `v<N>`.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, as programs declare them and as pins are called.
 pub mod maps {
@@ -34,10 +41,16 @@ pub mod maps {
     pub const FRONTENDS: &str = "FRONTENDS";
     /// [`BackendKey`](crate::BackendKey) → [`BackendValue`](crate::BackendValue).
     pub const BACKENDS: &str = "BACKENDS";
-    /// Local addresses of the node (`u32`, network order) → 1.
+    /// [`RangeKey`](crate::RangeKey) → 1: from where clients may come.
+    pub const RANGES: &str = "RANGES";
+    /// [`AffinityKey`](crate::AffinityKey) → [`AffinityValue`](crate::AffinityValue).
+    pub const AFFINITY: &str = "AFFINITY";
+    /// Local addresses of the node ([`Addr`](crate::Addr)) → `NODE_ADDR_*` bits.
     pub const NODE_ADDRS: &str = "NODE_ADDRS";
     /// [`FlowKey`](crate::FlowKey) → [`FlowValue`](crate::FlowValue), both directions.
     pub const FLOWS: &str = "FLOWS";
+    /// [`FragmentKey`](crate::FragmentKey) → [`FragmentValue`](crate::FragmentValue).
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// [`SocketKey`](crate::SocketKey) (backend) → [`SocketValue`](crate::SocketValue) for TCP sockets.
     pub const SOCKETS_TCP: &str = "SOCKETS_TCP";
     /// The same for UDP sockets, apart so that short TCP connections cannot push out long-lived UDP sockets.
@@ -48,12 +61,15 @@ pub mod maps {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 12] = [
         CONFIG,
         FRONTENDS,
         BACKENDS,
+        RANGES,
+        AFFINITY,
         NODE_ADDRS,
         FLOWS,
+        FRAGMENTS,
         SOCKETS_TCP,
         SOCKETS_UDP,
         STEADY,
@@ -71,20 +87,26 @@ pub mod programs {
     pub const FROM_OVERLAY: &str = "from_overlay";
     /// tc egress of uplinks and pod links: replies of backends that are the node itself.
     pub const TO_LINK: &str = "to_link";
-    /// The socket hooks, attached to the node's cgroup. Those for IPv6 sockets serve IPv4-mapped addresses only;
-    /// a datagram to such an address passes `sendmsg4`.
-    pub const SOCKET: [&str; 7] = [
+    /// The socket hooks, attached to the node's cgroup. Those for IPv6 sockets serve IPv4-mapped addresses as well, but
+    /// for a datagram to such an address, which passes `sendmsg4`.
+    pub const SOCKET: [&str; 8] = [
         "sock_connect4",
         "sock_sendmsg4",
         "sock_recvmsg4",
         "sock_getpeername4",
         "sock_connect6",
+        "sock_sendmsg6",
         "sock_recvmsg6",
         "sock_getpeername6",
     ];
     /// The classifiers.
     pub const CLASSIFIERS: [&str; 4] = [FROM_POD, FROM_UPLINK, FROM_OVERLAY, TO_LINK];
 }
+
+/// The address is one of the node's.
+pub const NODE_ADDR_LOCAL: u32 = 1;
+/// Node ports are served there.
+pub const NODE_ADDR_NODE_PORTS: u32 = 2;
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -114,14 +136,20 @@ macro_rules! plain {
 plain! {
     u32, 4, 4;
     u64, 8, 8;
-    FrontendKey, 8, 4;
-    FrontendValue, 20, 4;
+    Addr, 16, 4;
+    FrontendKey, 20, 4;
+    FrontendValue, 40, 8;
     BackendKey, 8, 4;
-    BackendValue, 8, 4;
-    FlowKey, 16, 4;
-    FlowValue, 40, 8;
-    SocketKey, 16, 8;
-    SocketValue, 8, 4;
-    SteadyValue, 12, 4;
-    Config, 64, 8;
+    BackendValue, 20, 4;
+    RangeKey, 24, 4;
+    AffinityKey, 24, 8;
+    AffinityValue, 32, 8;
+    FlowKey, 40, 4;
+    FlowValue, 56, 8;
+    FragmentKey, 40, 4;
+    FragmentValue, 16, 8;
+    SocketKey, 32, 8;
+    SocketValue, 20, 4;
+    SteadyValue, 24, 4;
+    Config, 352, 8;
 }

@@ -1,5 +1,7 @@
 //! What the socket hooks remember of a socket, so that the program behind it never learns of the translation.
 
+use crate::Addr;
+
 /// A socket and an address it talks to.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -7,16 +9,16 @@ pub struct SocketKey {
     /// The kernel's socket cookie, never used twice before a reboot.
     pub cookie: u64,
     /// The backend's address in `SOCKETS_*`, the frontend's in `STEADY`.
-    pub addr: u32,
+    pub addr: Addr,
     pub port: u16,
-    pub pad: u16,
+    pub pad: [u16; 3],
 }
 
 /// The frontend's address, as the program behind the socket gave it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SocketValue {
-    pub addr: u32,
+    pub addr: Addr,
     pub port: u16,
     pub pad: u16,
 }
@@ -25,7 +27,7 @@ pub struct SocketValue {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SteadyValue {
-    pub addr: u32,
+    pub addr: Addr,
     pub port: u16,
     pub pad: u16,
     /// The set in which the backend was last seen.

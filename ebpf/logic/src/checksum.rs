@@ -2,6 +2,8 @@
 //!
 //! The sum does not depend on byte order: values are taken as they stand in the packet, read as native integers.
 
+use seaway_ebpf_abi::Addr;
+
 /// One's complement addition: the carry comes back in at the low end.
 #[inline(always)]
 #[must_use]
@@ -32,4 +34,47 @@ pub const fn fold(sum: u32) -> u16 {
 #[must_use]
 pub const fn update(check: u16, difference: u32) -> u16 {
     !fold(add(!check as u32, difference))
+}
+
+/// What replacing one address by another adds to the sum.
+#[inline(always)]
+#[must_use]
+pub const fn address_difference(old: &Addr, new: &Addr) -> u32 {
+    let (o, n) = (&old.words, &new.words);
+    // The words that make an IPv4 address an IPv6 one are the same in both.
+    add(
+        add(difference(o[0], n[0]), difference(o[1], n[1])),
+        add(difference(o[2], n[2]), difference(o[3], n[3])),
+    )
+}
+
+/// The sum of bytes, a multiple of four.
+#[inline(always)]
+#[must_use]
+pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
+    let mut sum = 0;
+    for word in bytes.chunks_exact(4) {
+        sum = add(
+            sum,
+            u32::from_ne_bytes([word[0], word[1], word[2], word[3]]),
+        );
+    }
+    sum
+}
+
+/// The sum of the pseudo header: of addresses, protocol and length of what follows.
+#[inline(always)]
+#[must_use]
+pub const fn pseudo_header(src: &Addr, dst: &Addr, protocol: u8, length: u16) -> u32 {
+    let rest = (protocol as u16).to_be() as u32 + length.to_be() as u32;
+    if src.is_v4() {
+        return add(add(src.words[3], dst.words[3]), rest);
+    }
+    add(add(plain_sum(src), plain_sum(dst)), rest)
+}
+
+#[inline(always)]
+const fn plain_sum(addr: &Addr) -> u32 {
+    let w = &addr.words;
+    add(add(w[0], w[1]), add(w[2], w[3]))
 }

@@ -1,16 +1,16 @@
 //! Which backend, and whether the client keeps its address.
 
-use seaway_ebpf_abi::config::CONFIG_MASQUERADE_ALL;
+use seaway_ebpf_abi::config::{CONFIG_MASQUERADE_ALL, CONFIG_PODS_BY_LINK};
 use seaway_ebpf_abi::frontend::{BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_REJECT};
-use seaway_ebpf_abi::{BackendKey, BackendValue, Config, FrontendValue};
+use seaway_ebpf_abi::{Addr, AffinityValue, BackendKey, BackendValue, Config, FrontendValue};
 
 /// From where a client knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// A process of the node or one of its pods: the internal policy for a cluster IP, and always the whole cluster
+    /// A process of the node or a pod of the cluster: the internal policy for a cluster IP, and always the whole cluster
     /// for an external address (kube-proxy's short circuit).
     Near,
-    /// Anybody who arrives over an uplink: the external policy for an external address.
+    /// Anybody else: the external policy for an external address.
     Far,
 }
 
@@ -23,6 +23,17 @@ pub enum Choice {
     Reject,
     /// Silence: no endpoint that the policy allows.
     Drop,
+}
+
+/// Whether a packet counts as a pod's, as `--detect-local-mode` says.
+#[inline(always)]
+#[must_use]
+pub const fn is_pod(config: &Config, source: &Addr, over_pod_link: bool) -> bool {
+    if config.flags & CONFIG_PODS_BY_LINK != 0 {
+        over_pod_link
+    } else {
+        config.family(source).is_pod(source)
+    }
 }
 
 /// Chooses the backend set.
@@ -52,34 +63,47 @@ pub const fn slot(set: u32, count: u32, random: u32) -> BackendKey {
     }
 }
 
+/// Whether a client still has its backend by session affinity, as far as time is concerned.
+#[inline(always)]
+#[must_use]
+pub const fn is_remembered(frontend: &FrontendValue, known: &AffinityValue, now: u64) -> bool {
+    now.wrapping_sub(known.last_used) < frontend.affinity_timeout as u64 * 1_000_000_000
+}
+
 /// The source address that a packet gets on its way to the backend, or `None` if it keeps its own.
 ///
 /// As kube-proxy: traffic to external addresses under policy `Cluster` is masqueraded, because the backend may be on
 /// another node and its reply has to come back here; so is traffic to a cluster IP from outside of the cluster, and a
-/// pod's traffic to itself (which would otherwise be answered without ever leaving the pod).
+/// pod's traffic to itself (which would otherwise be answered without ever leaving the pod). Under policy `Local` only
+/// what is near and no pod is masqueraded: an address of the node, whose reply would not pass here.
 #[inline(always)]
 #[must_use]
 pub const fn masquerade(
     config: &Config,
     frontend: &FrontendValue,
-    client: u32,
+    (source, is_pod, client): (&Addr, bool, Client),
     backend: &BackendValue,
     backend_is_node: bool,
-) -> Option<u32> {
-    let wanted = if client == backend.addr {
+) -> Option<Addr> {
+    let wanted = if source.same(&backend.addr) {
         true
     } else if frontend.is_external() {
-        frontend.flags & FRONTEND_FAR_LOCAL == 0
+        frontend.flags & FRONTEND_FAR_LOCAL == 0 || (!is_pod && matches!(client, Client::Near))
     } else {
-        config.flags & CONFIG_MASQUERADE_ALL != 0 || !config.in_cluster(client)
+        config.flags & CONFIG_MASQUERADE_ALL != 0 || (config.detects(source) && !is_pod)
     };
     if !wanted || backend_is_node {
         return None;
     }
-    let addr = if backend.flags & BACKEND_POD != 0 && config.overlay_addr != 0 {
-        config.overlay_addr
+    let family = config.family(&backend.addr);
+    let addr = if backend.flags & BACKEND_POD != 0 && !family.overlay_addr.is_unspecified() {
+        family.overlay_addr
     } else {
-        config.node_addr
+        family.node_addr
     };
-    if addr == 0 { None } else { Some(addr) }
+    if addr.is_unspecified() {
+        None
+    } else {
+        Some(addr)
+    }
 }

@@ -1,16 +1,24 @@
 //! From bytes to the handful of fields that forwarding needs.
 
-use seaway_ebpf_abi::{FlowKey, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, TCP, UDP};
+
+mod icmp;
+mod ipv6;
+
+pub use icmp::{Quoted, quoted};
 
 /// Length of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
-/// Offset of the part of the IPv4 header that a translation changes: TTL to destination.
-pub const IPV4_MUTABLE: usize = ETHERNET + 8;
 
 const ETHERTYPE: usize = 12;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-/// More-fragments bit and the offset: anything but an unfragmented packet.
-const FRAGMENT_MASK: u16 = 0x3fff;
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// IPv4: the more-fragments bit and the offset.
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// IANA protocol numbers of ICMP.
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
 
 /// Something that bytes can be read from: a slice here, a packet in the kernel there.
 pub trait Bytes {
@@ -25,25 +33,43 @@ impl Bytes for [u8] {
     }
 }
 
-/// A TCP or UDP packet over IPv4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A packet that may belong to a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Packet {
+    /// Of a TCP or UDP packet its addresses, without ports in a [`Part::Later`] fragment. Of an ICMP error the addresses
+    /// that an ordinary packet of that flow in that direction has.
     pub key: FlowKey,
-    /// Offset of the TCP or UDP header.
+    /// Offset of what follows the IP headers.
     pub transport: usize,
-    /// Bytes 8 to 20 of the IPv4 header: TTL, protocol, checksum, source, destination.
-    pub mutable: [u8; 12],
-    /// `TCP_*` bits; 0 for UDP.
+    /// Remaining hops.
+    pub hops: u8,
+    /// `TCP_*` bits; 0 for anything else.
     pub tcp_flags: u8,
+    /// The header's checksum; 0 for IPv6, which has none.
+    pub check: u16,
+    pub part: Part,
+    /// Which fragments belong together: the identification as it stands in the packet.
+    pub fragment: u32,
+}
+
+/// What of a packet this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    #[default]
+    Whole,
+    /// The first fragment, which has the ports.
+    First,
+    /// Another fragment.
+    Later,
+    /// An ICMP error that quotes a packet of the flow, as that went the other way.
+    Error,
 }
 
 /// Why a packet is none of our business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skip {
-    /// Not IPv4, or neither TCP nor UDP.
+    /// Another protocol, or headers that we do not follow.
     Other,
-    /// A fragment: only the first has ports, and translating that one alone would break the packet.
-    Fragment,
     /// Shorter than its headers say.
     Truncated,
 }
@@ -61,59 +87,91 @@ impl Packet {
         self.transport + if self.key.protocol == TCP { 16 } else { 6 }
     }
 
-    /// Remaining hops.
+    /// The protocol of the packet itself, which for an error is not that of its flow.
     #[inline(always)]
     #[must_use]
-    pub const fn ttl(&self) -> u8 {
-        self.mutable[0]
+    pub const fn protocol(&self) -> u8 {
+        match self.part {
+            Part::Error if self.key.src.is_v4() => ICMP,
+            Part::Error => ICMPV6,
+            _ => self.key.protocol,
+        }
+    }
+
+    /// Whether the packet carries ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_ports(&self) -> bool {
+        matches!(self.part, Part::Whole | Part::First)
+    }
+
+    /// Parses an Ethernet frame. In place, because a program has little room to move such a value around.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the packet passes untouched.
+    #[inline(always)]
+    pub fn read(&mut self, bytes: &(impl Bytes + ?Sized)) -> Result<(), Skip> {
+        let ethertype: [u8; 2] = bytes.read(ETHERTYPE).ok_or(Skip::Truncated)?;
+        let protocol = match ethertype {
+            ETHERTYPE_IPV4 => ipv4(self, bytes)?,
+            ETHERTYPE_IPV6 => ipv6::headers(self, bytes)?,
+            _ => return Err(Skip::Other),
+        };
+        self.key.protocol = protocol;
+        self.key.pad = [0; 3];
+        self.tcp_flags = 0;
+        match (protocol, self.part) {
+            (TCP | UDP, Part::Later) => ports(&mut self.key, [0; 4]),
+            (TCP, _) => {
+                let tcp: [u8; 20] = bytes.read(self.transport).ok_or(Skip::Truncated)?;
+                ports(&mut self.key, [tcp[0], tcp[1], tcp[2], tcp[3]]);
+                self.tcp_flags = tcp[13];
+            }
+            (UDP, _) => {
+                let udp: [u8; 8] = bytes.read(self.transport).ok_or(Skip::Truncated)?;
+                ports(&mut self.key, [udp[0], udp[1], udp[2], udp[3]]);
+            }
+            (ICMP | ICMPV6, Part::Whole) => {
+                let v4 = self.key.src.is_v4();
+                icmp::is_error(bytes, self.transport, protocol, v4)?;
+                quoted(bytes, self.transport, v4, &mut self.key)?;
+                self.key.swap();
+                self.part = Part::Error;
+            }
+            _ => return Err(Skip::Other),
+        }
+        Ok(())
     }
 }
 
-/// Parses an Ethernet frame.
-///
-/// # Errors
-///
-/// The reason why the packet passes untouched.
 #[inline(always)]
-pub fn parse(bytes: &(impl Bytes + ?Sized)) -> Result<Packet, Skip> {
-    let ethertype: [u8; 2] = bytes.read(ETHERTYPE).ok_or(Skip::Truncated)?;
-    if ethertype != ETHERTYPE_IPV4 {
-        return Err(Skip::Other);
-    }
+fn ports(key: &mut FlowKey, [a, b, c, d]: [u8; 4]) {
+    key.sport = u16::from_ne_bytes([a, b]);
+    key.dport = u16::from_ne_bytes([c, d]);
+}
+
+/// Reads the IPv4 header; the protocol of what follows.
+#[inline(always)]
+fn ipv4(packet: &mut Packet, bytes: &(impl Bytes + ?Sized)) -> Result<u8, Skip> {
     let ip: [u8; 20] = bytes.read(ETHERNET).ok_or(Skip::Truncated)?;
     let header = usize::from(ip[0] & 0x0f) * 4;
     if ip[0] >> 4 != 4 || header < 20 {
         return Err(Skip::Other);
     }
-    let protocol = ip[9];
-    if protocol != TCP && protocol != UDP {
-        return Err(Skip::Other);
-    }
-    if u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT_MASK != 0 {
-        return Err(Skip::Fragment);
-    }
-    let transport = ETHERNET + header;
-    let ports: [u8; 8] = bytes.read(transport).ok_or(Skip::Truncated)?;
-    let tcp_flags = if protocol == TCP {
-        let rest: [u8; 20] = bytes.read(transport).ok_or(Skip::Truncated)?;
-        rest[13]
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+    packet.key.src = Addr::v4(u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]));
+    packet.key.dst = Addr::v4(u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]));
+    packet.transport = ETHERNET + header;
+    packet.hops = ip[8];
+    packet.check = u16::from_ne_bytes([ip[10], ip[11]]);
+    packet.part = if fragment & FRAGMENT_OFFSET != 0 {
+        Part::Later
+    } else if fragment & MORE_FRAGMENTS != 0 {
+        Part::First
     } else {
-        0
+        Part::Whole
     };
-    Ok(Packet {
-        key: FlowKey {
-            src: u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]),
-            dst: u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]),
-            sport: u16::from_ne_bytes([ports[0], ports[1]]),
-            dport: u16::from_ne_bytes([ports[2], ports[3]]),
-            protocol,
-            pad: [0; 3],
-        },
-        transport,
-        mutable: [
-            ip[8], ip[9], ip[10], ip[11], ip[12], ip[13], ip[14], ip[15], ip[16], ip[17], ip[18],
-            ip[19],
-        ],
-        tcp_flags,
-    })
+    packet.fragment = u16::from_ne_bytes([ip[4], ip[5]]) as u32;
+    Ok(ip[9])
 }

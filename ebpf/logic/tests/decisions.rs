@@ -1,7 +1,9 @@
 //! The tables of decisions.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
-use seaway_ebpf_abi::config::CONFIG_MASQUERADE_ALL;
+use seaway_ebpf_abi::config::{CONFIG_MASQUERADE_ALL, CONFIG_PODS_BY_LINK, Family};
 use seaway_ebpf_abi::flow::{
     STATE_ESTABLISHED, STATE_FIN_BACKEND, STATE_FIN_CLIENT, STATE_OPENED, STATE_REPLIED,
     STATE_RESET,
@@ -9,16 +11,16 @@ use seaway_ebpf_abi::flow::{
 use seaway_ebpf_abi::frontend::{
     BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_REJECT, KIND_CLUSTER_IP, KIND_NODE_PORT,
 };
-use seaway_ebpf_abi::{BackendValue, Cidr, Config, FrontendValue, TCP, UDP};
-use seaway_ebpf_logic::decide::{Choice, Client, choose, masquerade, slot};
+use seaway_ebpf_abi::{Addr, AffinityValue, BackendValue, Cidr, Config, FrontendValue, TCP, UDP};
+use seaway_ebpf_logic::decide::{Choice, Client, choose, is_pod, is_remembered, masquerade, slot};
 use seaway_ebpf_logic::flow::{
     backend_packet, client_packet, is_bound, is_closed, may_open, timeout,
 };
 use seaway_ebpf_logic::nat::source_port;
 use seaway_ebpf_logic::packet::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
-fn ip(a: u8, b: u8, c: u8, d: u8) -> u32 {
-    u32::from_ne_bytes([a, b, c, d])
+fn ip(a: u8, b: u8, c: u8, d: u8) -> Addr {
+    Addr::from(std::net::IpAddr::from([a, b, c, d]))
 }
 
 #[test]
@@ -47,19 +49,15 @@ fn the_set_depends_on_where_the_client_is() {
 fn who_keeps_the_own_address() {
     let pod = ip(10, 244, 1, 5);
     let outside = ip(192, 168, 77, 200);
-    let config = Config {
+    let mut v4 = Family {
         overlay_addr: ip(10, 244, 1, 0),
         node_addr: ip(192, 168, 77, 1),
         cidr_count: 1,
-        cidrs: [
-            Cidr {
-                addr: ip(10, 244, 0, 0),
-                mask: ip(255, 255, 0, 0),
-            },
-            Cidr::default(),
-            Cidr::default(),
-            Cidr::default(),
-        ],
+        ..Family::default()
+    };
+    v4.cidrs[0] = Cidr::new([10, 244, 0, 0].into(), 16);
+    let config = Config {
+        v4,
         ..Config::default()
     };
     let all = Config {
@@ -67,7 +65,10 @@ fn who_keeps_the_own_address() {
         ..config
     };
     let unknown = Config {
-        cidr_count: 0,
+        v4: Family {
+            cidr_count: 0,
+            ..config.v4
+        },
         ..config
     };
     let frontend = |kind, flags| FrontendValue {
@@ -92,7 +93,7 @@ fn who_keeps_the_own_address() {
         port: 80,
         flags: 0,
     };
-    let (overlay, node) = (Some(config.overlay_addr), Some(config.node_addr));
+    let (overlay, node) = (Some(v4.overlay_addr), Some(v4.node_addr));
     for (name, config, frontend, client, backend, is_node, expected) in [
         (
             "pod to cluster IP",
@@ -185,11 +186,85 @@ fn who_keeps_the_own_address() {
             overlay,
         ),
     ] {
+        let pod = is_pod(config, &client, false);
+        let near = if pod { Client::Near } else { Client::Far };
+        let found = masquerade(config, frontend, (&client, pod, near), backend, is_node);
+        assert_eq!(found, expected, "{name}");
+    }
+    // The node itself, at an address whose policy is Local.
+    let who = (&v4.node_addr, false, Client::Near);
+    assert_eq!(
+        masquerade(&config, &local_only, who, &other_pod, false),
+        overlay
+    );
+    // An IPv6 address gets nothing of IPv4's.
+    let v6 = BackendValue {
+        addr: Addr { words: [1; 4] },
+        ..other_pod
+    };
+    let who = (&Addr { words: [2; 4] }, false, Client::Far);
+    assert_eq!(masquerade(&config, &node_port, who, &v6, false), None);
+}
+
+#[test]
+fn pods_are_known_by_their_networks_or_their_links() {
+    let mut config = Config::default();
+    config.v6.cidr_count = 1;
+    config.v6.cidrs[0] = Cidr::new("fd00:10::7".parse().unwrap(), 32);
+    let v6 = |text: &str| Addr::from(text.parse::<std::net::IpAddr>().unwrap());
+    for (addr, expected) in [
+        (v6("fd00:10:1::1"), true),
+        (v6("fd00:11::1"), false),
+        (ip(10, 244, 1, 1), false),
+    ] {
+        for over_pod_link in [false, true] {
+            assert_eq!(is_pod(&config, &addr, over_pod_link), expected, "{addr:?}");
+        }
+        assert_eq!(config.detects(&addr), !addr.is_v4());
+    }
+    config.flags = CONFIG_PODS_BY_LINK;
+    for over_pod_link in [false, true] {
+        let pod = is_pod(&config, &v6("fd00:10:1::1"), over_pod_link);
+        assert_eq!(pod, over_pod_link);
+    }
+    assert!(config.detects(&ip(10, 244, 1, 1)));
+}
+
+#[test]
+fn a_client_is_remembered_for_as_long_as_the_timeout() {
+    let frontend = FrontendValue {
+        affinity_timeout: 10,
+        ..FrontendValue::default()
+    };
+    let known = AffinityValue {
+        last_used: 5_000_000_000,
+        ..AffinityValue::default()
+    };
+    assert!(is_remembered(&frontend, &known, 14_999_999_999));
+    assert!(!is_remembered(&frontend, &known, 15_000_000_000));
+}
+
+#[test]
+fn addresses_keep_their_family() {
+    for (text, v4, loopback, unspecified) in [
+        ("127.0.0.1", true, true, false),
+        ("127.9.9.9", true, true, false),
+        ("0.0.0.0", true, false, true),
+        ("10.0.0.1", true, false, false),
+        ("::1", false, true, false),
+        ("::", false, false, true),
+        ("fd00::1", false, false, false),
+        ("::2", false, false, false),
+    ] {
+        let ip: std::net::IpAddr = text.parse().unwrap();
+        let addr = Addr::from(ip);
+        assert_eq!(addr.ip(), ip);
         assert_eq!(
-            masquerade(config, frontend, client, backend, is_node),
-            expected,
-            "{name}"
+            (addr.is_v4(), addr.is_loopback(), addr.is_unspecified()),
+            (v4, loopback, unspecified),
+            "{text}"
         );
+        assert!(addr.any().is_unspecified() && addr.any().is_v4() == v4);
     }
 }
 

@@ -1,15 +1,19 @@
 //! The flow table: how an entry comes to be, and how packets keep it alive.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value would be copied to the stack, which is too small"
+)]
+
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
-use seaway_ebpf_abi::flow::{FLOW_NODE, FLOW_REVERSE, TOUCH_INTERVAL_NS};
+use seaway_ebpf_abi::flow::{FLOW_FAR, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, TOUCH_INTERVAL_NS};
 use seaway_ebpf_abi::{FlowKey, FlowValue, Verdict};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_ebpf_logic::flow as state;
 use seaway_ebpf_logic::nat;
-use seaway_ebpf_logic::packet::Packet;
 
-use crate::maps::{FLOWS, config, count, is_node_addr};
+use crate::maps::{FLOWS, Work, config, count, is_node_addr};
 use crate::services::{self, Knock, Picked};
 
 #[inline(always)]
@@ -18,78 +22,100 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The entry of a packet, copied: the table is shared, and an LRU entry may be reused under our hands.
+/// Copies the entry of the packet: the table is shared, and an LRU entry may be reused under our hands.
 #[inline(always)]
-pub(crate) fn get(key: &FlowKey) -> Option<FlowValue> {
-    // SAFETY: copied at once. A torn read can only concern `last_seen` and `state`: nothing else is written in place.
-    unsafe { FLOWS.get(key) }.copied()
+pub(crate) fn find(work: &mut Work) -> bool {
+    get(&work.packet.key, &mut work.flow)
 }
 
-/// The entry that replies to a flow find.
 #[inline(always)]
-fn reverse_of(key: &FlowKey, flow: &FlowValue, ifindex: u32) -> (FlowKey, FlowValue) {
-    let reverse_key = flow.translated(key.protocol).swapped();
-    let back = key.swapped();
-    let reverse = FlowValue {
-        last_seen: flow.last_seen,
-        src: back.src,
-        dst: back.dst,
-        sport: back.sport,
-        dport: back.dport,
+fn get(key: &FlowKey, into: &mut FlowValue) -> bool {
+    // SAFETY: copied at once. A torn read can only concern `last_seen` and `state`: nothing else is written in place.
+    match unsafe { FLOWS.get(key) } {
+        Some(flow) => {
+            *into = *flow;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Puts the packet's addresses after translation into `to`.
+#[inline(always)]
+pub(crate) fn translate(work: &mut Work) {
+    work.to = work.flow.translated(work.packet.key.protocol);
+}
+
+/// Puts the key of the flow's other entry into `other_key`.
+#[inline(always)]
+fn name_other(work: &mut Work) {
+    work.other_key = work.flow.translated(work.packet.key.protocol);
+    work.other_key.swap();
+}
+
+/// Puts the entry that replies to the flow find into `other_key` and `other`.
+#[inline(always)]
+fn make_reverse(work: &mut Work, ifindex: u32) {
+    name_other(work);
+    let key = &work.packet.key;
+    work.other = FlowValue {
+        last_seen: work.flow.last_seen,
+        src: key.dst,
+        dst: key.src,
+        sport: key.dport,
+        dport: key.sport,
         ifindex,
-        set: flow.set,
+        set: work.flow.set,
         state: 0,
-        flags: flow.flags | FLOW_REVERSE,
+        flags: work.flow.flags | FLOW_REVERSE,
         pad: [0; 2],
-        frontend: flow.frontend,
     };
-    (reverse_key, reverse)
 }
 
 /// Takes note of a packet of the client.
 #[inline(always)]
-pub(crate) fn client_seen(packet: &Packet, flow: &mut FlowValue, ifindex: u32) {
-    let next = state::client_packet(flow.state, packet.tcp_flags);
+pub(crate) fn client_seen(work: &mut Work, ifindex: u32) {
+    let next = state::client_packet(work.flow.state, work.packet.tcp_flags);
     let at = now();
-    let due = at.wrapping_sub(flow.last_seen) > TOUCH_INTERVAL_NS;
-    if next == flow.state && !due {
+    let due = at.wrapping_sub(work.flow.last_seen) > TOUCH_INTERVAL_NS;
+    if next == work.flow.state && !due {
         return;
     }
-    flow.state = next;
-    flow.last_seen = at;
-    if let Some(stored) = FLOWS.get_ptr_mut(packet.key) {
+    work.flow.state = next;
+    work.flow.last_seen = at;
+    if let Some(stored) = FLOWS.get_ptr_mut(&work.packet.key) {
         // SAFETY: both fields stand by themselves; a lost race with the other direction costs one bit until the
         // next packet, or a second of age.
         unsafe {
             (*stored).state |= next;
             (*stored).last_seen = at;
-            (*stored).set = flow.set;
+            (*stored).set = work.flow.set;
         }
     }
     if due {
         // The table may have pushed out the other half of a flow that only sends.
-        let (reverse_key, reverse) = reverse_of(&packet.key, flow, ifindex);
-        let _ = FLOWS.insert(reverse_key, reverse, u64::from(BPF_NOEXIST));
+        make_reverse(work, ifindex);
+        let _ = FLOWS.insert(&work.other_key, &work.other, u64::from(BPF_NOEXIST));
     }
 }
 
 /// Takes note of a packet of the backend.
 #[inline(always)]
-pub(crate) fn backend_seen(packet: &Packet, reverse: &FlowValue) {
-    let next = state::backend_packet(reverse.state, packet.tcp_flags);
+pub(crate) fn backend_seen(work: &mut Work) {
+    let next = state::backend_packet(work.flow.state, work.packet.tcp_flags);
     let at = now();
-    if next == reverse.state && at.wrapping_sub(reverse.last_seen) <= TOUCH_INTERVAL_NS {
+    if next == work.flow.state && at.wrapping_sub(work.flow.last_seen) <= TOUCH_INTERVAL_NS {
         return;
     }
-    if let Some(stored) = FLOWS.get_ptr_mut(packet.key) {
+    if let Some(stored) = FLOWS.get_ptr_mut(&work.packet.key) {
         // SAFETY: as in `client_seen`.
         unsafe {
             (*stored).state = next;
             (*stored).last_seen = at;
         }
     }
-    let forward_key = reverse.translated(packet.key.protocol).swapped();
-    if let Some(stored) = FLOWS.get_ptr_mut(forward_key) {
+    name_other(work);
+    if let Some(stored) = FLOWS.get_ptr_mut(&work.other_key) {
         // SAFETY: as in `client_seen`.
         unsafe {
             (*stored).state |= next;
@@ -98,21 +124,20 @@ pub(crate) fn backend_seen(packet: &Packet, reverse: &FlowValue) {
         return;
     }
     // Pushed out of the table: the reply says what it was.
-    let to = packet.key.swapped();
-    let forward = FlowValue {
+    let key = &work.packet.key;
+    work.other = FlowValue {
         last_seen: at,
-        src: to.src,
-        dst: to.dst,
-        sport: to.sport,
-        dport: to.dport,
+        src: key.dst,
+        dst: key.src,
+        sport: key.dport,
+        dport: key.sport,
         ifindex: 0,
-        set: reverse.set,
-        state: state::client_packet(next, packet.tcp_flags & 0x10),
-        flags: reverse.flags & !FLOW_REVERSE,
+        set: work.flow.set,
+        state: state::client_packet(next, work.packet.tcp_flags & 0x10),
+        flags: work.flow.flags & !FLOW_REVERSE,
         pad: [0; 2],
-        frontend: reverse.frontend,
     };
-    let _ = FLOWS.insert(forward_key, forward, u64::from(BPF_NOEXIST));
+    let _ = FLOWS.insert(&work.other_key, &work.other, u64::from(BPF_NOEXIST));
 }
 
 /// What a packet that finds its flow has to do.
@@ -125,16 +150,23 @@ pub(crate) enum Known {
     Forget,
 }
 
-/// Looks whether a flow still stands.
+/// Looks whether the flow of a client's packet still stands.
 #[inline(always)]
-pub(crate) fn check(packet: &Packet, flow: &mut FlowValue, client: Client) -> Known {
-    let protocol = packet.key.protocol;
-    if state::is_bound(protocol, flow.state) {
-        let anew = state::is_closed(flow.state) && state::may_open(protocol, packet.tcp_flags);
+pub(crate) fn check(work: &mut Work) -> Known {
+    let key = &work.packet.key;
+    let flow = &mut work.flow;
+    if state::is_bound(key.protocol, flow.state) {
+        let anew =
+            state::is_closed(flow.state) && state::may_open(key.protocol, work.packet.tcp_flags);
         return if anew { Known::Renew } else { Known::Follow };
     }
-    let Some(value) = services::frontend(&flow.frontend) else {
+    let Some(value) = services::frontend(&flow.frontend(key)) else {
         return Known::Forget;
+    };
+    let client = if flow.flags & FLOW_FAR != 0 {
+        Client::Far
+    } else {
+        Client::Near
     };
     let Choice::Set { set, count: size } = decide::choose(&value, client) else {
         return Known::Renew;
@@ -142,7 +174,7 @@ pub(crate) fn check(packet: &Packet, flow: &mut FlowValue, client: Client) -> Kn
     if set == flow.set {
         return Known::Follow;
     }
-    if services::serves(set, size, flow.dst, flow.dport) {
+    if services::serves(set, size, &flow.dst, flow.dport) {
         flow.set = set;
         return Known::Follow;
     }
@@ -150,42 +182,56 @@ pub(crate) fn check(packet: &Packet, flow: &mut FlowValue, client: Client) -> Kn
     Known::Renew
 }
 
-/// Takes both entries of a flow out of the table, given either.
+/// Takes both entries of the flow out of the table.
 #[inline(always)]
-pub(crate) fn remove(key: &FlowKey, flow: &FlowValue) {
-    let _ = FLOWS.remove(flow.translated(key.protocol).swapped());
-    let _ = FLOWS.remove(key);
+pub(crate) fn remove(work: &mut Work) {
+    name_other(work);
+    let _ = FLOWS.remove(&work.other_key);
+    let _ = FLOWS.remove(&work.packet.key);
 }
 
 /// Makes room for what a client begins with a backend directly, as sockets do once the hooks know the Service: a flow
 /// that had the same addresses behind its translation would take the replies.
 #[inline(always)]
-pub(crate) fn supersede(packet: &Packet) {
-    let protocol = packet.key.protocol;
-    if !state::may_open(protocol, packet.tcp_flags) {
-        return;
-    }
-    let replies = packet.key.swapped();
-    if let Some(flow) = get(&replies)
-        && flow.is_reverse()
-    {
-        remove(&replies, &flow);
+pub(crate) fn supersede(work: &mut Work) {
+    work.to = work.packet.key.swapped();
+    if get(&work.to, &mut work.flow) && work.flow.is_reverse() {
+        name_other(work);
+        let _ = FLOWS.remove(&work.other_key);
+        let _ = FLOWS.remove(&work.to);
     }
 }
 
+/// Who begins a flow.
+pub(crate) struct Origin {
+    /// The link that the packet came in by.
+    pub(crate) ifindex: u32,
+    pub(crate) is_pod: bool,
+    pub(crate) client: Client,
+}
+
 /// Sets up a flow: both entries, the reverse one first, so that a reply always finds it.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn open(
-    packet: &Packet,
+    work: &mut Work,
     knock: &Knock,
     picked: &Picked,
-    ifindex: u32,
-) -> Result<FlowValue, Verdict> {
+    origin: &Origin,
+) -> Result<(), Verdict> {
     let config = config().ok_or(Verdict::DroppedError)?;
-    let key = &packet.key;
-    let node = is_node_addr(picked.backend.addr);
-    let source = decide::masquerade(config, &knock.value, key.src, &picked.backend, node);
-    let mut flow = FlowValue {
+    let key = &work.packet.key;
+    let node = is_node_addr(&picked.backend.addr);
+    let who = (&key.src, origin.is_pod, origin.client);
+    let source = decide::masquerade(config, &knock.value, who, &picked.backend, node);
+    let masquerade = source.is_some();
+    let mut flags = if node { FLOW_NODE } else { 0 };
+    if knock.key.addr.is_unspecified() {
+        flags |= FLOW_NODE_PORT;
+    }
+    if origin.client == Client::Far {
+        flags |= FLOW_FAR;
+    }
+    work.flow = FlowValue {
         last_seen: now(),
         src: source.unwrap_or(key.src),
         dst: picked.backend.addr,
@@ -193,22 +239,22 @@ pub(crate) fn open(
         dport: picked.backend.port,
         ifindex: 0,
         set: picked.set,
-        state: state::client_packet(0, packet.tcp_flags),
-        flags: if node { FLOW_NODE } else { 0 },
+        state: state::client_packet(0, work.packet.tcp_flags),
+        flags,
         pad: [0; 2],
-        frontend: knock.key,
     };
     let range = (config.snat_port_min, config.snat_port_max);
     let mut attempt = 0;
     while attempt < nat::PORT_ATTEMPTS {
         // SAFETY: a helper without arguments.
         let random = unsafe { bpf_get_prandom_u32() };
-        flow.sport = nat::source_port(attempt, key.sport, source.is_some(), range, random);
-        if claim(key, &flow, ifindex) {
-            return match FLOWS.insert(key, flow, 0) {
-                Ok(()) => Ok(flow),
-                Err(_) => Err(Verdict::DroppedError),
-            };
+        let original = work.packet.key.sport;
+        work.flow.sport = nat::source_port(attempt, original, masquerade, range, random);
+        make_reverse(work, origin.ifindex);
+        if claim(work) {
+            return FLOWS
+                .insert(&work.packet.key, &work.flow, 0)
+                .map_err(|_| Verdict::DroppedError);
         }
         attempt += 1;
     }
@@ -217,16 +263,19 @@ pub(crate) fn open(
 
 /// Claims the reply's addresses for a flow; `false` if another flow has them.
 #[inline(always)]
-fn claim(key: &FlowKey, flow: &FlowValue, ifindex: u32) -> bool {
-    let (reverse_key, reverse) = reverse_of(key, flow, ifindex);
-    if FLOWS
-        .insert(reverse_key, reverse, u64::from(BPF_NOEXIST))
-        .is_ok()
-    {
+fn claim(work: &mut Work) -> bool {
+    let (key, reverse) = (&work.other_key, &work.other);
+    if FLOWS.insert(key, reverse, u64::from(BPF_NOEXIST)).is_ok() {
         return true;
     }
     // What an earlier life of this very flow left behind is ours to take.
-    let ours = get(&reverse_key)
-        .is_some_and(|other| other.is_reverse() && other.translated(key.protocol) == key.swapped());
-    ours && FLOWS.insert(reverse_key, reverse, 0).is_ok()
+    // SAFETY: compared at once; a torn read can only concern what is not compared.
+    let ours = unsafe { FLOWS.get(key) }.is_some_and(|there| {
+        there.is_reverse()
+            && there.src.same(&reverse.src)
+            && there.dst.same(&reverse.dst)
+            && there.sport == reverse.sport
+            && there.dport == reverse.dport
+    });
+    ours && FLOWS.insert(key, reverse, 0).is_ok()
 }

@@ -1,14 +1,17 @@
 //! The eBPF programs: fetch, decide by `seaway-ebpf-logic`, store. All that can be decided without the kernel's help is
 //! decided there and tested on the host.
 //!
-//! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets, with the flows of [`flows`];
-//! [`services`] finds a frontend and a backend for both.
+//! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets by [`rewrite`], with the flows of
+//! [`flows`] and [`fragments`], or answers them by [`refuse`]; [`services`] finds a frontend and a backend for both.
 
 #![no_std]
 #![no_main]
 
 mod flows;
+mod fragments;
 mod maps;
+mod refuse;
+mod rewrite;
 mod services;
 mod socket;
 mod tc;

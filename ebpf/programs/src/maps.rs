@@ -1,13 +1,17 @@
 //! The maps, as `seaway_ebpf_abi::maps` names them. Sizes are defaults; the loader may set others.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup as FibLookup};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
 use seaway_ebpf_abi::{
-    BackendKey, BackendValue, Config, FlowKey, FlowValue, FrontendKey, FrontendValue, SocketKey,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
+    FragmentKey, FragmentValue, FrontendKey, FrontendValue, NODE_ADDR_LOCAL, SocketKey,
     SocketValue, SteadyValue, Verdict,
 };
+use seaway_ebpf_logic::packet::Packet;
+
+use crate::refuse;
 
 /// Memory is taken as entries come: the tables of Services are mostly empty.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -18,10 +22,18 @@ static CONFIG: Array<Config, 1> = Array::new();
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue, 65536, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub(crate) static BACKENDS: HashMap<BackendKey, BackendValue, 262144, ON_DEMAND> = HashMap::new();
+/// Keys are those of [`seaway_ebpf_abi::RangeKey`] behind the prefix.
 #[btf_map]
-pub(crate) static NODE_ADDRS: HashMap<u32, u32, 1024, ON_DEMAND> = HashMap::new();
+pub(crate) static RANGES: LpmTrie<[u32; 5], u32, 65536> = LpmTrie::new();
+#[btf_map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue, 65536> = LruHashMap::new();
+/// Every pod's link may have a link-local address.
+#[btf_map]
+static NODE_ADDRS: HashMap<Addr, u32, 16384, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue, 131072> = LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, 4096> = LruHashMap::new();
 #[btf_map]
 pub(crate) static SOCKETS_TCP: LruHashMap<SocketKey, SocketValue, 65536> = LruHashMap::new();
 #[btf_map]
@@ -37,10 +49,17 @@ pub(crate) fn config() -> Option<&'static Config> {
     CONFIG.get(0)
 }
 
+/// The `NODE_ADDR_*` bits of an address.
+#[inline(always)]
+pub(crate) fn node_addr(addr: &Addr) -> u32 {
+    // SAFETY: a word, copied at once.
+    unsafe { NODE_ADDRS.get(addr) }.copied().unwrap_or(0)
+}
+
 /// Whether an address is one of the node's own.
 #[inline(always)]
-pub(crate) fn is_node_addr(addr: u32) -> bool {
-    NODE_ADDRS.get_ptr(addr).is_some()
+pub(crate) fn is_node_addr(addr: &Addr) -> bool {
+    node_addr(addr) & NODE_ADDR_LOCAL != 0
 }
 
 /// Counts a verdict.
@@ -50,4 +69,33 @@ pub(crate) fn count(verdict: Verdict) {
         // SAFETY: a per-CPU slot, and programs are not preempted by themselves on one CPU.
         unsafe { *counter += 1 };
     }
+}
+
+/// What a classifier has in hand. A program's stack (512 bytes) is too small for all of it.
+pub(crate) struct Work {
+    pub(crate) packet: Packet,
+    /// The flow of the packet, as the table has it under the packet's key.
+    pub(crate) flow: FlowValue,
+    /// The packet's addresses after translation.
+    pub(crate) to: FlowKey,
+    /// The other entry of the flow.
+    pub(crate) other_key: FlowKey,
+    pub(crate) other: FlowValue,
+    pub(crate) fib: FibLookup,
+    /// Addresses of an ICMP error, before and after translation.
+    pub(crate) outer: FlowKey,
+    pub(crate) outer_to: FlowKey,
+    /// The answer to a packet that is refused.
+    pub(crate) reply: [u8; refuse::LONGEST],
+}
+
+#[btf_map]
+static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+
+/// This CPU's piece of work.
+#[inline(always)]
+pub(crate) fn work() -> Option<&'static mut Work> {
+    let work = WORK.get_ptr_mut(0)?;
+    // SAFETY: classifiers of one CPU run one after the other, with its softirqs held off; each takes this once.
+    Some(unsafe { &mut *work })
 }

@@ -6,11 +6,12 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use seaway_ebpf_abi::{SocketKey, SocketValue, SteadyValue, TCP, UDP, Verdict};
+use seaway_ebpf_abi::config::CONFIG_LOCALHOST_NODE_PORTS;
+use seaway_ebpf_abi::{Addr, AffinityKey, SocketKey, SocketValue, SteadyValue, TCP, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 
 use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count};
-use crate::services::{self, Knock, Refusal};
+use crate::services::{self, Knock, Picked, Refusal};
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -18,11 +19,13 @@ const DENY: i32 = 0;
 const ECONNREFUSED: i32 = 111;
 const ETIMEDOUT: i32 = 110;
 
-/// The address in a call, of an IPv4 socket or of an IPv6 socket that talks IPv4.
+/// The address in a call, of an IPv4 or of an IPv6 socket.
 trait Peer {
     fn raw(&self) -> *mut bpf_sock_addr;
-    fn addr(&self) -> Option<u32>;
-    fn set_addr(&self, addr: u32);
+    fn addr(&self) -> Addr;
+    fn set_addr(&self, addr: &Addr);
+    /// The socket's own address; unspecified until it has one.
+    fn source(&self) -> Addr;
 
     #[inline(always)]
     fn port(&self) -> u16 {
@@ -31,7 +34,7 @@ trait Peer {
     }
 
     #[inline(always)]
-    fn set(&self, addr: u32, port: u16) {
+    fn set(&self, addr: &Addr, port: u16) {
         self.set_addr(addr);
         // SAFETY: the kernel's context; the hooks that call this may write the port.
         unsafe { (*self.raw()).user_port = u32::from(port) };
@@ -49,11 +52,17 @@ trait Peer {
         unsafe { (*self.raw()).protocol as u8 }
     }
 
+    /// The cookie of the socket's network namespace.
+    #[inline(always)]
+    fn namespace(&self) -> u64 {
+        // SAFETY: the kernel's context.
+        unsafe { bpf_get_netns_cookie(self.raw().cast()) }
+    }
+
     /// Whether the socket belongs to the node itself rather than to a pod.
     #[inline(always)]
     fn in_node_namespace(&self) -> bool {
-        // SAFETY: the kernel's context.
-        let cookie = unsafe { bpf_get_netns_cookie(self.raw().cast()) };
+        let cookie = self.namespace();
         config().is_some_and(|config| config.netns_cookie == cookie)
     }
 }
@@ -67,31 +76,37 @@ impl Peer for V4 {
     }
 
     #[inline(always)]
-    fn addr(&self) -> Option<u32> {
+    fn addr(&self) -> Addr {
         // SAFETY: the kernel's context.
-        Some(unsafe { (*self.0).user_ip4 })
+        Addr::v4(unsafe { (*self.0).user_ip4 })
     }
 
     #[inline(always)]
-    fn set_addr(&self, addr: u32) {
+    fn set_addr(&self, addr: &Addr) {
         // SAFETY: the kernel's context.
-        unsafe { (*self.0).user_ip4 = addr };
+        unsafe { (*self.0).user_ip4 = addr.words[3] };
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Addr {
+        // SAFETY: the kernel's context, whose socket is there in every hook.
+        Addr::v4(unsafe { (*(*self.0).__bindgen_anon_1.sk).src_ip4 })
     }
 }
 
-/// `::ffff:a.b.c.d`: what runtimes with dual-stack sockets use for IPv4 (RFC 4291, 2.5.5.2).
-struct Mapped(*mut bpf_sock_addr);
+/// An IPv6 socket; with an IPv4-mapped address it talks IPv4, as runtimes with dual-stack sockets do.
+struct V6(*mut bpf_sock_addr);
 
-impl Peer for Mapped {
+impl Peer for V6 {
     #[inline(always)]
     fn raw(&self) -> *mut bpf_sock_addr {
         self.0
     }
 
     #[inline(always)]
-    fn addr(&self) -> Option<u32> {
+    fn addr(&self) -> Addr {
         // SAFETY: the kernel's context.
-        let [a, b, c, d] = unsafe {
+        let words = unsafe {
             [
                 (*self.0).user_ip6[0],
                 (*self.0).user_ip6[1],
@@ -99,26 +114,100 @@ impl Peer for Mapped {
                 (*self.0).user_ip6[3],
             ]
         };
-        (a == 0 && b == 0 && c == 0xffff_u32.to_be()).then_some(d)
+        Addr { words }
     }
 
     #[inline(always)]
-    fn set_addr(&self, addr: u32) {
-        // SAFETY: the kernel's context.
-        unsafe { (*self.0).user_ip6[3] = addr };
+    fn set_addr(&self, addr: &Addr) {
+        // SAFETY: the kernel's context; word by word, as the verifier wants it.
+        unsafe {
+            (&raw mut (*self.0).user_ip6[0]).write_volatile(addr.words[0]);
+            (&raw mut (*self.0).user_ip6[1]).write_volatile(addr.words[1]);
+            (&raw mut (*self.0).user_ip6[2]).write_volatile(addr.words[2]);
+            (&raw mut (*self.0).user_ip6[3]).write_volatile(addr.words[3]);
+        }
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Addr {
+        // SAFETY: the kernel's context, whose socket is there in every hook.
+        let sk = unsafe { (*self.0).__bindgen_anon_1.sk };
+        // SAFETY: as above; word by word, as the verifier wants it.
+        let words = unsafe {
+            [
+                (&raw const (*sk).src_ip6[0]).read_volatile(),
+                (&raw const (*sk).src_ip6[1]).read_volatile(),
+                (&raw const (*sk).src_ip6[2]).read_volatile(),
+                (&raw const (*sk).src_ip6[3]).read_volatile(),
+            ]
+        };
+        Addr { words }
     }
 }
 
-/// The frontend that a socket means. 127.0.0.0/8 is the node only for the node's own sockets: a pod has its own.
+/// The frontend that a socket means. A loopback address is the node only for the node's own sockets: a pod has its own.
 #[inline(always)]
-fn find(peer: &impl Peer, addr: u32, port: u16, protocol: u8) -> Option<Knock> {
-    if addr.to_ne_bytes()[0] == 127 {
-        if !peer.in_node_namespace() {
-            return None;
-        }
-        return services::exact(0, port, protocol);
+fn find(peer: &impl Peer, addr: &Addr, port: u16, protocol: u8) -> Option<Knock> {
+    if addr.is_loopback() || addr.is_unspecified() {
+        let served = config()?.flags & CONFIG_LOCALHOST_NODE_PORTS != 0;
+        return if served && peer.in_node_namespace() {
+            services::exact(addr.any(), port, protocol)
+        } else {
+            None
+        };
     }
-    services::find(addr, port, protocol)
+    services::find(addr, port, protocol).or_else(|| services::refused(addr))
+}
+
+/// From where a socket knocks: without a way to tell pods from others only the node is near.
+#[inline(always)]
+fn client(peer: &impl Peer, addr: &Addr) -> Client {
+    let Some(config) = config() else {
+        return Client::Near;
+    };
+    if config.detects(addr) || peer.in_node_namespace() {
+        Client::Near
+    } else {
+        Client::Far
+    }
+}
+
+/// A backend for a socket.
+#[inline(always)]
+fn pick(peer: &impl Peer, knock: &Knock, addr: &Addr) -> Result<Picked, Refusal> {
+    let who = AffinityKey::of_namespace(peer.namespace());
+    services::pick(knock, client(peer, addr), &who)
+}
+
+/// What source ranges do to a socket: `None` if they let it in, else what the hook returns.
+#[inline(always)]
+fn shut_out(peer: &impl Peer, knock: &Knock, addr: &Addr) -> Option<i32> {
+    if knock.value.ranges == 0 {
+        return None;
+    }
+    // A pod's socket has no address yet, so that its packets go out untouched and are looked at by `from_pod`. The
+    // node's own never pass there.
+    if !peer.in_node_namespace() {
+        return Some(ALLOW);
+    }
+    let bound = peer.source();
+    let source = if bound.is_unspecified() {
+        config()?.family(addr).node_addr
+    } else {
+        bound
+    };
+    if services::admits(&knock.value, &source) {
+        return None;
+    }
+    count(Verdict::SocketSource);
+    Some(deny(ETIMEDOUT))
+}
+
+#[inline(always)]
+fn deny(errno: i32) -> i32 {
+    // SAFETY: allowed in connect and sendmsg hooks.
+    unsafe { bpf_set_retval(-errno) };
+    DENY
 }
 
 /// What a socket meets when there is no backend for it.
@@ -132,9 +221,7 @@ fn refuse(peer: &impl Peer, refusal: Refusal) -> i32 {
         Refusal::Drop => (ETIMEDOUT, Verdict::SocketTimedOut),
     };
     count(verdict);
-    // SAFETY: allowed in connect and sendmsg hooks.
-    unsafe { bpf_set_retval(-errno) };
-    DENY
+    deny(errno)
 }
 
 /// Remembers which frontend a socket's backend stands for.
@@ -142,14 +229,14 @@ fn refuse(peer: &impl Peer, refusal: Refusal) -> i32 {
 fn remember(
     protocol: u8,
     cookie: u64,
-    (backend, backend_port): (u32, u16),
-    (addr, port): (u32, u16),
+    (backend, backend_port): (Addr, u16),
+    (addr, port): (Addr, u16),
 ) {
     let key = SocketKey {
         cookie,
         addr: backend,
         port: backend_port,
-        pad: 0,
+        pad: [0; 3],
     };
     let value = SocketValue { addr, port, pad: 0 };
     // A full LRU map makes room by itself; a failure costs the program behind the socket only the frontend's name.
@@ -166,14 +253,15 @@ fn connect(peer: &impl Peer) -> i32 {
     if protocol != TCP && protocol != UDP {
         return ALLOW;
     }
-    let Some(addr) = peer.addr() else {
-        return ALLOW;
-    };
+    let addr = peer.addr();
     let port = peer.port();
-    let Some(knock) = find(peer, addr, port, protocol) else {
+    let Some(knock) = find(peer, &addr, port, protocol) else {
         return ALLOW;
     };
-    match services::pick(&knock, Client::Near) {
+    if let Some(code) = shut_out(peer, &knock, &addr) {
+        return code;
+    }
+    match pick(peer, &knock, &addr) {
         Ok(picked) => {
             let backend = picked.backend;
             remember(
@@ -182,7 +270,7 @@ fn connect(peer: &impl Peer) -> i32 {
                 (backend.addr, backend.port),
                 (addr, port),
             );
-            peer.set(backend.addr, backend.port);
+            peer.set(&backend.addr, backend.port);
             count(Verdict::SocketConnect);
             ALLOW
         }
@@ -192,22 +280,24 @@ fn connect(peer: &impl Peer) -> i32 {
 
 /// The backend of an unconnected socket: the one it had, while that one serves; else another.
 #[inline(always)]
-fn steady(knock: &Knock, key: &SocketKey) -> Result<(u32, u16), Refusal> {
-    let Choice::Set { set, count: size } = decide::choose(&knock.value, Client::Near) else {
-        return services::pick(knock, Client::Near).map(|p| (p.backend.addr, p.backend.port));
+fn steady(peer: &impl Peer, knock: &Knock, key: &SocketKey) -> Result<(Addr, u16), Refusal> {
+    let (set, size) = match decide::choose(&knock.value, client(peer, &key.addr)) {
+        Choice::Set { set, count } => (set, count),
+        Choice::Reject => return Err(Refusal::Reject),
+        Choice::Drop => return Err(Refusal::Drop),
     };
     // SAFETY: the value is copied at once; only this socket's own calls write it.
     if let Some(known) = unsafe { STEADY.get(key) }.copied() {
         if known.set == set {
             return Ok((known.addr, known.port));
         }
-        if services::serves(set, size, known.addr, known.port) {
+        if services::serves(set, size, &known.addr, known.port) {
             let _ = STEADY.insert(key, SteadyValue { set, ..known }, 0);
             return Ok((known.addr, known.port));
         }
         count(Verdict::Repicked);
     }
-    let picked = services::pick(knock, Client::Near)?;
+    let picked = pick(peer, knock, &key.addr)?;
     let value = SteadyValue {
         addr: picked.backend.addr,
         port: picked.backend.port,
@@ -220,23 +310,24 @@ fn steady(knock: &Knock, key: &SocketKey) -> Result<(u32, u16), Refusal> {
 
 #[inline(always)]
 fn sendmsg(peer: &impl Peer) -> i32 {
-    let Some(addr) = peer.addr() else {
-        return ALLOW;
-    };
+    let addr = peer.addr();
     let port = peer.port();
-    let Some(knock) = find(peer, addr, port, UDP) else {
+    let Some(knock) = find(peer, &addr, port, UDP) else {
         return ALLOW;
     };
+    if let Some(code) = shut_out(peer, &knock, &addr) {
+        return code;
+    }
     let key = SocketKey {
         cookie: peer.cookie(),
         addr,
         port,
-        pad: 0,
+        pad: [0; 3],
     };
-    match steady(&knock, &key) {
+    match steady(peer, &knock, &key) {
         Ok(backend) => {
             remember(UDP, key.cookie, backend, (addr, port));
-            peer.set(backend.0, backend.1);
+            peer.set(&backend.0, backend.1);
             count(Verdict::SocketSend);
             ALLOW
         }
@@ -247,14 +338,12 @@ fn sendmsg(peer: &impl Peer) -> i32 {
 /// Shows the frontend where the kernel knows the backend.
 #[inline(always)]
 fn translate_back(peer: &impl Peer, protocol: u8) {
-    let Some(addr) = peer.addr() else {
-        return;
-    };
+    let addr = peer.addr();
     let key = SocketKey {
         cookie: peer.cookie(),
         addr,
         port: peer.port(),
-        pad: 0,
+        pad: [0; 3],
     };
     // SAFETY: the value is copied at once.
     let known = unsafe {
@@ -265,7 +354,7 @@ fn translate_back(peer: &impl Peer, protocol: u8) {
         }
     };
     if let Some(value) = known.copied() {
-        peer.set(value.addr, value.port);
+        peer.set(&value.addr, value.port);
     }
 }
 
@@ -294,18 +383,23 @@ pub fn sock_getpeername4(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(connect6)]
 pub fn sock_connect6(ctx: SockAddrContext) -> i32 {
-    connect(&Mapped(ctx.as_ptr().cast()))
+    connect(&V6(ctx.as_ptr().cast()))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sock_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sendmsg(&V6(ctx.as_ptr().cast()))
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 pub fn sock_recvmsg6(ctx: SockAddrContext) -> i32 {
-    translate_back(&Mapped(ctx.as_ptr().cast()), UDP);
+    translate_back(&V6(ctx.as_ptr().cast()), UDP);
     ALLOW
 }
 
 #[cgroup_sock_addr(getpeername6)]
 pub fn sock_getpeername6(ctx: SockAddrContext) -> i32 {
-    let peer = Mapped(ctx.as_ptr().cast());
+    let peer = V6(ctx.as_ptr().cast());
     translate_back(&peer, peer.protocol());
     ALLOW
 }

@@ -5,94 +5,98 @@
 //! for a martian, no sysctl has to be changed, and the kernel's connection tracking never sees half a connection.
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_check_mtu_ret::BPF_MTU_CHK_RET_FRAG_NEEDED;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_NO_NEIGH,
-    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, TC_ACT_OK,
-    TC_ACT_SHOT, bpf_fib_lookup as FibLookup,
+    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, TC_ACT_OK, TC_ACT_SHOT,
+    bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_redirect_neigh};
+use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::flow::FLOW_NODE;
-use seaway_ebpf_abi::{FlowKey, FlowValue, UDP, Verdict};
-use seaway_ebpf_logic::decide::Client;
+use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
-use seaway_ebpf_logic::nat;
-use seaway_ebpf_logic::packet::{self, Bytes, Packet, Skip};
+use seaway_ebpf_logic::packet::Part;
 
-use crate::flows::{self, Known};
-use crate::maps::{config, count, is_node_addr};
-use crate::services::{self, Knock, Refusal};
+use crate::flows::{self, Known, Origin};
+use crate::maps::{Work, config, count, is_node_addr, work};
+use crate::rewrite::{Frame, rewrite};
+use crate::services::{self, Refusal};
+use crate::{fragments, refuse};
 
 const PASS: i32 = TC_ACT_OK;
 const SHOT: i32 = TC_ACT_SHOT;
 const AF_INET: u8 = 2;
-
-struct Frame<'a>(&'a TcContext);
-
-impl Bytes for Frame<'_> {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.load(offset).ok()
-    }
-}
+const AF_INET6: u8 = 10;
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    ingress(&ctx, Client::Near)
+    ingress(&ctx, true)
 }
 
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
-    ingress(&ctx, Client::Far)
+    ingress(&ctx, false)
 }
 
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
-    let Some(packet) = parse(&ctx) else {
+    let Some(work) = parse(&ctx) else {
         return PASS;
     };
-    match flows::get(&packet.key) {
-        Some(flow) if flow.is_reverse() => reply(&ctx, &packet, &flow),
-        _ => PASS,
+    if flows::find(work) && work.flow.is_reverse() {
+        reply(&ctx, work)
+    } else {
+        PASS
     }
 }
 
 /// Replies of backends that are the node itself are only seen as they leave.
 #[classifier]
 pub fn to_link(ctx: TcContext) -> i32 {
-    let Some(packet) = parse(&ctx) else {
+    let Some(work) = parse(&ctx) else {
         return PASS;
     };
-    if !is_node_addr(packet.key.src) {
+    if !is_node_addr(&work.packet.key.src) || !flows::find(work) {
         return PASS;
     }
-    match flows::get(&packet.key) {
-        Some(flow) if flow.is_reverse() && flow.flags & FLOW_NODE != 0 => {
-            flows::backend_seen(&packet, &flow);
-            match rewrite(&ctx, &packet, &flow.translated(packet.key.protocol), false) {
-                Ok(()) => {
-                    count(Verdict::Reverse);
-                    PASS
-                }
-                Err(verdict) => drop_packet(verdict),
-            }
-        }
-        _ => PASS,
+    if !work.flow.is_reverse() || work.flow.flags & FLOW_NODE == 0 {
+        return PASS;
+    }
+    match translate_back(&ctx, work, false) {
+        Ok(()) => PASS,
+        Err(verdict) => drop_packet(verdict),
     }
 }
 
 #[inline(always)]
-fn parse(ctx: &TcContext) -> Option<Packet> {
-    match packet::parse(&Frame(ctx)) {
-        Ok(packet) => Some(packet),
-        Err(skip) => {
-            if skip == Skip::Fragment {
-                count(Verdict::Fragment);
-            }
-            None
-        }
+fn parse(ctx: &TcContext) -> Option<&'static mut Work> {
+    let work = work()?;
+    read(ctx, work).then_some(work)
+}
+
+/// Reads the packet; `false` if it is none of our business.
+#[inline(never)]
+fn read(ctx: &TcContext, work: &mut Work) -> bool {
+    if work.packet.read(&Frame(ctx)).is_err() {
+        return false;
     }
+    if work.packet.part == Part::Later && !fragments::follow(&mut work.packet) {
+        count(Verdict::Fragment);
+        return false;
+    }
+    true
+}
+
+/// Counts a packet of a flow.
+#[inline(always)]
+fn count_translated(work: &Work, verdict: Verdict) {
+    count(match work.packet.part {
+        Part::Error => Verdict::IcmpError,
+        _ => verdict,
+    });
 }
 
 #[inline(always)]
@@ -108,100 +112,176 @@ fn drop_packet(verdict: Verdict) -> i32 {
     SHOT
 }
 
+/// In place of what the program returns: the packet goes on to the backend of its flow.
+const FORWARD: i32 = i32::MIN;
+
 #[inline(always)]
-fn ingress(ctx: &TcContext, client: Client) -> i32 {
-    let Some(packet) = parse(ctx) else {
+fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
+    let Some(work) = parse(ctx) else {
         return PASS;
     };
-    if let Some(mut flow) = flows::get(&packet.key) {
-        if flow.is_reverse() {
-            return if flow.flags & FLOW_NODE == 0 {
-                reply(ctx, &packet, &flow)
+    let step = if flows::find(work) {
+        if work.flow.is_reverse() {
+            return if work.flow.flags & FLOW_NODE == 0 {
+                reply(ctx, work)
             } else {
                 PASS
             };
         }
-        match flows::check(&packet, &mut flow, client) {
-            Known::Follow => {
-                flows::client_seen(&packet, &mut flow, ifindex(ctx));
-                return forward(ctx, &packet, &flow);
-            }
-            Known::Renew => flows::remove(&packet.key, &flow),
-            Known::Forget => {
-                flows::remove(&packet.key, &flow);
-                return PASS;
-            }
+        follow(ctx, work, over_pod_link)
+    } else if work.packet.has_ports() {
+        begin(ctx, work, over_pod_link)
+    } else {
+        PASS
+    };
+    if step == FORWARD {
+        forward(ctx, work)
+    } else {
+        step
+    }
+}
+
+/// A packet of a client that has a flow.
+#[inline(always)]
+fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
+    if !work.packet.has_ports() {
+        return FORWARD;
+    }
+    match flows::check(work) {
+        Known::Follow => {
+            flows::client_seen(work, ifindex(ctx));
+            FORWARD
+        }
+        Known::Renew => {
+            flows::remove(work);
+            begin(ctx, work, over_pod_link)
+        }
+        Known::Forget => {
+            flows::remove(work);
+            PASS
         }
     }
-    begin(ctx, &packet, client)
 }
 
 /// A packet without a flow: the first of one, or none of ours.
-#[inline(always)]
-fn begin(ctx: &TcContext, packet: &Packet, client: Client) -> i32 {
-    let key = &packet.key;
-    let Some(knock) = services::find(key.dst, key.dport, key.protocol) else {
-        flows::supersede(packet);
+#[inline(never)]
+fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
+    let key = &work.packet.key;
+    let opens = may_open(key.protocol, work.packet.tcp_flags);
+    let Some(knock) = services::find(&key.dst, key.dport, key.protocol) else {
+        if !opens {
+            return PASS;
+        }
+        if services::refused(&key.dst).is_some() {
+            return refused(ctx, work, Refusal::Reject);
+        }
+        flows::supersede(work);
         return PASS;
     };
-    if !may_open(key.protocol, packet.tcp_flags) {
+    if !opens {
         count(Verdict::UnknownConnection);
         return PASS;
     }
-    let picked = match services::pick(&knock, client) {
-        Ok(picked) => picked,
-        Err(refusal) => return refuse(packet, &knock, refusal),
+    if !services::admits(&knock.value, &key.src) {
+        return drop_packet(Verdict::DroppedSource);
+    }
+    let Some(config) = config() else {
+        return drop_packet(Verdict::DroppedError);
     };
-    match flows::open(packet, &knock, &picked, ifindex(ctx)) {
-        Ok(flow) => {
+    let is_pod = decide::is_pod(config, &key.src, over_pod_link);
+    let client = if is_pod || is_node_addr(&key.src) {
+        Client::Near
+    } else {
+        Client::Far
+    };
+    let picked = match services::pick(&knock, client, &key.src) {
+        Ok(picked) => picked,
+        Err(refusal) => return refused(ctx, work, refusal),
+    };
+    let origin = Origin {
+        ifindex: ifindex(ctx),
+        is_pod,
+        client,
+    };
+    match flows::open(work, &knock, &picked, &origin) {
+        Ok(()) => {
             count(Verdict::NewFlow);
-            forward(ctx, packet, &flow)
+            FORWARD
         }
         Err(verdict) => drop_packet(verdict),
     }
 }
 
 #[inline(always)]
-fn refuse(packet: &Packet, knock: &Knock, refusal: Refusal) -> i32 {
+fn refused(ctx: &TcContext, work: &mut Work, refusal: Refusal) -> i32 {
     match refusal {
         Refusal::Drop => drop_packet(Verdict::DroppedNoLocal),
-        // Nobody listens on a node port, so that the node's stack answers with a reset or "port unreachable".
-        Refusal::Reject if knock.key.addr == 0 || is_node_addr(packet.key.dst) => {
-            count(Verdict::Rejected);
-            PASS
-        }
-        Refusal::Reject => drop_packet(Verdict::DroppedReject),
+        Refusal::Reject => match refuse::answer(ctx, work, ifindex(ctx), 0) {
+            code if code < 0 => drop_packet(Verdict::DroppedError),
+            code => {
+                count(Verdict::Rejected);
+                code
+            }
+        },
     }
 }
 
 #[inline(always)]
-fn forward(ctx: &TcContext, packet: &Packet, flow: &FlowValue) -> i32 {
-    let to = flow.translated(packet.key.protocol);
-    let node = flow.flags & FLOW_NODE != 0;
-    let out = if node {
+fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
+    fragments::remember(&work.packet);
+    flows::translate(work);
+    let out = if work.flow.flags & FLOW_NODE != 0 {
         0
     } else {
-        match route(ctx, &to) {
+        match route(ctx, work) {
             Ok(ifindex) => ifindex,
+            Err(Verdict::TooLarge) => return too_large(ctx, work),
             Err(verdict) => return drop_packet(verdict),
         }
     };
-    if let Err(verdict) = rewrite(ctx, packet, &to, out != 0) {
+    if let Err(verdict) = rewrite(ctx, work, out != 0) {
         return drop_packet(verdict);
     }
-    count(Verdict::Forward);
+    count_translated(work, Verdict::Forward);
     send(out)
 }
 
+/// A client's packet that does not fit the link to the backend: it is told the size that does.
 #[inline(always)]
-fn reply(ctx: &TcContext, packet: &Packet, flow: &FlowValue) -> i32 {
-    flows::backend_seen(packet, flow);
-    let to = flow.translated(packet.key.protocol);
-    if let Err(verdict) = rewrite(ctx, packet, &to, true) {
-        return drop_packet(verdict);
+fn too_large(ctx: &TcContext, work: &mut Work) -> i32 {
+    // SAFETY: the look-up that said so has put it there.
+    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
+    if !work.packet.has_ports() || mtu == 0 || refuse::may_be_cut(ctx, work) {
+        return drop_packet(Verdict::DroppedTooLarge);
     }
-    count(Verdict::Reverse);
-    send(flow.ifindex)
+    match refuse::answer(ctx, work, ifindex(ctx), mtu) {
+        code if code < 0 => drop_packet(Verdict::DroppedTooLarge),
+        code => {
+            count(Verdict::TooLarge);
+            code
+        }
+    }
+}
+
+#[inline(always)]
+fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
+    match translate_back(ctx, work, true) {
+        Ok(()) => send(work.flow.ifindex),
+        Err(verdict) => drop_packet(verdict),
+    }
+}
+
+/// Translates a packet of a backend.
+#[inline(always)]
+fn translate_back(ctx: &TcContext, work: &mut Work, forwarded: bool) -> Result<(), Verdict> {
+    if work.packet.has_ports() {
+        flows::backend_seen(work);
+        fragments::remember(&work.packet);
+    }
+    flows::translate(work);
+    rewrite(ctx, work, forwarded)?;
+    count_translated(work, Verdict::Reverse);
+    Ok(())
 }
 
 /// Out of a link, or up the stack for link 0.
@@ -216,56 +296,59 @@ fn send(ifindex: u32) -> i32 {
 
 /// The link that leads to the new destination; 0 if that is the node itself.
 #[inline(always)]
-fn route(ctx: &TcContext, to: &FlowKey) -> Result<u32, Verdict> {
+fn route(ctx: &TcContext, work: &mut Work) -> Result<u32, Verdict> {
+    let (fib, to) = (&mut work.fib, &work.to);
     // SAFETY: all zeroes are a valid value of this struct of integers.
-    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
-    fib.family = AF_INET;
+    *fib = unsafe { core::mem::zeroed() };
     fib.l4_protocol = to.protocol;
     fib.sport = to.sport;
     fib.dport = to.dport;
     fib.ifindex = ifindex(ctx);
-    fib.__bindgen_anon_3.ipv4_src = to.src;
-    fib.__bindgen_anon_4.ipv4_dst = to.dst;
+    if to.dst.is_v4() {
+        fib.family = AF_INET;
+        fib.__bindgen_anon_3.ipv4_src = to.src.words[3];
+        fib.__bindgen_anon_4.ipv4_dst = to.dst.words[3];
+    } else {
+        fib.family = AF_INET6;
+        fib.__bindgen_anon_3.ipv6_src = to.src.words;
+        fib.__bindgen_anon_4.ipv6_dst = to.dst.words;
+    }
     // SAFETY: the kernel's context and a parameter block of the size given.
-    let code =
-        unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size_of::<FibLookup>() as i32, 0) };
+    let code = unsafe {
+        bpf_fib_lookup(
+            ctx.as_ptr(),
+            &raw mut *fib,
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
     match u32::try_from(code) {
-        Ok(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH) => Ok(fib.ifindex),
+        // The packet fits that link.
+        Ok(BPF_FIB_LKUP_RET_SUCCESS) => Ok(fib.ifindex),
+        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => fitting(ctx, fib, fib.ifindex),
         // An encapsulating route: only the overlay has those.
-        Ok(BPF_FIB_LKUP_RET_UNSUPP_LWT) => config()
-            .map(|config| config.overlay_ifindex)
-            .filter(|ifindex| *ifindex != 0)
-            .ok_or(Verdict::DroppedNoRoute),
-        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) if is_node_addr(to.dst) => Ok(0),
+        Ok(BPF_FIB_LKUP_RET_UNSUPP_LWT) => {
+            let overlay = config().map_or(0, |config| config.overlay_ifindex);
+            if overlay == 0 {
+                return Err(Verdict::DroppedNoRoute);
+            }
+            fitting(ctx, fib, overlay)
+        }
+        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Err(Verdict::TooLarge),
+        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) if is_node_addr(&to.dst) => Ok(0),
         _ => Err(Verdict::DroppedNoRoute),
     }
 }
 
-/// Puts new addresses into the packet and mends its checksums.
+/// A link, if the packet fits it; else its MTU is put where a look-up of routes puts it.
 #[inline(always)]
-fn rewrite(ctx: &TcContext, packet: &Packet, to: &FlowKey, forwarded: bool) -> Result<(), Verdict> {
-    if forwarded && packet.ttl() <= 1 {
-        return Err(Verdict::DroppedTtl);
+fn fitting(ctx: &TcContext, fib: &mut FibLookup, ifindex: u32) -> Result<u32, Verdict> {
+    let mut mtu = 0_u32;
+    // SAFETY: the kernel's context and a word of ours.
+    let code = unsafe { bpf_check_mtu(ctx.as_ptr(), ifindex, &raw mut mtu, 0, 0) };
+    if code == i64::from(BPF_MTU_CHK_RET_FRAG_NEEDED) {
+        fib.__bindgen_anon_1.mtu_result = mtu as u16;
+        return Err(Verdict::TooLarge);
     }
-    let differences = nat::differences(&packet.key, to);
-    // A UDP checksum of zero means "none" and stays.
-    let zero = if to.protocol == UDP {
-        u64::from(BPF_F_MARK_MANGLED_0)
-    } else {
-        0
-    };
-    let ports = [to.sport, to.dport];
-    ctx.l4_csum_replace(
-        packet.checksum(),
-        0,
-        u64::from(differences.addresses),
-        zero | u64::from(BPF_F_PSEUDO_HDR),
-    )
-    .and_then(|()| ctx.l4_csum_replace(packet.checksum(), 0, u64::from(differences.ports), zero))
-    .and_then(|()| {
-        let header = nat::ipv4_mutable(packet.mutable, to, forwarded);
-        ctx.store(packet::IPV4_MUTABLE, &header, 0)
-    })
-    .and_then(|()| ctx.store(packet.transport, &ports, 0))
-    .map_err(|_| Verdict::DroppedError)
+    Ok(ifindex)
 }

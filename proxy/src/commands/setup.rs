@@ -10,7 +10,7 @@ use seaway_kernel::{Capabilities, Netlink, cgroup, sysctl};
 use seaway_model::{DetectLocal, InputEvent, Node, NodeContext, NodeSettings};
 use tokio::sync::mpsc;
 
-use crate::cli::{KernelArgs, Mode};
+use crate::cli::KernelArgs;
 use crate::config::{Config, LocalTraffic};
 use crate::ebpf::{EbpfConfig, EbpfDataplane};
 use crate::iptables::{IptablesConfig, IptablesDataplane};
@@ -228,19 +228,9 @@ fn conntrack_is_liberal() -> anyhow::Result<bool> {
 }
 
 pub(super) fn ebpf(config: &Config, this: &ThisNode) -> anyhow::Result<EbpfDataplane> {
-    let DetectLocal::ClusterCidr(cluster_cidrs) = &this.detect_local else {
-        anyhow::bail!(
-            "--mode {} tells pods by --cluster-cidr only: drop --detect-local-mode, or use --mode iptables",
-            Mode::Ebpf.as_str()
-        );
-    };
-    anyhow::ensure!(
-        this.node_port_addresses.is_none(),
-        "--mode {} serves node ports at all addresses of the node: drop --nodeport-addresses, or use --mode iptables",
-        Mode::Ebpf.as_str()
-    );
     let config = EbpfConfig {
-        cluster_cidrs: cluster_cidrs.clone(),
+        detect_local: this.detect_local.clone(),
+        node_port_addresses: this.node_port_addresses.clone(),
         masquerade_all: this.masquerade_all,
         ..ebpf_config(&config.kernel, &this.settings.name)?
     };

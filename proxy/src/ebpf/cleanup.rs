@@ -28,25 +28,9 @@ pub(super) async fn cleanup(
     let mut maps = 0;
     for dir in layouts(&settings.bpffs_root)? {
         let link_dir = dir.join("links");
-        for name in bpffs::list(&link_dir)? {
-            let pin = link_dir.join(&name);
-            if pin.is_dir() {
-                continue;
-            }
-            if let Some((link, _)) = links::existing(&pin)? {
-                // A link whose target is gone is detached already.
-                let _ = sys::link_detach(link.as_fd());
-            }
-            bpffs::unpin(&pin)?;
-            detached += 1;
-        }
+        detached += detach(&link_dir)?;
         filters += filters::detach_all(&link_dir, &interfaces, netns).await?;
-        remove_dir(&link_dir)?;
-        for name in bpffs::list(&dir)? {
-            bpffs::unpin(&dir.join(name))?;
-            maps += 1;
-        }
-        remove_dir(&dir)?;
+        maps += remove(&dir)?;
     }
     // Other data planes (of a lab on the same machine) may have their directories beside ours.
     let _ = fs::remove_dir(&settings.bpffs_root);
@@ -61,6 +45,54 @@ pub(super) async fn cleanup(
     }
     verify(settings)?;
     Ok(lines)
+}
+
+/// Removes what builds with another layout have left, once ours is attached: until then theirs goes on serving. Their flows
+/// end, since nobody reads them any more.
+pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
+    let own = settings.pin_dir();
+    for dir in layouts(&settings.bpffs_root)? {
+        if dir == own {
+            continue;
+        }
+        let link_dir = dir.join("links");
+        // Filters have been replaced by ours; the qdiscs that they stand in pass to us.
+        filters::inherit(&link_dir, &settings.link_dir())?;
+        let detached = detach(&link_dir)?;
+        remove(&dir)?;
+        tracing::info!(layout = %dir.display(), links = detached, "removed an older layout");
+    }
+    Ok(())
+}
+
+/// Detaches pinned links and removes their pins; how many there were.
+fn detach(link_dir: &Path) -> Result<usize, EbpfError> {
+    let mut detached = 0;
+    for name in bpffs::list(link_dir)? {
+        let pin = link_dir.join(&name);
+        if pin.is_dir() {
+            continue;
+        }
+        if let Some((link, _)) = links::existing(&pin)? {
+            // A link whose target is gone is detached already.
+            let _ = sys::link_detach(link.as_fd());
+        }
+        bpffs::unpin(&pin)?;
+        detached += 1;
+    }
+    Ok(detached)
+}
+
+/// Removes a layout's directories, empty of links, with its maps; how many there were.
+fn remove(dir: &Path) -> Result<usize, EbpfError> {
+    remove_dir(&dir.join("links"))?;
+    let mut maps = 0;
+    for name in bpffs::list(dir)? {
+        bpffs::unpin(&dir.join(name))?;
+        maps += 1;
+    }
+    remove_dir(dir)?;
+    Ok(maps)
 }
 
 /// The directories `v<N>` below the root.

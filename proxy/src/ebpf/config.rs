@@ -1,9 +1,9 @@
 //! What the data plane is told at start.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use seaway_model::DetectLocal;
 use seaway_model::ownership::BPFFS_ROOT;
 
 /// Settings of [`EbpfDataplane`](super::EbpfDataplane).
@@ -15,14 +15,14 @@ pub struct EbpfConfig {
     pub cgroup_root: PathBuf,
     /// Where maps and links are pinned, in a directory `v<layout>` of it.
     pub bpffs_root: PathBuf,
-    /// Pod networks of the whole cluster. Traffic to a cluster IP from elsewhere is masqueraded; with none given,
-    /// everything counts as a pod.
-    pub cluster_cidrs: Vec<IpNetwork>,
+    /// How a pod's packet is told from others. What is no pod's is masqueraded on its way to a cluster IP.
+    pub detect_local: DetectLocal,
+    /// At which addresses of the node its node ports are served (`--nodeport-addresses`); `None`: at all of them, and to
+    /// sockets of the node on loopback addresses, too.
+    pub node_port_addresses: Option<Vec<IpNetwork>>,
     /// Masquerade everything that goes to a cluster IP and passes the tc programs. What a socket hook translates has no
     /// other source than its own, whatever this says.
     pub masquerade_all: bool,
-    /// The node's address, for masquerading what does not go to a pod; found by the default route if not given.
-    pub node_ip: Option<Ipv4Addr>,
     /// Attach through tcx links (`Some(true)`), by clsact filters (`Some(false)`), or as the kernel can.
     pub tcx: Option<bool>,
     /// Sizes of the maps.
@@ -34,6 +34,10 @@ pub struct EbpfConfig {
 pub struct MapSizes {
     pub frontends: u32,
     pub backends: u32,
+    /// Networks of `loadBalancerSourceRanges`.
+    pub ranges: u32,
+    /// Clients of Services with session affinity.
+    pub affinity: u32,
     pub flows: u32,
     pub sockets: u32,
 }
@@ -43,6 +47,8 @@ impl Default for MapSizes {
         Self {
             frontends: 65_536,
             backends: 262_144,
+            ranges: 65_536,
+            affinity: 65_536,
             flows: 131_072,
             sockets: 65_536,
         }
@@ -56,9 +62,9 @@ impl EbpfConfig {
             node_name: node_name.into(),
             cgroup_root: cgroup_root.into(),
             bpffs_root: PathBuf::from(BPFFS_ROOT),
-            cluster_cidrs: Vec::new(),
+            detect_local: DetectLocal::default(),
+            node_port_addresses: None,
             masquerade_all: false,
-            node_ip: None,
             tcx: None,
             sizes: MapSizes::default(),
         }

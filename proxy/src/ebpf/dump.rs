@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
-use seaway_ebpf_abi::{Config, FlowKey, FlowValue, Verdict};
+use seaway_ebpf_abi::{Addr, Config, FlowKey, FlowValue, NODE_ADDR_NODE_PORTS, Verdict};
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
 use super::links;
-use super::node::addr;
-use super::plan::{backend, frontend, protocol, target};
+use super::plan::{backend, frontend, networks, protocol, target};
 use super::tables::Tables;
 use super::{bpffs, sys, table};
 
@@ -32,7 +32,8 @@ pub(super) fn dump(settings: &EbpfConfig) -> Result<String, EbpfError> {
     line(
         &mut text,
         format_args!(
-            "sockets: {} TCP, {} UDP, {} with a steady backend",
+            "clients remembered: {}; sockets: {} TCP, {} UDP, {} with a steady backend",
+            tables.affinity.entries()?.len(),
             tables.sockets_tcp.entries()?.len(),
             tables.sockets_udp.entries()?.len(),
             tables.steady.entries()?.len()
@@ -61,21 +62,30 @@ fn describe_node(text: &mut String, tables: &Tables) -> Result<(), EbpfError> {
     let addresses: Vec<String> = tables
         .node_addresses()?
         .iter()
-        .map(ToString::to_string)
+        .map(|(addr, bits)| match bits & NODE_ADDR_NODE_PORTS {
+            0 => format!("{} (no node ports)", addr.ip()),
+            _ => addr.ip().to_string(),
+        })
         .collect();
     line(
         text,
         format_args!("node addresses: {}", addresses.join(" ")),
     );
+    for (name, family) in [("IPv4", &config.v4), ("IPv6", &config.v6)] {
+        line(
+            text,
+            format_args!(
+                "{name}: masquerade to pods with {}, to others with {}",
+                family.overlay_addr.ip(),
+                family.node_addr.ip()
+            ),
+        );
+    }
     line(
         text,
         format_args!(
-            "masquerade to pods with {}, to others with {}, ports {}-{}; overlay link {}",
-            addr(config.overlay_addr),
-            addr(config.node_addr),
-            config.snat_port_min,
-            config.snat_port_max,
-            config.overlay_ifindex
+            "ports {}-{}; overlay link {}",
+            config.snat_port_min, config.snat_port_max, config.overlay_ifindex
         ),
     );
     Ok(())
@@ -112,6 +122,10 @@ fn describe_services(text: &mut String, tables: &Tables) -> Result<(), EbpfError
         let backends: Vec<String> = set.iter().map(backend).collect();
         line(text, format_args!("  {id}: {}", backends.join(" ")));
     }
+    text.push_str("source ranges:\n");
+    for (id, list) in &image.ranges {
+        line(text, format_args!("  {id}: {}", networks(list)));
+    }
     Ok(())
 }
 
@@ -140,6 +154,6 @@ fn describe_flows(text: &mut String, entries: Vec<(FlowKey, FlowValue)>) {
     }
 }
 
-fn peer(address: u32, port: u16) -> String {
-    format!("{}:{}", addr(address), u16::from_be(port))
+fn peer(address: Addr, port: u16) -> String {
+    SocketAddr::new(address.ip(), u16::from_be(port)).to_string()
 }

@@ -15,7 +15,7 @@ enum Need {
 }
 
 /// What is needed, how people call it, and the kernel that brought it.
-const NEEDS: [(Need, &str, &str); 11] = [
+const NEEDS: [(Need, &str, &str); 14] = [
     (
         Need::Program(ProgramType::SchedClassifier),
         "tc classifiers in eBPF",
@@ -27,6 +27,15 @@ const NEEDS: [(Need, &str, &str); 11] = [
         "4.17",
     ),
     (Need::Map(MapType::LruHash), "LRU hash maps", "4.10"),
+    (Need::Map(MapType::LpmTrie), "tries of prefixes", "4.11"),
+    (
+        Need::Helper(
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_skb_change_tail,
+        ),
+        "bpf_skb_change_tail",
+        "4.9",
+    ),
     (
         Need::Helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_fib_lookup),
         "bpf_fib_lookup",
@@ -39,6 +48,11 @@ const NEEDS: [(Need, &str, &str); 11] = [
         ),
         "bpf_redirect_neigh",
         "5.10",
+    ),
+    (
+        Need::Helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_check_mtu),
+        "bpf_check_mtu",
+        "5.12",
     ),
     (
         Need::Helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_loop),

@@ -71,6 +71,18 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Takes over the memory of which qdiscs are ours.
+pub(super) fn inherit(from: &Path, to: &Path) -> Result<(), EbpfError> {
+    for name in bpffs::list(from)? {
+        if name.starts_with(MARKER) {
+            let (old, new) = (from.join(&name), to.join(&name));
+            fs::create_dir_all(&new).map_err(|e| EbpfError::file("create", &new, e))?;
+            fs::remove_dir(&old).map_err(|e| EbpfError::file("remove", &old, e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes our filters from these links, and the qdiscs that we added. Returns how many filters there were.
 pub(super) async fn detach_all(
     dir: &Path,

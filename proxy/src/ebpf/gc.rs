@@ -50,7 +50,7 @@ fn expired(entries: &HashMap<FlowKey, FlowValue>, now: u64) -> Vec<FlowKey> {
 #[cfg(test)]
 mod tests {
     use seaway_ebpf_abi::flow::{FLOW_REVERSE, STATE_ESTABLISHED, STATE_OPENED, STATE_REPLIED};
-    use seaway_ebpf_abi::{TCP, UDP};
+    use seaway_ebpf_abi::{Addr, TCP, UDP};
 
     use super::*;
 
@@ -58,8 +58,8 @@ mod tests {
 
     fn flow(protocol: u8, state: u8, last_seen: u64) -> [(FlowKey, FlowValue); 2] {
         let client = FlowKey {
-            src: 1,
-            dst: 2,
+            src: Addr::v4(1),
+            dst: Addr::v4(2),
             sport: 3,
             dport: 4,
             protocol,
@@ -67,8 +67,8 @@ mod tests {
         };
         let forward = FlowValue {
             last_seen,
-            src: 10,
-            dst: 20,
+            src: Addr::v4(10),
+            dst: Addr::v4(20),
             sport: 30,
             dport: 40,
             state,
@@ -76,8 +76,8 @@ mod tests {
         };
         let reverse = FlowValue {
             last_seen: 0,
-            src: 2,
-            dst: 1,
+            src: Addr::v4(2),
+            dst: Addr::v4(1),
             sport: 4,
             dport: 3,
             flags: FLOW_REVERSE,

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seaway_ebpf_abi::{BackendKey, BackendValue, FrontendKey, FrontendValue};
+use seaway_ebpf_abi::{BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey};
 use seaway_model::ObjectKey;
+
+use super::plan::Op;
+use super::wanted::Range;
 
 /// Frontends and backend sets as the maps hold them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub(super) struct Image {
     pub(super) frontends: BTreeMap<FrontendKey, FrontendValue>,
     /// By id; the position in the vector is the slot.
     pub(super) sets: BTreeMap<u32, Vec<BackendValue>>,
+    /// Networks from which clients may come, by id, in order.
+    pub(super) ranges: BTreeMap<u32, Vec<Range>>,
 }
 
 /// Which Service a frontend belongs to: known once a plan has been made, since maps hold no names.
@@ -29,7 +34,13 @@ impl Image {
     pub(super) fn from_entries(
         frontends: Vec<(FrontendKey, FrontendValue)>,
         backends: Vec<(BackendKey, BackendValue)>,
+        networks: Vec<(RangeKey, u32)>,
     ) -> Self {
+        let mut ranges: BTreeMap<u32, Vec<Range>> = BTreeMap::new();
+        for (key, _) in networks {
+            ranges.entry(key.ranges).or_default().push(Range::of(&key));
+        }
+        ranges.values_mut().for_each(|list| list.sort_unstable());
         let slots: BTreeMap<BackendKey, BackendValue> = backends.into_iter().collect();
         let mut sets: BTreeMap<u32, Vec<BackendValue>> = BTreeMap::new();
         for (key, value) in slots {
@@ -41,23 +52,19 @@ impl Image {
         Self {
             frontends: frontends.into_iter().collect(),
             sets,
+            ranges,
         }
     }
 
-    /// The backends of a set, if the frontend's count agrees with it.
-    pub(super) fn set(&self, id: u32, count: u32) -> Option<&[BackendValue]> {
-        let set = self.sets.get(&id)?;
-        (set.len() == count as usize).then_some(set.as_slice())
-    }
-
-    /// The first free id after `after`. 0 is no set.
-    pub(super) fn free_set(&self, after: u32) -> u32 {
-        let mut id = after;
-        loop {
-            id = id.checked_add(1).unwrap_or(1);
-            if !self.sets.contains_key(&id) {
-                return id;
-            }
+    /// What the maps hold after a step.
+    pub(super) fn take_in(&mut self, op: &Op) {
+        match op {
+            Op::WriteSet { set, backends } => _ = self.sets.insert(*set, backends.clone()),
+            Op::WriteRanges { ranges, list } => _ = self.ranges.insert(*ranges, list.clone()),
+            Op::WriteFrontend { key, value } => _ = self.frontends.insert(*key, *value),
+            Op::DeleteFrontend { key } => _ = self.frontends.remove(key),
+            Op::DeleteSet { set, .. } => _ = self.sets.remove(set),
+            Op::DeleteRanges { ranges, .. } => _ = self.ranges.remove(ranges),
         }
     }
 }

@@ -71,6 +71,7 @@ fn socket_hook(program: &str) -> Option<AttachType> {
         "sock_recvmsg4" => AttachType::Udp4Recvmsg,
         "sock_getpeername4" => AttachType::Inet4Getpeername,
         "sock_connect6" => AttachType::Inet6Connect,
+        "sock_sendmsg6" => AttachType::Udp6Sendmsg,
         "sock_recvmsg6" => AttachType::Udp6Recvmsg,
         "sock_getpeername6" => AttachType::Inet6Getpeername,
         _ => return None,

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use seaway_ebpf_abi::config::CONFIG_MASQUERADE_ALL;
-use seaway_ebpf_abi::{Cidr, Config, MAX_CIDRS};
+use seaway_ebpf_abi::config::{
+    CONFIG_LOCALHOST_NODE_PORTS, CONFIG_MASQUERADE_ALL, CONFIG_PODS_BY_LINK,
+};
+use seaway_ebpf_abi::{
+    Addr, Cidr, Config, MAX_CIDRS, NODE_ADDR_LOCAL, NODE_ADDR_NODE_PORTS, config,
+};
 use seaway_kernel::{Address, Link, Netlink, Route, RouteFilter, Scope};
 use seaway_model::ownership::{POD_LINK_DIGITS, POD_LINK_PREFIX, VXLAN_LINK};
+use seaway_model::{DetectLocal, Family};
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
@@ -46,21 +51,34 @@ pub(super) struct NodeLink {
 pub(super) struct NodeView {
     /// By index.
     pub(super) links: BTreeMap<u32, NodeLink>,
-    /// Every IPv4 address of the node but 127.0.0.0/8.
-    pub(super) addresses: BTreeSet<Ipv4Addr>,
-    pub(super) node_addr: Option<Ipv4Addr>,
-    pub(super) overlay_addr: Option<Ipv4Addr>,
+    /// Every address of the node but loopback.
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) v4: FamilyView,
+    pub(super) v6: FamilyView,
     pub(super) overlay_ifindex: Option<u32>,
 }
 
+/// The addresses to masquerade with, of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct FamilyView {
+    pub(super) node_addr: Option<IpAddr>,
+    pub(super) overlay_addr: Option<IpAddr>,
+}
+
 /// The role that a link has by its name alone.
-pub(super) fn role_by_name(name: &str) -> Option<Role> {
+pub(super) fn role_by_name(name: &str, detect_local: &DetectLocal) -> Option<Role> {
     if name == VXLAN_LINK {
         return Some(Role::Overlay);
     }
-    let digits = name.strip_prefix(POD_LINK_PREFIX)?;
-    (digits.len() == POD_LINK_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then_some(Role::Pod)
+    let is_ours = name.strip_prefix(POD_LINK_PREFIX).is_some_and(|digits| {
+        digits.len() == POD_LINK_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    });
+    let carries_pods = match detect_local {
+        DetectLocal::BridgeInterface(bridge) => name == bridge,
+        DetectLocal::InterfaceNamePrefix(prefix) => name.starts_with(prefix.as_str()),
+        DetectLocal::ClusterCidr(_) | DetectLocal::NodeCidr(_) | DetectLocal::None => false,
+    };
+    (is_ours || carries_pods).then_some(Role::Pod)
 }
 
 /// Makes sense of what the kernel listed.
@@ -68,65 +86,75 @@ fn view(
     links: &[Link],
     addresses: &[Address],
     routes: &[Route],
-    node_ip: Option<Ipv4Addr>,
+    detect_local: &DetectLocal,
 ) -> NodeView {
-    let v4 = |address: &Address| match address.network.ip() {
-        IpAddr::V4(ip) if !ip.is_loopback() => Some((address.link, ip, address.scope)),
-        _ => None,
-    };
-    let v4: Vec<(u32, Ipv4Addr, Scope)> = addresses.iter().filter_map(v4).collect();
+    let own: Vec<&Address> = addresses
+        .iter()
+        .filter(|address| !address.network.ip().is_loopback())
+        .collect();
     let defaults: Vec<&Route> = routes
         .iter()
-        .filter(|route| route.destination.is_ipv4() && route.destination.prefix() == 0)
+        .filter(|route| route.destination.prefix() == 0)
         .collect();
-    let is_loopback = |link: &Link| link.name == "lo";
     let mut seen = NodeView {
-        addresses: v4.iter().map(|(_, ip, _)| *ip).collect(),
+        addresses: own.iter().map(|address| address.network.ip()).collect(),
         ..NodeView::default()
     };
-    for link in links.iter().filter(|link| !is_loopback(link)) {
+    for link in links.iter().filter(|link| link.name != "lo") {
         let reached = defaults.iter().any(|r| r.link == Some(link.index))
-            || v4
+            || own
                 .iter()
-                .any(|(index, _, scope)| *index == link.index && *scope == Scope::Global);
-        let role = role_by_name(&link.name).or(reached.then_some(Role::Uplink));
+                .any(|address| address.link == link.index && address.scope == Scope::Global);
+        let role = role_by_name(&link.name, detect_local).or(reached.then_some(Role::Uplink));
         if let Some(role) = role {
             let name = link.name.clone();
             seen.links.insert(link.index, NodeLink { name, role });
         }
     }
-    let with_role = |wanted: Role| {
-        seen.links
-            .iter()
-            .find(|(_, link)| link.role == wanted)
-            .map(|(index, _)| *index)
-    };
-    let first_on = |index: u32| v4.iter().find(|a| a.0 == index).map(|a| a.1);
-    seen.overlay_ifindex = with_role(Role::Overlay);
-    seen.overlay_addr = seen.overlay_ifindex.and_then(first_on);
-    seen.node_addr = node_ip
-        .or_else(|| {
-            let route = defaults.iter().min_by_key(|r| r.metric.unwrap_or(0))?;
-            match route.source {
-                Some(IpAddr::V4(ip)) => Some(ip),
-                _ => first_on(route.link?),
-            }
-        })
-        .or_else(|| {
-            let uplinks = seen.links.iter().filter(|(_, l)| l.role == Role::Uplink);
-            uplinks.into_iter().find_map(|(index, _)| first_on(*index))
-        });
+    let overlay = seen.links.iter().find(|(_, l)| l.role == Role::Overlay);
+    seen.overlay_ifindex = overlay.map(|(index, _)| *index);
+    for family in [Family::V4, Family::V6] {
+        let of_family = FamilyView {
+            node_addr: node_addr(&seen, family, &own, &defaults),
+            overlay_addr: seen
+                .overlay_ifindex
+                .and_then(|index| first_on(&own, index, family)),
+        };
+        match family {
+            Family::V4 => seen.v4 = of_family,
+            Family::V6 => seen.v6 = of_family,
+        }
+    }
     seen
 }
 
-/// Network byte order, as programs want it.
-pub(super) fn bits(addr: Ipv4Addr) -> u32 {
-    u32::from_ne_bytes(addr.octets())
+/// The address that leaves this node by default.
+fn node_addr(
+    seen: &NodeView,
+    family: Family,
+    own: &[&Address],
+    defaults: &[&Route],
+) -> Option<IpAddr> {
+    let route = defaults
+        .iter()
+        .filter(|route| Family::of(route.destination.ip()) == family)
+        .min_by_key(|route| route.metric.unwrap_or(0));
+    let by_route = route.and_then(|route| match route.source {
+        Some(source) => Some(source),
+        None => first_on(own, route.link?, family),
+    });
+    by_route.or_else(|| {
+        let mut uplinks = seen.links.iter().filter(|(_, l)| l.role == Role::Uplink);
+        uplinks.find_map(|(index, _)| first_on(own, *index, family))
+    })
 }
 
-/// And back.
-pub(super) fn addr(bits: u32) -> Ipv4Addr {
-    Ipv4Addr::from(bits.to_ne_bytes())
+/// The first address of a link that is good beyond it.
+fn first_on(own: &[&Address], link: u32, family: Family) -> Option<IpAddr> {
+    own.iter()
+        .filter(|address| address.link == link && address.scope == Scope::Global)
+        .map(|address| address.network.ip())
+        .find(|ip| Family::of(*ip) == family)
 }
 
 /// The ports to masquerade with: what lies outside of the range that the kernel gives to sockets, on its larger side,
@@ -150,37 +178,73 @@ pub(super) fn config(
     netns_cookie: u64,
     socket_ports: (u16, u16),
 ) -> Config {
-    let mut config = Config {
+    let by_link = matches!(
+        settings.detect_local,
+        DetectLocal::BridgeInterface(_) | DetectLocal::InterfaceNamePrefix(_)
+    );
+    let flags = [
+        (settings.masquerade_all, CONFIG_MASQUERADE_ALL),
+        (by_link, CONFIG_PODS_BY_LINK),
+        (
+            settings.node_port_addresses.is_none(),
+            CONFIG_LOCALHOST_NODE_PORTS,
+        ),
+    ];
+    let (snat_port_min, snat_port_max) = snat_ports(socket_ports);
+    let cidrs = settings.detect_local.cidrs();
+    Config {
         netns_cookie,
-        overlay_addr: view.overlay_addr.map_or(0, bits),
-        node_addr: view.node_addr.map_or(0, bits),
         overlay_ifindex: view.overlay_ifindex.unwrap_or(0),
-        flags: if settings.masquerade_all {
-            CONFIG_MASQUERADE_ALL
-        } else {
-            0
-        },
-        ..Config::default()
+        flags: flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, bit)| bit)
+            .sum(),
+        snat_port_min,
+        snat_port_max,
+        pad: 0,
+        v4: family_config(&view.v4, Addr::ANY_V4, cidrs, Family::V4),
+        v6: family_config(&view.v6, Addr::ANY_V6, cidrs, Family::V6),
+    }
+}
+
+fn family_config(
+    view: &FamilyView,
+    none: Addr,
+    cidrs: &[IpNetwork],
+    family: Family,
+) -> config::Family {
+    let mut config = config::Family {
+        overlay_addr: view.overlay_addr.map_or(none, Addr::from),
+        node_addr: view.node_addr.map_or(none, Addr::from),
+        ..config::Family::default()
     };
-    (config.snat_port_min, config.snat_port_max) = snat_ports(socket_ports);
-    let networks = settings.cluster_cidrs.iter().filter_map(|cidr| match cidr {
-        IpNetwork::V4(network) => Some(Cidr {
-            addr: bits(network.network()),
-            mask: bits(network.mask()),
-        }),
-        IpNetwork::V6(_) => None,
-    });
-    for (slot, network) in config.cidrs.iter_mut().zip(networks.take(MAX_CIDRS)) {
-        *slot = network;
+    let of_family = cidrs.iter().filter(|cidr| Family::of(cidr.ip()) == family);
+    for (slot, cidr) in config.cidrs.iter_mut().zip(of_family.take(MAX_CIDRS)) {
+        *slot = Cidr::new(cidr.ip(), cidr.prefix());
         config.cidr_count += 1;
     }
     config
 }
 
+/// The node's addresses, as the map holds them.
+pub(super) fn addresses(view: &NodeView, settings: &EbpfConfig) -> BTreeMap<Addr, u32> {
+    let serves = |ip: IpAddr| {
+        let ranges = settings.node_port_addresses.as_ref();
+        ranges.is_none_or(|ranges| ranges.iter().any(|range| range.contains(ip)))
+    };
+    let bits = |ip: &IpAddr| match serves(*ip) {
+        true => NODE_ADDR_LOCAL | NODE_ADDR_NODE_PORTS,
+        false => NODE_ADDR_LOCAL,
+    };
+    let addresses = view.addresses.iter();
+    addresses.map(|ip| (Addr::from(*ip), bits(ip))).collect()
+}
+
 /// Asks the kernel.
 pub(super) async fn read(
     netlink: &Netlink,
-    node_ip: Option<Ipv4Addr>,
+    detect_local: &DetectLocal,
 ) -> Result<NodeView, EbpfError> {
     let links = netlink.links().await?;
     let addresses = netlink.addresses(None).await?;
@@ -190,7 +254,7 @@ pub(super) async fn read(
             ..RouteFilter::default()
         })
         .await?;
-    Ok(view(&links, &addresses, &routes, node_ip))
+    Ok(view(&links, &addresses, &routes, detect_local))
 }
 
 /// `net.ipv4.ip_local_port_range`.

@@ -1,10 +1,11 @@
 //! Loading: maps are created or adopted by their pins, programs go through the verifier.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::programs::{CgroupSockAddr, SchedClassifier};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use seaway_ebpf_abi::{maps, programs};
 
@@ -34,6 +35,8 @@ impl Programs {
         for (name, size) in [
             (maps::FRONTENDS, sizes.frontends),
             (maps::BACKENDS, sizes.backends),
+            (maps::RANGES, sizes.ranges),
+            (maps::AFFINITY, sizes.affinity),
             (maps::FLOWS, sizes.flows),
             (maps::SOCKETS_TCP, sizes.sockets),
             (maps::SOCKETS_UDP, sizes.sockets),
@@ -78,6 +81,21 @@ fn absent(name: &str) -> EbpfError {
     }
 }
 
+/// Loads a program. The verifier gives up (`EAGAIN`) when a signal comes, such as that of a child's end.
+fn undisturbed(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+    load()
+}
+
+/// Twice as often as libbpf.
+const LOAD_ATTEMPTS: usize = 10;
+
 fn classifier(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
     let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
     let program: &mut SchedClassifier = loaded
@@ -85,7 +103,7 @@ fn classifier(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfErro
         .ok_or_else(|| absent(name))?
         .try_into()
         .map_err(|error| failed(&error))?;
-    program.load().map_err(|error| failed(&error))?;
+    undisturbed(|| program.load()).map_err(|error| failed(&error))?;
     let fd = program.fd().map_err(|error| failed(&error))?;
     fd.as_fd()
         .try_clone_to_owned()
@@ -99,7 +117,7 @@ fn socket_hook(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfErr
         .ok_or_else(|| absent(name))?
         .try_into()
         .map_err(|error| failed(&error))?;
-    program.load().map_err(|error| failed(&error))?;
+    undisturbed(|| program.load()).map_err(|error| failed(&error))?;
     let fd = program.fd().map_err(|error| failed(&error))?;
     fd.as_fd()
         .try_clone_to_owned()

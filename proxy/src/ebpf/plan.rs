@@ -1,20 +1,21 @@
 //! Desired against image: which entries to write and delete, in an order that never shows half of a Service.
 //!
 //! New backend sets first, then the frontends that point to them, then frontends that go, then sets that nothing points
-//! to any more. A set is never changed once a frontend points to it.
+//! to any more. A set is never changed once a frontend points to it. Sets of source ranges are treated alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::{BackendValue, FrontendKey, FrontendValue};
-use seaway_model::{Change, Desired, ObjectKey};
+use seaway_model::{Change, Desired, DetectLocal, ObjectKey};
 
 use super::image::{Image, OwnerChanges, Owners};
-use super::wanted::{self, Notice, Wanted};
+use super::wanted::{self, Notice, Range, Wanted};
 
 mod display;
+mod shelf;
 
-pub(super) use display::{backend, frontend, protocol, target};
+pub(super) use display::{backend, frontend, networks, protocol, target};
+use shelf::{Known, Shelf};
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub(super) enum Op {
     WriteSet {
         set: u32,
         backends: Vec<BackendValue>,
+    },
+    WriteRanges {
+        ranges: u32,
+        list: Vec<Range>,
     },
     WriteFrontend {
         key: FrontendKey,
@@ -33,6 +38,10 @@ pub(super) enum Op {
     DeleteSet {
         set: u32,
         slots: u32,
+    },
+    DeleteRanges {
+        ranges: u32,
+        list: Vec<Range>,
     },
 }
 
@@ -52,25 +61,23 @@ pub(super) fn plan(
     owners: &Owners,
     desired: &Desired,
     change: &Change,
-    cluster_cidrs: &[IpNetwork],
+    detect_local: &DetectLocal,
 ) -> EbpfPlan {
     let mut planner = Planner {
         image,
         known: owners,
         owners: OwnerChanges::default(),
-        last_set: image.sets.keys().next_back().copied().unwrap_or(0),
-        writes: Vec::new(),
+        sets: Shelf::new(&image.sets),
+        ranges: Shelf::new(&image.ranges),
         flips: Vec::new(),
         removals: BTreeSet::new(),
-        used: BTreeSet::new(),
-        released: BTreeSet::new(),
         notices: Vec::new(),
     };
     match change {
         Change::Services(keys) if !owners.contested => {
             let services: Vec<_> = keys
                 .iter()
-                .map(|key| (key, planner.wanted(desired, key, cluster_cidrs)))
+                .map(|key| (key, planner.wanted(desired, key, detect_local)))
                 .collect();
             // Leave first, come then: an address may pass from one Service to another in one change.
             for (key, wanted) in &services {
@@ -80,18 +87,19 @@ pub(super) fn plan(
                 planner.come(key, wanted);
             }
             if planner.owners.contested {
-                return plan(image, owners, desired, &Change::Full, cluster_cidrs);
+                return plan(image, owners, desired, &Change::Full, detect_local);
             }
         }
         // Ownership is worked out anew: it is not known after a start.
         Change::Services(_) | Change::Full => {
             planner.owners.anew = true;
             for key in desired.services.keys() {
-                let wanted = planner.wanted(desired, key, cluster_cidrs);
+                let wanted = planner.wanted(desired, key, detect_local);
                 planner.come(key, wanted);
             }
             planner.remove_unowned();
-            planner.released = image.sets.keys().copied().collect();
+            planner.sets.release_all();
+            planner.ranges.release_all();
         }
     }
     planner.finish()
@@ -101,15 +109,10 @@ struct Planner<'a> {
     image: &'a Image,
     known: &'a Owners,
     owners: OwnerChanges,
-    /// The last id given to a set.
-    last_set: u32,
-    writes: Vec<Op>,
+    sets: Shelf<'a, BackendValue>,
+    ranges: Shelf<'a, Range>,
     flips: Vec<Op>,
     removals: BTreeSet<FrontendKey>,
-    /// Sets of the image that a frontend goes on pointing to.
-    used: BTreeSet<u32>,
-    /// Sets of the image that a frontend pointed to.
-    released: BTreeSet<u32>,
     notices: Vec<Notice>,
 }
 
@@ -118,13 +121,13 @@ impl Planner<'_> {
         &mut self,
         desired: &Desired,
         key: &ObjectKey,
-        cluster_cidrs: &[IpNetwork],
+        detect_local: &DetectLocal,
     ) -> BTreeMap<FrontendKey, Wanted> {
         desired
             .services
             .get(key)
             .map_or_else(BTreeMap::new, |rules| {
-                wanted::of_service(key, rules, cluster_cidrs, &mut self.notices)
+                wanted::of_service(key, rules, detect_local, &mut self.notices)
             })
     }
 
@@ -137,14 +140,14 @@ impl Planner<'_> {
         }
     }
 
-    /// The sets that frontends of a Service point to, by what is in them. Frontends share sets within a Service, never
-    /// across: so a plan that touches a Service knows everybody who points to its sets.
-    fn own_sets(
+    /// The lists that frontends of a Service point to, by what is in them. Frontends share lists within a Service, never
+    /// across: so a plan that touches a Service knows everybody who points to its lists.
+    fn own_lists(
         &self,
         service: &ObjectKey,
         wanted: &BTreeMap<FrontendKey, Wanted>,
-    ) -> BTreeMap<Vec<BackendValue>, u32> {
-        let mut sets = BTreeMap::new();
+    ) -> (Known<BackendValue>, Known<Range>) {
+        let (mut sets, mut ranges) = (Known::new(), Known::new());
         for key in wanted.keys() {
             let own = if self.owners.anew {
                 !self.owners.of.contains_key(key)
@@ -154,23 +157,18 @@ impl Planner<'_> {
             let Some(value) = self.image.frontends.get(key).filter(|_| own) else {
                 continue;
             };
-            for (id, count) in [
-                (value.near_set, value.near_count),
-                (value.far_set, value.far_count),
-            ] {
-                if let Some(set) = self.image.set(id, count)
-                    && !self.used.contains(&id)
-                {
-                    sets.entry(set.to_vec()).or_insert(id);
-                }
-            }
+            self.sets
+                .offer(value.near_set, Some(value.near_count), &mut sets);
+            self.sets
+                .offer(value.far_set, Some(value.far_count), &mut sets);
+            self.ranges.offer(value.ranges, None, &mut ranges);
         }
-        sets
+        (sets, ranges)
     }
 
     /// Brings in what a Service wants.
     fn come(&mut self, service: &ObjectKey, wanted: BTreeMap<FrontendKey, Wanted>) {
-        let mut sets = self.own_sets(service, &wanted);
+        let (mut sets, mut ranges) = self.own_lists(service, &wanted);
         for (key, wanted) in wanted {
             match self.owners.owner(self.known, &key) {
                 Some(other) if other != service => {
@@ -183,19 +181,25 @@ impl Planner<'_> {
                 None => _ = self.owners.of.insert(key, Some(service.clone())),
             }
             self.removals.remove(&key);
+            let affinity = wanted.affinity;
             let value = FrontendValue {
-                near_set: self.set_for(&wanted.near, &mut sets),
+                near_set: self.sets.id_of(&wanted.near, &mut sets),
                 near_count: count(&wanted.near),
-                far_set: self.set_for(&wanted.far, &mut sets),
+                far_set: self.sets.id_of(&wanted.far, &mut sets),
                 far_count: count(&wanted.far),
+                affinity_timeout: affinity.map_or(0, |affinity| affinity.timeout),
+                ranges: self.ranges.id_of(&wanted.ranges, &mut ranges),
+                affinity: affinity.map_or(0, |affinity| affinity.id),
                 kind: wanted.kind,
                 flags: wanted.flags,
-                pad: [0; 2],
+                pad: [0; 6],
             };
+            self.sets.using(value.near_set);
+            self.sets.using(value.far_set);
+            self.ranges.using(value.ranges);
             let current = self.image.frontends.get(&key);
-            self.used.extend([value.near_set, value.far_set]);
             if let Some(current) = current {
-                self.released.extend([current.near_set, current.far_set]);
+                self.release(current);
             }
             if current != Some(&value) {
                 self.flips.push(Op::WriteFrontend { key, value });
@@ -203,31 +207,15 @@ impl Planner<'_> {
         }
     }
 
-    /// The id of a set with these backends: one that a frontend of the Service points to, or a new one.
-    fn set_for(
-        &mut self,
-        backends: &[BackendValue],
-        sets: &mut BTreeMap<Vec<BackendValue>, u32>,
-    ) -> u32 {
-        if backends.is_empty() {
-            return 0;
-        }
-        if let Some(id) = sets.get(backends) {
-            return *id;
-        }
-        let set = self.image.free_set(self.last_set);
-        self.last_set = set;
-        sets.insert(backends.to_vec(), set);
-        self.writes.push(Op::WriteSet {
-            set,
-            backends: backends.to_vec(),
-        });
-        set
+    fn release(&mut self, value: &FrontendValue) {
+        self.sets.release(value.near_set);
+        self.sets.release(value.far_set);
+        self.ranges.release(value.ranges);
     }
 
     fn remove(&mut self, key: &FrontendKey) {
         if let Some(value) = self.image.frontends.get(key) {
-            self.released.extend([value.near_set, value.far_set]);
+            self.release(value);
             self.removals.insert(*key);
         }
     }
@@ -241,12 +229,21 @@ impl Planner<'_> {
     }
 
     fn finish(self) -> EbpfPlan {
-        let gone = self.released.difference(&self.used).filter_map(|set| {
-            let slots = u32::try_from(self.image.sets.get(set)?.len()).unwrap_or(u32::MAX);
-            Some(Op::DeleteSet { set: *set, slots })
-        });
-        let gone: Vec<Op> = gone.collect();
-        let mut ops = self.writes;
+        let mut gone: Vec<Op> = Vec::new();
+        gone.extend(self.sets.gone().map(|(set, backends)| Op::DeleteSet {
+            set,
+            slots: count(backends),
+        }));
+        gone.extend(self.ranges.gone().map(|(ranges, list)| Op::DeleteRanges {
+            ranges,
+            list: list.clone(),
+        }));
+        let sets = self.sets.writes.into_iter();
+        let mut ops: Vec<Op> = sets
+            .map(|(set, backends)| Op::WriteSet { set, backends })
+            .collect();
+        let ranges = self.ranges.writes.into_iter();
+        ops.extend(ranges.map(|(ranges, list)| Op::WriteRanges { ranges, list }));
         ops.extend(self.flips);
         let removals = self.removals.into_iter();
         ops.extend(removals.map(|key| Op::DeleteFrontend { key }));
@@ -264,5 +261,7 @@ fn count(backends: &[BackendValue]) -> u32 {
     u32::try_from(backends.len()).unwrap_or(u32::MAX)
 }
 
+#[cfg(test)]
+mod against_oracle;
 #[cfg(test)]
 mod tests;

@@ -93,7 +93,7 @@ impl EbpfDataplane {
             None => follow(&self.netns)?,
         };
         let following = self.following.insert(following);
-        self.view = node::read(&following.netlink, self.settings.node_ip).await?;
+        self.view = node::read(&following.netlink, &self.settings.detect_local).await?;
         self.image = match Tables::open(&self.settings.pin_dir())? {
             Some(tables) => tables.image()?,
             None => Image::default(),
@@ -140,7 +140,8 @@ impl EbpfDataplane {
             let attached = active
                 .attachments
                 .attach_cgroup(&active.programs, &self.settings.cgroup_root)
-                .and_then(|()| self.attach_links());
+                .and_then(|()| self.attach_links())
+                .and_then(|()| cleanup::supersede(&self.settings));
             if let Err(error) = attached {
                 // The next attempt starts from the pins again.
                 self.active = None;
@@ -185,7 +186,8 @@ impl EbpfDataplane {
             (cookie, node::socket_ports()?)
         };
         let config = node::config(&self.view, &self.settings, cookie, ports);
-        active.tables.write_node(&config, &self.view.addresses)
+        let addresses = node::addresses(&self.view, &self.settings);
+        active.tables.write_node(&config, &addresses)
     }
 
     /// Attaches to every link that should have programs, and lets go of the others.
@@ -208,7 +210,7 @@ impl EbpfDataplane {
             return Ok(());
         };
         following.stale = false;
-        match node::read(&following.netlink, self.settings.node_ip).await {
+        match node::read(&following.netlink, &self.settings.detect_local).await {
             Ok(view) => self.view = view,
             Err(error) => {
                 following.stale = true;
@@ -242,7 +244,7 @@ impl EbpfDataplane {
 
     /// A pod's link or the overlay gets its programs at once; other links are known by their addresses.
     fn link_set(&mut self, link: &Link) -> Result<bool, EbpfError> {
-        let Some(role) = node::role_by_name(&link.name) else {
+        let Some(role) = node::role_by_name(&link.name, &self.settings.detect_local) else {
             return Ok(false);
         };
         let Some(active) = &mut self.active else {
@@ -384,7 +386,7 @@ impl Dataplane for EbpfDataplane {
             &self.owners,
             desired,
             change,
-            &self.settings.cluster_cidrs,
+            &self.settings.detect_local,
         );
         plan.activation = self.activation();
         plan

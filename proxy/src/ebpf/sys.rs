@@ -32,6 +32,7 @@ pub(super) enum AttachType {
     Inet4Connect = 10,
     Inet6Connect = 11,
     Udp4Sendmsg = 14,
+    Udp6Sendmsg = 15,
     Udp4Recvmsg = 19,
     Udp6Recvmsg = 20,
     Inet4Getpeername = 29,
@@ -350,9 +351,12 @@ pub(super) fn map_delete_batch<K>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result
     }
 }
 
-/// Where a batched reading stands.
+/// Where a batched reading stands: a bucket of a hash table, or the last key of a trie.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cursor(Option<u64>);
+pub(super) struct Cursor(Option<[u64; CURSOR_WORDS]>);
+
+/// Room for the longest key that is read in batches.
+const CURSOR_WORDS: usize = 8;
 
 /// Fills `keys` and `values` from where `cursor` stands. Returns how many elements it read, and whether they were the
 /// last. `ENOSPC` means that the buffers are smaller than one bucket of the hash table.
@@ -362,8 +366,9 @@ pub(super) fn map_lookup_batch<K, V>(
     keys: &mut [K],
     values: &mut [V],
 ) -> io::Result<(usize, bool)> {
+    const { assert!(size_of::<K>() <= size_of::<[u64; CURSOR_WORDS]>()) };
     let mut position = cursor.0.unwrap_or_default();
-    let mut next = 0_u64;
+    let mut next = [0_u64; CURSOR_WORDS];
     let mut attr = BatchAttr {
         in_batch: cursor.0.map_or(0, |_| &raw mut position as u64),
         out_batch: &raw mut next as u64,

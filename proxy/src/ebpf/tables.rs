@@ -1,18 +1,16 @@
 //! The maps that user space reads and writes, and the steps of a plan carried out on them.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use seaway_ebpf_abi::{
-    BackendKey, BackendValue, Config, FlowKey, FlowValue, FrontendKey, FrontendValue, SocketKey,
-    SocketValue, SteadyValue, maps,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
+    FrontendKey, FrontendValue, RangeKey, SocketKey, SocketValue, SteadyValue, maps,
 };
 
 use super::error::EbpfError;
 use super::image::Image;
-use super::node::{addr, bits};
 use super::plan::Op;
 use super::table::Table;
 use crate::dataplane::Report;
@@ -23,7 +21,9 @@ pub(super) struct Tables {
     pub(super) config: Table<u32, Config>,
     pub(super) frontends: Table<FrontendKey, FrontendValue>,
     pub(super) backends: Table<BackendKey, BackendValue>,
-    pub(super) node_addrs: Table<u32, u32>,
+    pub(super) ranges: Table<RangeKey, u32>,
+    pub(super) affinity: Table<AffinityKey, AffinityValue>,
+    pub(super) node_addrs: Table<Addr, u32>,
     /// Shared with the collector of old flows, which works on another thread.
     pub(super) flows: Arc<Table<FlowKey, FlowValue>>,
     pub(super) sockets_tcp: Table<SocketKey, SocketValue>,
@@ -38,6 +38,8 @@ impl Tables {
             Table::open(dir, maps::CONFIG)?,
             Table::open(dir, maps::FRONTENDS)?,
             Table::open(dir, maps::BACKENDS)?,
+            Table::open(dir, maps::RANGES)?,
+            Table::open(dir, maps::AFFINITY)?,
             Table::open(dir, maps::NODE_ADDRS)?,
             Table::open(dir, maps::FLOWS)?,
             Table::open(dir, maps::SOCKETS_TCP)?,
@@ -48,6 +50,8 @@ impl Tables {
             Some(config),
             Some(frontends),
             Some(backends),
+            Some(ranges),
+            Some(affinity),
             Some(node_addrs),
             Some(flows),
             Some(sockets_tcp),
@@ -61,6 +65,8 @@ impl Tables {
             config,
             frontends,
             backends,
+            ranges,
+            affinity,
             node_addrs,
             flows: Arc::new(flows),
             sockets_tcp,
@@ -74,6 +80,7 @@ impl Tables {
         Ok(Image::from_entries(
             self.frontends.entries()?,
             self.backends.entries()?,
+            self.ranges.entries()?,
         ))
     }
 
@@ -86,38 +93,41 @@ impl Tables {
     pub(super) fn write_node(
         &self,
         config: &Config,
-        addresses: &BTreeSet<Ipv4Addr>,
+        addresses: &BTreeMap<Addr, u32>,
     ) -> Result<usize, EbpfError> {
         let mut writes = 0;
         if self.read_config()? != *config {
             self.config.set(&0, config)?;
             writes += 1;
         }
-        let there: BTreeSet<Ipv4Addr> = self.node_addresses()?;
-        for address in addresses.difference(&there) {
-            self.node_addrs.set(&bits(*address), &1)?;
-            writes += 1;
+        let there = self.node_addresses()?;
+        for (address, bits) in addresses {
+            if there.get(address) != Some(bits) {
+                self.node_addrs.set(address, bits)?;
+                writes += 1;
+            }
         }
-        for address in there.difference(addresses) {
-            self.node_addrs.delete(&bits(*address))?;
+        for address in there.keys().filter(|known| !addresses.contains_key(known)) {
+            self.node_addrs.delete(address)?;
             writes += 1;
         }
         Ok(writes)
     }
 
     /// The node's addresses as the programs know them.
-    pub(super) fn node_addresses(&self) -> Result<BTreeSet<Ipv4Addr>, EbpfError> {
-        let entries = self.node_addrs.entries()?;
-        Ok(entries.into_iter().map(|(key, _)| addr(key)).collect())
+    pub(super) fn node_addresses(&self) -> Result<BTreeMap<Addr, u32>, EbpfError> {
+        Ok(self.node_addrs.entries()?.into_iter().collect())
     }
 
     /// Carries out the steps of a plan in their order, in batches, and moves the image on with them.
     pub(super) fn execute(&self, ops: &[Op], image: &mut Image) -> Result<Report, EbpfError> {
         let mut report = Report::default();
         let mut slots = Vec::new();
+        let mut ranges = Vec::new();
         let mut flips = Vec::new();
         let mut gone = Vec::new();
         let mut gone_slots = Vec::new();
+        let mut gone_ranges = Vec::new();
         for op in ops {
             match op {
                 Op::WriteSet { set, backends } => {
@@ -126,33 +136,37 @@ impl Tables {
                         (key, *backend)
                     }));
                 }
+                Op::WriteRanges { ranges: id, list } => {
+                    ranges.extend(list.iter().map(|range| (range.key(*id), 1)));
+                }
                 Op::WriteFrontend { key, value } => flips.push((*key, *value)),
                 Op::DeleteFrontend { key } => gone.push(*key),
                 Op::DeleteSet { set, slots } => {
                     gone_slots.extend((0..*slots).map(|slot| BackendKey { set: *set, slot }));
                 }
+                Op::DeleteRanges { ranges: id, list } => {
+                    gone_ranges.extend(list.iter().map(|range| range.key(*id)));
+                }
             }
         }
         self.backends.set_all(&slots)?;
+        self.ranges.set_all(&ranges)?;
         self.frontends.set_all(&flips)?;
         self.frontends.delete_all(&gone)?;
         self.backends.delete_all(&gone_slots)?;
+        self.ranges.delete_all(&gone_ranges)?;
         for op in ops {
-            match op {
-                Op::WriteSet { set, backends } => _ = image.sets.insert(*set, backends.clone()),
-                Op::WriteFrontend { key, value } => _ = image.frontends.insert(*key, *value),
-                Op::DeleteFrontend { key } => _ = image.frontends.remove(key),
-                Op::DeleteSet { set, .. } => _ = image.sets.remove(set),
-            }
+            image.take_in(op);
         }
-        report.deletions = gone.len() + gone_slots.len();
-        report.operations = slots.len() + flips.len() + report.deletions;
+        report.deletions = gone.len() + gone_slots.len() + gone_ranges.len();
+        report.operations = slots.len() + ranges.len() + flips.len() + report.deletions;
         Ok(report)
     }
 
     /// Says so, before a table is full.
     pub(super) fn warn_before_full(&self, image: &Image) {
         let slots: usize = image.sets.values().map(Vec::len).sum();
+        let ranges: usize = image.ranges.values().map(Vec::len).sum();
         for (name, used, size) in [
             (
                 maps::FRONTENDS,
@@ -160,6 +174,7 @@ impl Tables {
                 self.frontends.max_entries(),
             ),
             (maps::BACKENDS, slots, self.backends.max_entries()),
+            (maps::RANGES, ranges, self.ranges.max_entries()),
         ] {
             // A change writes the new set beside the old one, so that "full" comes early.
             if used > size as usize / 10 * 8 {

@@ -1,28 +1,81 @@
 //! One Service's rules as map entries that do not know their set ids yet.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::frontend::{
     BACKEND_LOCAL, BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_REJECT, KIND_CLUSTER_IP,
-    KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT,
+    KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT, RANGE_BITS,
 };
-use seaway_ebpf_abi::{BackendValue, FrontendKey};
+use seaway_ebpf_abi::{Addr, BackendValue, Cidr, FrontendKey, RangeKey};
 use seaway_model::{
-    Backend, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, PortRule, Protocol,
-    ServiceRules, TrafficPolicy,
+    Backend, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, PortRule,
+    Protocol, ServiceRules, TrafficPolicy,
 };
-
-use super::node::bits;
+use sha2::{Digest, Sha256};
 
 /// A frontend and who answers there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) near: Vec<BackendValue>,
     pub(super) far: Vec<BackendValue>,
+    /// From where clients may come, in order; none: from anywhere.
+    pub(super) ranges: Vec<Range>,
+    pub(super) affinity: Option<Affinity>,
     pub(super) kind: u8,
     pub(super) flags: u8,
+}
+
+/// Clients stay with their backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Affinity {
+    /// Under which they are remembered.
+    pub(super) id: u64,
+    /// In seconds, at least 1.
+    pub(super) timeout: u32,
+}
+
+/// A network from which clients may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Range {
+    addr: Addr,
+    /// Of 128 bits.
+    prefix: u32,
+}
+
+impl Range {
+    fn new(network: &IpNetwork) -> Self {
+        let cidr = Cidr::new(network.ip(), network.prefix());
+        Self {
+            addr: cidr.addr,
+            prefix: cidr.mask.words.iter().map(|word| word.count_ones()).sum(),
+        }
+    }
+
+    /// From an entry of the map.
+    pub(super) fn of(key: &RangeKey) -> Self {
+        Self {
+            addr: key.addr,
+            prefix: key.prefix.saturating_sub(RANGE_BITS),
+        }
+    }
+
+    /// Its entry in the map.
+    pub(super) fn key(&self, ranges: u32) -> RangeKey {
+        RangeKey {
+            prefix: RANGE_BITS + self.prefix,
+            ranges,
+            addr: self.addr,
+        }
+    }
+
+    /// As people write it.
+    pub(super) fn show(&self) -> String {
+        let ip = self.addr.ip();
+        let mapped = if ip.is_ipv4() { 96 } else { 0 };
+        format!("{ip}/{}", self.prefix.saturating_sub(mapped))
+    }
 }
 
 /// What a Service asks for that this mode does not carry, and what that means.
@@ -32,69 +85,73 @@ pub(super) type Notice = String;
 pub(super) fn of_service(
     key: &ObjectKey,
     rules: &ServiceRules,
-    cluster_cidrs: &[IpNetwork],
+    detect_local: &DetectLocal,
     notices: &mut Vec<Notice>,
 ) -> BTreeMap<FrontendKey, Wanted> {
     let mut wanted = BTreeMap::new();
     for rule in &rules.ports {
-        if let Some(reason) = not_carried(rule) {
-            notices.push(format!("{key} port {:?}: {reason}", &*rule.port_name));
-            continue;
-        }
-        if rule.affinity.is_some() {
+        if rule.protocol == Protocol::Sctp {
             notices.push(format!(
-                "{key} port {:?}: sessionAffinity is not carried yet, any endpoint may answer",
+                "{key} port {:?}: SCTP is not carried by eBPF mode",
                 &*rule.port_name
             ));
+            continue;
         }
         for frontend in &rule.frontends {
-            if frontend.kind == FrontendKind::LoadBalancer && !rule.source_ranges.is_empty() {
-                notices.push(format!(
-                    "{key} {frontend}: loadBalancerSourceRanges are not carried yet, the address is not served"
-                ));
-                continue;
-            }
-            if let Some(frontend_key) = frontend_key(frontend) {
-                // Of two ports that claim one frontend the first has it, as `Desired::find`.
-                wanted
-                    .entry(frontend_key)
-                    .or_insert_with(|| entry(rule, frontend, cluster_cidrs));
-            }
+            // Of two ports that claim one frontend the first has it, as `Desired::find`.
+            wanted
+                .entry(frontend_key(frontend))
+                .or_insert_with(|| entry(key, rule, frontend, detect_local));
         }
+    }
+    for ip in rules.cluster_ips() {
+        wanted.insert(refused_key(ip.into()), refused());
     }
     wanted
 }
 
-fn not_carried(rule: &PortRule) -> Option<&'static str> {
-    if rule.family == Family::V6 {
-        return Some("IPv6 is not carried yet");
-    }
-    (rule.protocol == Protocol::Sctp).then_some("SCTP is not carried by eBPF mode")
-}
-
-fn frontend_key(frontend: &Frontend) -> Option<FrontendKey> {
-    let addr = match frontend.addr {
-        FrontendAddr::Ip(std::net::IpAddr::V4(ip)) => bits(ip),
-        FrontendAddr::AnyNodeAddress(Family::V4) => 0,
-        FrontendAddr::Ip(_) | FrontendAddr::AnyNodeAddress(Family::V6) => return None,
-    };
-    Some(FrontendKey {
-        addr,
+fn frontend_key(frontend: &Frontend) -> FrontendKey {
+    FrontendKey {
+        addr: match frontend.addr {
+            FrontendAddr::Ip(ip) => ip.into(),
+            FrontendAddr::AnyNodeAddress(Family::V4) => Addr::ANY_V4,
+            FrontendAddr::AnyNodeAddress(Family::V6) => Addr::ANY_V6,
+        },
         port: frontend.port.to_be(),
         protocol: frontend.protocol.number(),
         pad: 0,
-    })
+    }
 }
 
-fn entry(rule: &PortRule, frontend: &Frontend, cluster_cidrs: &[IpNetwork]) -> Wanted {
+/// Where everything ends up that a cluster IP has no frontend for.
+fn refused_key(addr: Addr) -> FrontendKey {
+    FrontendKey {
+        addr,
+        ..FrontendKey::default()
+    }
+}
+
+fn refused() -> Wanted {
+    Wanted {
+        near: Vec::new(),
+        far: Vec::new(),
+        ranges: Vec::new(),
+        affinity: None,
+        kind: KIND_CLUSTER_IP,
+        flags: FRONTEND_REJECT,
+    }
+}
+
+fn entry(
+    service: &ObjectKey,
+    rule: &PortRule,
+    frontend: &Frontend,
+    detect_local: &DetectLocal,
+) -> Wanted {
     let set = |policy: TrafficPolicy| {
-        let backends = match policy {
-            TrafficPolicy::Cluster => &rule.cluster,
-            TrafficPolicy::Local => &rule.local,
-        };
+        let backends = rule.backends(policy).iter();
         backends
-            .iter()
-            .filter_map(|backend| backend_value(backend, cluster_cidrs))
+            .map(|backend| backend_value(backend, detect_local))
             .collect()
     };
     let external = frontend.kind.is_external();
@@ -112,9 +169,20 @@ fn entry(rule: &PortRule, frontend: &Frontend, cluster_cidrs: &[IpNetwork]) -> W
     if external && rule.external_policy == TrafficPolicy::Local {
         flags |= FRONTEND_FAR_LOCAL;
     }
+    let mut ranges: Vec<Range> = match frontend.kind {
+        FrontendKind::LoadBalancer => rule.source_ranges.iter().map(Range::new).collect(),
+        _ => Vec::new(),
+    };
+    ranges.sort_unstable();
+    ranges.dedup();
     Wanted {
         near: set(near),
         far: set(far),
+        ranges,
+        affinity: rule.affinity.map(|timeout| Affinity {
+            id: affinity_id(service, rule),
+            timeout: seconds(timeout),
+        }),
         kind: match frontend.kind {
             FrontendKind::ClusterIp => KIND_CLUSTER_IP,
             FrontendKind::NodePort => KIND_NODE_PORT,
@@ -125,17 +193,37 @@ fn entry(rule: &PortRule, frontend: &Frontend, cluster_cidrs: &[IpNetwork]) -> W
     }
 }
 
-fn backend_value(backend: &Backend, cluster_cidrs: &[IpNetwork]) -> Option<BackendValue> {
-    let SocketAddr::V4(addr) = backend.addr else {
-        return None;
+/// A hash of what the Service port is called, so that clients stay remembered whoever writes the maps, and when.
+fn affinity_id(service: &ObjectKey, rule: &PortRule) -> u64 {
+    let name = format!(
+        "{service} {} {} {:?}",
+        rule.port_name, rule.protocol, rule.family
+    );
+    let digest = Sha256::digest(name.as_bytes());
+    let first = digest.iter().take(8);
+    first.fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+fn seconds(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+fn backend_value(backend: &Backend, detect_local: &DetectLocal) -> BackendValue {
+    let ip = backend.addr.ip();
+    let pod = match detect_local {
+        DetectLocal::ClusterCidr(cidrs) => {
+            let mut of_family = cidrs
+                .iter()
+                .filter(|cidr| Family::of(cidr.ip()) == Family::of(ip))
+                .peekable();
+            of_family.peek().is_none() || of_family.any(|cidr| cidr.contains(ip))
+        }
+        // Not told by their addresses; other nodes have a route to the overlay's address as well.
+        _ => true,
     };
-    let pod = cluster_cidrs.is_empty()
-        || cluster_cidrs
-            .iter()
-            .any(|cidr| cidr.contains((*addr.ip()).into()));
-    Some(BackendValue {
-        addr: bits(*addr.ip()),
-        port: addr.port().to_be(),
+    BackendValue {
+        addr: ip.into(),
+        port: backend.addr.port().to_be(),
         flags: if backend.local { BACKEND_LOCAL } else { 0 } | if pod { BACKEND_POD } else { 0 },
-    })
+    }
 }

@@ -173,7 +173,8 @@ async fn cleanup_leaves_nothing_and_needs_no_history() {
 
         let mut other = world.plane(config);
         let lines = other.cleanup().await.unwrap();
-        assert!(lines.iter().any(|line| line == "eBPF maps: 9"), "{lines:?}");
+        let maps = format!("eBPF maps: {}", seaway_ebpf_abi::maps::ALL.len());
+        assert!(lines.contains(&maps), "{lines:?}");
         assert!(!world.bpffs.exists());
         assert_eq!(other.cleanup().await.unwrap(), Vec::<String>::new());
         let node = world.netns("node");
@@ -194,4 +195,36 @@ async fn cleanup_leaves_nothing_and_needs_no_history() {
         let answer = world.client("out", false, &format!("tcp {NODE_IP}:30080"));
         assert_eq!(answer, "error ConnectionRefused", "tcx {tcx}");
     }
+}
+
+/// A build with another layout takes over: what an older one has pinned goes, once the new programs are attached.
+#[tokio::test]
+async fn another_layout_is_superseded() {
+    let world = World::new();
+    world.serve("pod", "local");
+    let desired = service(&[(LOCAL_POD, true)]);
+    let mut plane = world.plane(world.config());
+    sync(&mut plane, &desired).await;
+    let own = format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION);
+    // As if it were an older layout: pins move with their directory.
+    std::fs::rename(world.bpffs.join(&own), world.bpffs.join("v1")).unwrap();
+    drop(plane);
+    let mut plane = world.plane(world.config());
+    sync(&mut plane, &desired).await;
+    assert!(!world.bpffs.join("v1").exists());
+    assert!(world.bpffs.join(&own).exists());
+    for (from, in_cgroup, addr) in [
+        ("out", false, format!("{NODE_IP}:30080")),
+        ("node", true, format!("{CLUSTER_IP}:80")),
+    ] {
+        let answer = world.client(from, in_cgroup, &format!("tcp {addr}"));
+        assert!(answer.starts_with("local"), "{from}: {answer}");
+    }
+    let counters = plane.counters().unwrap();
+    let forwarded = counters.iter().find(|(v, _)| v.label() == "forward");
+    assert_ne!(
+        forwarded.map(|(_, count)| *count),
+        Some(0),
+        "by the new one"
+    );
 }

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod cost;
+mod ipv6;
 mod lifecycle;
 mod packets;
+mod semantics;
 mod traffic;
 mod world;
 

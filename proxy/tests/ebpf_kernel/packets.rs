@@ -11,24 +11,24 @@ use seaway_model::{Desired, TrafficPolicy};
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfDataplane, Programs};
 
-const OUTSIDE: &str = "192.168.77.200";
-const OVERLAY: &str = "10.244.1.0";
+pub(crate) const OUTSIDE: &str = "192.168.77.200";
+pub(crate) const OVERLAY: &str = "10.244.1.0";
 
-const PASS: i32 = 0;
-const SHOT: i32 = 2;
-const REDIRECT: i32 = 7;
+pub(crate) const PASS: i32 = 0;
+pub(crate) const SHOT: i32 = 2;
+pub(crate) const REDIRECT: i32 = 7;
 
-const SYN: u8 = 2;
+pub(crate) const SYN: u8 = 2;
 const RST: u8 = 4;
-const ACK: u8 = 16;
+pub(crate) const ACK: u8 = 16;
 
 /// Addresses and flags of a packet; no flags: UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
-    src: Ipv4Addr,
-    sport: u16,
-    dst: Ipv4Addr,
-    dport: u16,
+    pub(crate) src: Ipv4Addr,
+    pub(crate) sport: u16,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) dport: u16,
     tcp: Option<u8>,
     ttl: u8,
 }
@@ -76,7 +76,7 @@ impl Shape {
     }
 
     /// Reads a packet and checks its checksums.
-    fn read(bytes: &[u8]) -> Self {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
         let sliced = SlicedPacket::from_ethernet(bytes).unwrap();
         let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
             panic!("not IPv4");
@@ -123,11 +123,11 @@ impl Shape {
 /// The loaded programs beside a data plane that keeps their maps.
 pub(crate) struct Bench {
     world: World,
-    plane: EbpfDataplane,
+    pub(crate) plane: EbpfDataplane,
     programs: Programs,
     node: NetNs,
     pub(crate) uplink: u32,
-    pod: u32,
+    pub(crate) pod: u32,
     overlay: u32,
 }
 
@@ -142,7 +142,9 @@ impl Bench {
         for name in ["eth0", POD_LINK, "seaway.vxlan"] {
             index.push(netlink.link(name).await.unwrap().unwrap().index);
         }
-        let pins = world.bpffs.join("v1");
+        let pins = world
+            .bpffs
+            .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
         let programs = Programs::load(&pins, world.config().sizes).unwrap();
         Self {
             world,
@@ -155,7 +157,12 @@ impl Bench {
         }
     }
 
-    fn run_bytes(&mut self, program: &str, ifindex: u32, input: &[u8]) -> (i32, Vec<u8>) {
+    pub(crate) fn run_bytes(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        input: &[u8],
+    ) -> (i32, Vec<u8>) {
         let (code, output, _) = self.run_timed(program, ifindex, input);
         (code, output)
     }
@@ -187,7 +194,7 @@ impl Bench {
         (result.return_value as i32, output, result.duration)
     }
 
-    fn run(&mut self, program: &str, input: Shape) -> (i32, Shape) {
+    pub(crate) fn run(&mut self, program: &str, input: Shape) -> (i32, Shape) {
         let ifindex = match program {
             "from_uplink" => self.uplink,
             "from_overlay" => self.overlay,
@@ -197,7 +204,7 @@ impl Bench {
         (code, Shape::read(&bytes))
     }
 
-    fn counter(&self, label: &str) -> u64 {
+    pub(crate) fn counter(&self, label: &str) -> u64 {
         let counters = self.plane.counters().unwrap();
         counters.iter().find(|(v, _)| v.label() == label).unwrap().1
     }
@@ -259,9 +266,9 @@ async fn what_is_not_a_service_passes_untouched() {
             "a reset of nothing",
             shape((OUTSIDE, 1), (NODE_IP, 30080), Some(RST)).bytes(),
         ),
-        ("a fragment", {
+        ("a fragment whose first one was not seen", {
             let mut bytes = shape((OUTSIDE, 1), (NODE_IP, 30080), None).bytes();
-            bytes[20] = 0x20;
+            bytes[21] = 1;
             bytes
         }),
         ("another protocol", {
@@ -315,15 +322,42 @@ async fn options_and_absent_checksums_are_respected() {
 async fn without_an_endpoint_it_is_refused_or_dropped() {
     let mut bench = Bench::new(&service(&[])).await;
     let outside = shape((OUTSIDE, 1), (NODE_IP, 30080), Some(SYN));
-    assert_eq!(
-        bench.run("from_uplink", outside),
-        (PASS, outside),
-        "the stack refuses"
-    );
     let pod = shape((LOCAL_POD, 1), (CLUSTER_IP, 80), Some(SYN));
-    assert_eq!(bench.run("from_pod", pod).0, SHOT);
-    assert_eq!(bench.counter("rejected"), 1);
-    assert_eq!(bench.counter("dropped_reject"), 1);
+    let unknown = shape((LOCAL_POD, 1), (CLUSTER_IP, 81), Some(SYN));
+    for (program, packet) in [
+        ("from_uplink", outside),
+        ("from_pod", pod),
+        ("from_pod", unknown),
+    ] {
+        let (code, reset) = bench.run(program, packet);
+        let expected = Shape {
+            src: packet.dst,
+            sport: packet.dport,
+            dst: packet.src,
+            dport: packet.sport,
+            tcp: Some(RST | ACK),
+            ttl: 64,
+        };
+        assert_eq!((code, reset), (REDIRECT, expected));
+    }
+    assert_eq!(bench.counter("rejected"), 3);
+    // A datagram is answered by ICMP.
+    let udp = shape((LOCAL_POD, 1), (CLUSTER_IP, 80), None).bytes();
+    let link = bench.pod;
+    let (code, answer) = bench.run_bytes("from_pod", link, &udp);
+    assert_eq!((code, answer.len()), (REDIRECT, 70));
+    assert_eq!(
+        answer[..12],
+        [udp[6..12].to_vec(), udp[..6].to_vec()].concat()
+    );
+    let sliced = SlicedPacket::from_ethernet(&answer).unwrap();
+    let Some(TransportSlice::Icmpv4(icmp)) = sliced.transport else {
+        panic!("not ICMP");
+    };
+    assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3));
+    let again = etherparse::Icmpv4Header::with_checksum(icmp.icmp_type(), icmp.payload());
+    assert_eq!(icmp.checksum(), again.checksum);
+    assert_eq!(icmp.payload(), &udp[14..42]);
 
     // There is an endpoint, but not one that the policy allows.
     let mut local = service(&[(REMOTE_POD, false)]);

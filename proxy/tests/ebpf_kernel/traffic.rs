@@ -1,6 +1,9 @@
 //! Real packets through the loaded programs, in namespaces that each test makes for itself.
 
-use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, REMOTE_POD, World, service, sync};
+use crate::world::{
+    CLUSTER_IP, LARGE, LOCAL_POD, LOCAL_POD6, NODE_IP, NODE_IP6, REMOTE_POD, REMOTE_POD6, World,
+    service, sync,
+};
 use seaway_model::{Change, Desired, ObjectKey};
 use seaway_proxy::dataplane::Dataplane;
 
@@ -166,5 +169,53 @@ async fn of_two_services_at_one_frontend_the_smaller_key_serves() {
             let answer = world.client(from, in_cgroup, &format!("tcp {addr}"));
             assert!(answer.starts_with(who), "step {i} from {from}: {answer}");
         }
+    }
+}
+
+/// A backend that does not listen says so by ICMP, which quotes what the backend got and not what the client sent.
+#[tokio::test]
+async fn an_error_of_the_backend_reaches_the_client() {
+    let world = World::new();
+    let mut plane = world.plane(world.config());
+    for (backend, local, to) in [
+        (LOCAL_POD, true, format!("{NODE_IP}:30080")),
+        (REMOTE_POD, false, format!("{NODE_IP}:30080")),
+        (LOCAL_POD6, true, format!("[{NODE_IP6}]:30080")),
+        (REMOTE_POD6, false, format!("[{NODE_IP6}]:30080")),
+    ] {
+        sync(&mut plane, &service(&[(backend, local)])).await;
+        for kind in ["tcp", "udp-connected"] {
+            let answer = world.client("out", false, &format!("{kind} {to}"));
+            assert_eq!(answer, "error ConnectionRefused", "{backend} {kind}");
+        }
+    }
+    let counters = plane.counters().unwrap();
+    let errors = counters.iter().find(|(v, _)| v.label() == "icmp_error");
+    assert_eq!(errors.map(|(_, count)| *count), Some(4));
+}
+
+/// Datagrams in three fragments, there and back.
+#[tokio::test]
+async fn fragments_are_translated_there_and_back() {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    for short in ["out", "pod", "peerpod"] {
+        world.ip(short, "link set eth0 mtu 1400");
+    }
+    let mut plane = world.plane(world.config());
+    for (backend, name, to) in [
+        (LOCAL_POD, "local", format!("{NODE_IP}:30080")),
+        (REMOTE_POD, "remote", format!("{NODE_IP}:30080")),
+        (LOCAL_POD6, "local", format!("[{NODE_IP6}]:30080")),
+        (REMOTE_POD6, "remote", format!("[{NODE_IP6}]:30080")),
+    ] {
+        let desired = service(&[(backend, name == "local")]);
+        sync(&mut plane, &desired).await;
+        let answer = world.client("out", false, &format!("udp-large {to}"));
+        let dump = plane.dump().await.unwrap();
+        assert!(answer.starts_with(name), "{backend}: {answer}\n{dump}");
+        let arrived = answer.chars().filter(|c| *c == 'x').count();
+        assert_eq!(arrived, LARGE, "{backend}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use seaway_kernel::{NetNs, Spawn, cgroup};
 use seaway_model::{
-    Backend, Desired, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, PortRule, Protocol,
-    ServiceRules, TrafficPolicy,
+    Backend, Desired, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey,
+    PortRule, Protocol, ServiceRules, TrafficPolicy,
 };
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane};
@@ -22,7 +22,18 @@ pub(crate) const CLUSTER_IP: &str = "10.96.0.10";
 pub(crate) const NODE_IP: &str = "192.168.77.1";
 pub(crate) const LOCAL_POD: &str = "10.244.1.5";
 pub(crate) const REMOTE_POD: &str = "10.244.2.5";
+pub(crate) const CLUSTER_IP6: &str = "fd00:10:96::10";
+pub(crate) const NODE_IP6: &str = "fd00:77::1";
+pub(crate) const LOCAL_POD6: &str = "fd00:10:244:1::5";
+pub(crate) const REMOTE_POD6: &str = "fd00:10:244:2::5";
+pub(crate) const OVERLAY6: &str = "fd00:10:244:1::";
 pub(crate) const POD_LINK: &str = "sw00000000005";
+
+/// How long a client waits for an answer; a busy machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Length of a datagram that takes several fragments.
+pub(crate) const LARGE: usize = 4000;
 
 /// Everything that a test makes; gone when dropped.
 pub(crate) struct World {
@@ -97,16 +108,25 @@ impl World {
         );
         self.ip(
             "out",
-            "address add 192.168.77.200/24 dev eth0\nlink set eth0 up",
+            "address add 192.168.77.200/24 dev eth0
+             address add fd00:77::200/64 dev eth0 nodad
+             link set eth0 up",
         );
         self.node_side("node", 1, 2, &pod);
         self.node_side("peer", 2, 1, &peerpod);
-        for (short, addr) in [("pod", LOCAL_POD), ("peerpod", REMOTE_POD)] {
-            self.pod_side(short, addr);
+        for (short, addr, addr6) in [
+            ("pod", LOCAL_POD, LOCAL_POD6),
+            ("peerpod", REMOTE_POD, REMOTE_POD6),
+        ] {
+            self.pod_side(short, addr, addr6);
         }
         for short in ["node", "peer"] {
             self.netns(short)
-                .run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
+                .run(|| {
+                    for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                        fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
+                    }
+                })
                 .unwrap();
         }
     }
@@ -117,20 +137,25 @@ impl World {
             short,
             &format!(
                 "address add 192.168.77.{own}/24 dev eth0
+                 address add fd00:77::{own}/64 dev eth0 nodad
                  link set eth0 up
                  link add seaway.vxlan address 02:00:00:00:00:0{own} mtu 1450 type vxlan external dstport 8472
                  address add 10.244.{own}.0/32 dev seaway.vxlan
+                 address add fd00:10:244:{own}::/128 dev seaway.vxlan nodad
                  link set seaway.vxlan up
                  neigh add 10.244.{other}.0 lladdr 02:00:00:00:00:0{other} dev seaway.vxlan nud permanent
                  route add 10.244.{other}.0/24 encap ip id 1 dst 192.168.77.{other} via 10.244.{other}.0 dev seaway.vxlan onlink
+                 neigh add fd00:10:244:{other}:: lladdr 02:00:00:00:00:0{other} dev seaway.vxlan nud permanent
+                 route add fd00:10:244:{other}::/64 encap ip id 1 dst 192.168.77.{other} via fd00:10:244:{other}:: dev seaway.vxlan onlink
                  link add {POD_LINK} mtu 1450 type veth peer name eth0 netns {pod}
                  link set {POD_LINK} address 02:00:00:00:01:01 up
-                 route add 10.244.{own}.5/32 dev {POD_LINK} scope link"
+                 route add 10.244.{own}.5/32 dev {POD_LINK} scope link
+                 route add fd00:10:244:{own}::5/128 dev {POD_LINK} src fd00:77::{own}"
             ),
         );
     }
 
-    fn pod_side(&self, short: &str, addr: &str) {
+    fn pod_side(&self, short: &str, addr: &str, addr6: &str) {
         self.ip(
             short,
             &format!(
@@ -138,7 +163,10 @@ impl World {
                  address add {addr}/32 dev eth0
                  route add 169.254.1.1 dev eth0 scope link
                  neigh add 169.254.1.1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
-                 route add default via 169.254.1.1 dev eth0"
+                 route add default via 169.254.1.1 dev eth0
+                 address add {addr6}/128 dev eth0 nodad
+                 neigh add fe80::1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
+                 route add default via fe80::1 dev eth0"
             ),
         );
     }
@@ -146,7 +174,10 @@ impl World {
     pub(crate) fn config(&self) -> EbpfConfig {
         EbpfConfig {
             bpffs_root: self.bpffs.clone(),
-            cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            detect_local: DetectLocal::ClusterCidr(vec![
+                "10.244.0.0/16".parse().unwrap(),
+                "fd00:10:244::/48".parse().unwrap(),
+            ]),
             ..EbpfConfig::new("n1", &self.cgroup)
         }
     }
@@ -158,25 +189,35 @@ impl World {
         EbpfDataplane::new(config).unwrap()
     }
 
-    /// Serves TCP and UDP port 8080 in a namespace: each line or datagram is answered by `NAME PEER LINE`.
+    /// Serves TCP and UDP port 8080 of both families in a namespace: each line or datagram is answered by
+    /// `NAME PEER LINE`.
     pub(crate) fn serve(&self, short: &str, name: &'static str) {
-        let netns = self.netns(short);
-        let (ready, is_ready) = mpsc::channel();
-        thread::spawn(move || {
-            let _inside = netns.enter().unwrap();
-            let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
-            let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
-            ready.send(()).unwrap();
-            thread::spawn(move || serve_udp(&udp, name));
-            for stream in tcp.incoming().flatten() {
-                thread::spawn(move || serve_tcp(stream, name));
-            }
-        });
-        is_ready.recv().unwrap();
+        for any in [
+            IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ] {
+            let netns = self.netns(short);
+            let (ready, is_ready) = mpsc::channel();
+            thread::spawn(move || {
+                let _inside = netns.enter().unwrap();
+                // Beside the server of the other family.
+                let only = |v| fs::write("/proc/sys/net/ipv6/bindv6only", v).unwrap();
+                only("1");
+                let tcp = TcpListener::bind((any, 8080)).unwrap();
+                let udp = UdpSocket::bind((any, 8080)).unwrap();
+                only("0");
+                ready.send(()).unwrap();
+                thread::spawn(move || serve_udp(&udp, name));
+                for stream in tcp.incoming().flatten() {
+                    thread::spawn(move || serve_tcp(stream, name));
+                }
+            });
+            is_ready.recv().unwrap();
+        }
     }
 
     /// Runs a client as a process of its own in a namespace, in the node's cgroup or outside of it. `what` is
-    /// `tcp ADDR` or `udp ADDR` or `udp-connected ADDR`; the answer is what it printed.
+    /// `tcp ADDR`, `udp ADDR`, `udp-connected ADDR` or `udp-large ADDR`; the answer is what it printed.
     pub(crate) fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
         let out = std::env::temp_dir().join(format!("{}-{short}", self.id));
         let mut spawn = Spawn::new(std::env::current_exe().unwrap())
@@ -234,7 +275,7 @@ fn serve_tcp(stream: TcpStream, name: &str) {
 }
 
 fn serve_udp(socket: &UdpSocket, name: &str) {
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 2 * LARGE];
     while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
         let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
         let _ = socket.send_to(format!("{name} {peer} {text}").as_bytes(), peer);
@@ -248,8 +289,9 @@ pub(crate) fn run_client() {
     };
     let result = match what.split_once(' ').unwrap() {
         ("tcp", addr) => tcp(addr.parse().unwrap()),
-        ("udp", addr) => udp(addr.parse().unwrap(), false),
-        ("udp-connected", addr) => udp(addr.parse().unwrap(), true),
+        ("udp", addr) => udp(addr.parse().unwrap(), false, b"hello"),
+        ("udp-connected", addr) => udp(addr.parse().unwrap(), true, b"hello"),
+        ("udp-large", addr) => udp(addr.parse().unwrap(), true, &[b'x'; LARGE]),
         _ => panic!("{what}"),
     };
     match result {
@@ -260,8 +302,8 @@ pub(crate) fn run_client() {
 
 /// `ANSWER | from PEER`.
 pub(crate) fn tcp(addr: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let peer = stream.peer_addr()?;
     ask(&mut stream, "hello").map(|answer| format!("{answer} | from {peer}"))
 }
@@ -278,20 +320,25 @@ pub(crate) fn ask(stream: &mut TcpStream, line: &str) -> std::io::Result<String>
 }
 
 /// Three datagrams from one socket; they must come from one backend.
-pub(crate) fn udp(addr: SocketAddr, connected: bool) -> std::io::Result<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+pub(crate) fn udp(addr: SocketAddr, connected: bool, payload: &[u8]) -> std::io::Result<String> {
+    let any = if addr.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     if connected {
         socket.connect(addr)?;
     }
     let mut answers = Vec::new();
     for _ in 0..3 {
         if connected {
-            socket.send(b"hello")?;
+            socket.send(payload)?;
         } else {
-            socket.send_to(b"hello", addr)?;
+            socket.send_to(payload, addr)?;
         }
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 2 * LARGE];
         let (len, from) = socket.recv_from(&mut buffer)?;
         let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
         answers.push(format!("{text} | from {from}"));
@@ -301,7 +348,7 @@ pub(crate) fn udp(addr: SocketAddr, connected: bool) -> std::io::Result<String> 
     Ok(answers.remove(0))
 }
 
-/// A Service `default/echo`: cluster IP port 80 and node port 30080, TCP and UDP.
+/// A Service `default/echo`: cluster IP port 80 and node port 30080, TCP and UDP, of the family of its backends.
 pub(crate) fn service(backends: &[(&str, bool)]) -> Desired {
     let mut cluster: Vec<Backend> = backends
         .iter()
@@ -311,19 +358,24 @@ pub(crate) fn service(backends: &[(&str, bool)]) -> Desired {
         })
         .collect();
     cluster.sort();
+    let v6 = cluster.iter().any(|backend| backend.addr.is_ipv6());
+    let (family, cluster_ip) = match v6 {
+        true => (Family::V6, CLUSTER_IP6),
+        false => (Family::V4, CLUSTER_IP),
+    };
     let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRule {
         port_name: "".into(),
         protocol,
-        family: Family::V4,
+        family,
         frontends: vec![
             Frontend {
-                addr: FrontendAddr::Ip(CLUSTER_IP.parse().unwrap()),
+                addr: FrontendAddr::Ip(cluster_ip.parse().unwrap()),
                 port: 80,
                 protocol,
                 kind: FrontendKind::ClusterIp,
             },
             Frontend {
-                addr: FrontendAddr::AnyNodeAddress(Family::V4),
+                addr: FrontendAddr::AnyNodeAddress(family),
                 port: 30080,
                 protocol,
                 kind: FrontendKind::NodePort,

@@ -1,15 +1,16 @@
 //! A plan in words: exactly what apply does, one line per step.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use seaway_ebpf_abi::frontend::{
     BACKEND_LOCAL, FRONTEND_FAR_LOCAL, FRONTEND_REJECT, KIND_CLUSTER_IP, KIND_EXTERNAL_IP,
     KIND_LOAD_BALANCER, KIND_NODE_PORT,
 };
-use seaway_ebpf_abi::{BackendValue, FrontendKey, FrontendValue, TCP, UDP};
+use seaway_ebpf_abi::{Addr, BackendValue, FrontendKey, FrontendValue, TCP, UDP};
 
 use super::{EbpfPlan, Op};
-use crate::ebpf::node::addr;
+use crate::ebpf::wanted::Range;
 
 impl fmt::Display for EbpfPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,23 +39,40 @@ impl fmt::Display for Op {
                     .iter()
                     .try_for_each(|b| write!(f, " {}", backend(b)))
             }
+            Self::WriteRanges { ranges, list } => {
+                write!(f, "+ ranges {ranges}: {}", networks(list))
+            }
             Self::WriteFrontend { key, value } => {
                 write!(f, "+ frontend {} {}", frontend(key), target(value))
             }
             Self::DeleteFrontend { key } => write!(f, "- frontend {}", frontend(key)),
             Self::DeleteSet { set, slots } => write!(f, "- set {set} ({slots} backends)"),
+            Self::DeleteRanges { ranges, list } => {
+                write!(f, "- ranges {ranges} ({} networks)", list.len())
+            }
         }
     }
 }
 
-/// `10.96.0.10:80/tcp`, or `node:30080/tcp`.
+/// The networks of a set of source ranges.
+pub(crate) fn networks(list: &[Range]) -> String {
+    let shown: Vec<String> = list.iter().map(Range::show).collect();
+    shown.join(" ")
+}
+
+/// `10.96.0.10:80/tcp`; `node:30080/tcp`, with the family if it is not IPv4; or what a cluster IP has no frontend for.
 pub(crate) fn frontend(key: &FrontendKey) -> String {
     let port = u16::from_be(key.port);
+    if key.port == 0 && key.protocol == 0 {
+        return format!("{}, everything else", key.addr.ip());
+    }
     let protocol = protocol(key.protocol);
-    if key.addr == 0 {
+    if key.addr == Addr::ANY_V4 {
         format!("node:{port}/{protocol}")
+    } else if key.addr == Addr::ANY_V6 {
+        format!("node(IPv6):{port}/{protocol}")
     } else {
-        format!("{}:{port}/{protocol}", addr(key.addr))
+        format!("{}/{protocol}", SocketAddr::new(key.addr.ip(), port))
     }
 }
 
@@ -74,7 +92,8 @@ pub(crate) fn backend(value: &BackendValue) -> String {
     } else {
         ""
     };
-    format!("{}:{}{local}", addr(value.addr), u16::from_be(value.port))
+    let addr = SocketAddr::new(value.addr.ip(), u16::from_be(value.port));
+    format!("{addr}{local}")
 }
 
 /// The sets of a frontend and what happens when they are empty.
@@ -105,9 +124,16 @@ pub(crate) fn target(value: &FrontendValue) -> String {
     } else {
         ""
     };
+    let mut more = keeps.to_owned();
+    if value.ranges != 0 {
+        more += &format!(", from ranges {} only", value.ranges);
+    }
+    if value.affinity_timeout != 0 {
+        more += &format!(", clients stay for {} s", value.affinity_timeout);
+    }
     if near == far && keeps.is_empty() {
-        format!("{kind} -> {near}")
+        format!("{kind} -> {near}{more}")
     } else {
-        format!("{kind} -> inside {near}, outside {far}{keeps}")
+        format!("{kind} -> inside {near}, outside {far}{more}")
     }
 }

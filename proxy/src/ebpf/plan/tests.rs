@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use expect_test::expect;
 use seaway_model::{
@@ -56,27 +57,27 @@ fn key(name: &str) -> ObjectKey {
 /// Carries a plan out on the image, as the kernel would.
 fn carry_out(image: &mut Image, owners: &mut Owners, plan: EbpfPlan) {
     for op in plan.ops {
-        match op {
-            Op::WriteSet { set, backends } => {
-                let in_use = image
-                    .frontends
-                    .values()
-                    .any(|f| f.near_set == set || f.far_set == set);
-                assert!(!in_use, "a set in use was changed");
-                image.sets.insert(set, backends);
-            }
-            Op::WriteFrontend { key, value } => _ = image.frontends.insert(key, value),
-            Op::DeleteFrontend { key } => _ = image.frontends.remove(&key),
-            Op::DeleteSet { set, .. } => _ = image.sets.remove(&set),
+        if let Op::WriteSet { set, .. } = &op {
+            let mut frontends = image.frontends.values();
+            let in_use = frontends.any(|f| f.near_set == *set || f.far_set == *set);
+            assert!(!in_use, "a set in use was changed");
         }
+        if let Op::WriteRanges { ranges, .. } = &op {
+            let in_use = image.frontends.values().any(|f| f.ranges == *ranges);
+            assert!(!in_use, "ranges in use were changed");
+        }
+        image.take_in(&op);
         for (frontend, value) in &image.frontends {
             for (set, count) in [
                 (value.near_set, value.near_count),
                 (value.far_set, value.far_count),
             ] {
-                let whole = count == 0 || image.set(set, count).is_some();
+                let there = image.sets.get(&set).map_or(0, Vec::len);
+                let whole = there == count as usize;
                 assert!(whole, "{} shows half a Service", super::frontend(frontend));
             }
+            let whole = value.ranges == 0 || image.ranges.contains_key(&value.ranges);
+            assert!(whole, "{} shows no ranges", super::frontend(frontend));
         }
     }
     owners.update(plan.owners);
@@ -110,7 +111,7 @@ impl Kernel {
             &self.owners,
             &self.desired,
             change,
-            &["10.244.0.0/16".parse().expect("a network")],
+            &DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().expect("a network")]),
         );
         let text = plan.to_string();
         carry_out(&mut self.image, &mut self.owners, plan);
@@ -133,6 +134,7 @@ fn a_service_comes_changes_and_goes() {
         + set 1: 10.244.1.5:8080(local) 10.244.2.5:8080
         + set 2: 10.244.1.5:8080(local)
         + frontend node:30080/tcp NodePort -> inside set 1 (2), outside set 2 (1), clients keep their address
+        + frontend 10.96.0.1, everything else ClusterIP -> reject
         + frontend 10.96.0.1:80/tcp ClusterIP -> set 1 (2)
     "#]]
     .assert_eq(&kernel.step(&change));
@@ -161,6 +163,7 @@ fn a_service_comes_changes_and_goes() {
     let change = kernel.set("a", None);
     expect![[r#"
         - frontend node:30080/tcp
+        - frontend 10.96.0.1, everything else
         - frontend 10.96.0.1:80/tcp
     "#]]
     .assert_eq(&kernel.step(&change));
@@ -184,6 +187,7 @@ fn a_restart_adopts_what_is_there_and_removes_what_is_not_wanted() {
     kernel.owners = Owners::default();
     kernel.set("b", None);
     expect![[r#"
+        - frontend 10.96.0.2, everything else
         - frontend 10.96.0.2:80/tcp
         - set 2 (1 backends)
     "#]]
@@ -265,11 +269,11 @@ fn of_two_services_at_one_frontend_the_smaller_key_has_it() {
                 }
             }
             let found: Vec<_> = kernel.image.frontends.values().collect();
-            assert_eq!(found.len(), 2 * expected.iter().len(), "{steps:?}");
-            for value in found {
-                let set = kernel.image.set(value.near_set, value.near_count);
-                let backend = set.and_then(|set| set.first()).map(|b| b.addr);
-                let expected = expected.map(|ip| super::super::node::bits(ip.parse().expect("IP")));
+            assert_eq!(found.len(), 3 * expected.iter().len(), "{steps:?}");
+            for value in found.into_iter().filter(|value| value.near_count > 0) {
+                let set = kernel.image.sets.get(&value.near_set);
+                let backend = set.and_then(|set| set.first()).map(|b| b.addr.ip());
+                let expected = expected.map(|ip| ip.parse().expect("IP"));
                 assert_eq!(backend, expected, "{steps:?}");
             }
             assert_eq!(
@@ -303,7 +307,7 @@ fn an_address_passes_from_one_service_to_another_in_one_change() {
             !text.contains("- frontend") && !text.contains('#'),
             "{text}"
         );
-        assert_eq!(kernel.image.frontends.len(), 2);
+        assert_eq!(kernel.image.frontends.len(), 3);
         assert_eq!(kernel.step(&Change::Full), "# nothing to do\n");
     }
 }
@@ -316,7 +320,68 @@ fn what_is_not_carried_is_said() {
     let change = kernel.set("a", Some(sctp));
     let text = kernel.step(&change);
     assert!(text.contains("SCTP is not carried"), "{text}");
-    assert_eq!(kernel.image, Image::default());
+    assert!(kernel.image.frontends.values().all(|f| f.near_count == 0));
+}
+
+#[test]
+fn source_ranges_and_affinity_are_written_and_go() {
+    let mut kernel = Kernel::default();
+    let with_ranges = |ranges: &[&str]| {
+        let mut rule = rule("10.96.0.1", &["10.244.1.5"], TrafficPolicy::Cluster);
+        rule.frontends.truncate(1);
+        rule.frontends.push(Frontend {
+            addr: FrontendAddr::Ip("203.0.113.1".parse().expect("an address")),
+            port: 80,
+            protocol: Protocol::Tcp,
+            kind: FrontendKind::LoadBalancer,
+        });
+        rule.source_ranges = ranges
+            .iter()
+            .map(|r| r.parse().expect("a network"))
+            .collect();
+        rule.affinity = (!ranges.is_empty()).then(|| Duration::from_secs(10_800));
+        Some(rule)
+    };
+    let change = kernel.set("a", with_ranges(&["192.0.2.7/24", "192.0.2.0/24"]));
+    expect![[r#"
+        + set 1: 10.244.1.5:8080(local)
+        + ranges 1: 192.0.2.0/24
+        + frontend 10.96.0.1, everything else ClusterIP -> reject
+        + frontend 10.96.0.1:80/tcp ClusterIP -> set 1 (1), clients stay for 10800 s
+        + frontend 203.0.113.1:80/tcp LoadBalancer -> set 1 (1), from ranges 1 only, clients stay for 10800 s
+    "#]].assert_eq(&kernel.step(&change));
+    kernel.owners = Owners::default();
+    assert_eq!(kernel.step(&Change::Full), "# nothing to do\n");
+    let change = kernel.set("a", with_ranges(&["192.0.2.0/24", "198.51.100.0/24"]));
+    expect![[r#"
+        + ranges 2: 192.0.2.0/24 198.51.100.0/24
+        + frontend 203.0.113.1:80/tcp LoadBalancer -> set 1 (1), from ranges 2 only, clients stay for 10800 s
+        - ranges 1 (1 networks)
+    "#]].assert_eq(&kernel.step(&change));
+    let change = kernel.set("a", with_ranges(&[]));
+    expect![[r#"
+        + frontend 10.96.0.1:80/tcp ClusterIP -> set 1 (1)
+        + frontend 203.0.113.1:80/tcp LoadBalancer -> set 1 (1)
+        - ranges 2 (2 networks)
+    "#]]
+    .assert_eq(&kernel.step(&change));
+    assert_eq!(kernel.image.ranges.len(), 0);
+}
+
+#[test]
+fn clients_are_remembered_by_service_port() {
+    let mut kernel = Kernel::default();
+    for (name, address) in [("a", "10.96.0.1"), ("b", "10.96.0.2")] {
+        let mut rule = rule(address, &["10.244.1.5"], TrafficPolicy::Cluster);
+        rule.frontends[1].port = if name == "a" { 30080 } else { 30081 };
+        rule.affinity = Some(Duration::from_secs(1));
+        kernel.set(name, Some(rule));
+    }
+    kernel.step(&Change::Full);
+    let served = kernel.image.frontends.values().filter(|f| f.near_count > 0);
+    let ids: Vec<u64> = served.map(|f| f.affinity).collect();
+    let distinct: BTreeSet<u64> = ids.iter().copied().collect();
+    assert_eq!((ids.len(), distinct.len()), (4, 2), "{ids:?}");
 }
 
 proptest::proptest! {
@@ -347,12 +412,12 @@ proptest::proptest! {
 type Resolved = BTreeMap<FrontendKey, (u8, u8, Vec<BackendValue>, Vec<BackendValue>)>;
 
 fn resolved(image: &Image) -> Resolved {
-    let set = |id, count| image.set(id, count).unwrap_or_default().to_vec();
+    let set = |id| image.sets.get(&id).cloned().unwrap_or_default();
     let frontends = image.frontends.iter();
     frontends
         .map(|(key, v)| {
-            let near = set(v.near_set, v.near_count);
-            (*key, (v.kind, v.flags, near, set(v.far_set, v.far_count)))
+            let near = set(v.near_set);
+            (*key, (v.kind, v.flags, near, set(v.far_set)))
         })
         .collect()
 }
