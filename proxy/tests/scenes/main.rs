@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ebpf;
 mod stage;
 mod wire;
 
@@ -16,6 +17,7 @@ use seaway_model::{Change, Desired, Family, Origin, Outcome, Packet, Protocol, d
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
 
+use ebpf::Programmed;
 use stage::Stage;
 use wire::Evidence;
 
@@ -37,42 +39,94 @@ enum Seen {
     Nothing,
 }
 
+/// What programs the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Iptables(IptablesVariant),
+    Ebpf,
+}
+
 #[test]
 fn scenes_of_ipv4_with_iptables_nft() {
-    play(Family::V4, IptablesVariant::NfTables);
+    play(Family::V4, Mode::Iptables(IptablesVariant::NfTables));
 }
 
 #[test]
 fn scenes_of_ipv4_with_iptables_legacy() {
-    play(Family::V4, IptablesVariant::Legacy);
+    play(Family::V4, Mode::Iptables(IptablesVariant::Legacy));
 }
 
 #[test]
 fn scenes_of_ipv6_with_iptables_nft() {
-    play(Family::V6, IptablesVariant::NfTables);
+    play(Family::V6, Mode::Iptables(IptablesVariant::NfTables));
 }
 
 #[test]
 fn scenes_of_ipv6_with_iptables_legacy() {
-    play(Family::V6, IptablesVariant::Legacy);
+    play(Family::V6, Mode::Iptables(IptablesVariant::Legacy));
 }
 
-fn play(family: Family, variant: IptablesVariant) {
+#[test]
+fn scenes_of_ipv4_with_ebpf() {
+    play(Family::V4, Mode::Ebpf);
+}
+
+#[test]
+fn scenes_of_ipv6_with_ebpf() {
+    play(Family::V6, Mode::Ebpf);
+}
+
+/// Not a test: what the others start as a process of the node.
+#[test]
+fn node_process() {
+    ebpf::node_process();
+}
+
+fn play(family: Family, mode: Mode) {
     let mut played = 0;
+    let mut left_out = Vec::new();
     let mut failures = Vec::new();
     for scene in scenes().iter().filter(|scene| scene.family == family) {
         let stage = Stage::new(&scene.node);
         let (desired, _) = derive_all(&scene.inputs, &scene.settings);
-        stage.on_node(|| program(scene, &desired, variant));
+        let ebpf = match mode {
+            Mode::Iptables(variant) => {
+                stage.on_node(|| program(scene, &desired, variant));
+                None
+            }
+            Mode::Ebpf => Some(Programmed::new(scene, &desired, stage.node())),
+        };
         let mut ports = 20_000..30_000;
         for case in scene.cases.iter().filter(|case| can_be_sent(case)) {
+            if let Some(reason) = ebpf.as_ref().and_then(|_| ebpf::not_carried(case.line)) {
+                left_out.push(format!("{}: {}: {reason}", scene.name, case.line));
+                continue;
+            }
             played += 1;
-            let seen = observe(&stage, scene, &desired, case, &mut ports);
+            let send = |sent: &[u16], may_vanish| match &ebpf {
+                Some(ebpf) if case.packet.origin == Origin::NodeProcess => {
+                    let mut heard = ebpf.send(&case.packet, sent);
+                    let rest: Vec<u16> = sent
+                        .iter()
+                        .copied()
+                        .filter(|p| !heard.contains_key(p))
+                        .collect();
+                    heard.extend(stage.hear(&case.packet, &rest, may_vanish));
+                    heard
+                }
+                _ => stage.send(&case.packet, sent, may_vanish),
+            };
+            let seen = observe(send, scene, &desired, case, &mut ports);
             if let Some(difference) = difference(scene, &desired, case, &seen) {
                 failures.push(format!("{}: {}: {difference}", scene.name, case.line));
             }
         }
     }
+    println!(
+        "{family:?} {mode:?}: {played} played, {} left out",
+        left_out.len()
+    );
+    println!("{}", left_out.join("\n"));
     assert!(
         failures.is_empty(),
         "{} of {played}:\n{}",
@@ -87,11 +141,14 @@ fn can_be_sent(case: &Case) -> bool {
     case.packet.protocol != Protocol::Sctp
 }
 
-fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
     let program = IptablesProgram {
         version: "1.8.9".into(),
         variant,
@@ -111,7 +168,7 @@ fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
         masquerade_all: scene.node.masquerade_all,
         ..IptablesConfig::default()
     };
-    runtime.block_on(async {
+    runtime().block_on(async {
         let mut dataplane = IptablesDataplane::new(&config, &machine);
         dataplane.observe().await.unwrap();
         let plan = dataplane.plan(desired, &Change::Full);
@@ -121,7 +178,7 @@ fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
 
 /// Sends the packet of a case, each time from another port, until everything expected was seen.
 fn observe(
-    stage: &Stage,
+    send: impl Fn(&[u16], bool) -> ByPort,
     scene: &Scene,
     desired: &Desired,
     case: &Case,
@@ -132,7 +189,7 @@ fn observe(
     let mut seen = BTreeSet::new();
     for _ in 0..ROUNDS {
         let sent: Vec<u16> = ports.by_ref().take(usize::from(ROUND)).collect();
-        let mut evidence = stage.send(&case.packet, &sent, may_vanish);
+        let mut evidence = send(&sent, may_vanish);
         seen.extend(sent.iter().map(|port| verdict(case, evidence.remove(port))));
         let missing = expected
             .iter()

@@ -44,7 +44,7 @@ impl Stage {
     pub(crate) fn new(context: &NodeContext) -> Self {
         let pod_link = match &context.detect_local {
             DetectLocal::BridgeInterface(name) => name,
-            _ => "sw0",
+            _ => "sw000000000ab",
         };
         let [node, pods, world] = [true, false, false].map(Place::new);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,9 +76,18 @@ impl Stage {
         self.node.netns.run(f).unwrap()
     }
 
+    /// The node's namespace.
+    pub(crate) fn node(&self) -> &NetNs {
+        &self.node.netns
+    }
+
     /// Sends a packet once from each source port, and hears what became of it. `may_vanish`: nothing is an answer.
     pub(crate) fn send(&self, packet: &Packet, ports: &[u16], may_vanish: bool) -> ByPort {
-        let limit = if may_vanish { SILENCE } else { PATIENCE };
+        self.shout(packet, ports);
+        self.hear(packet, ports, may_vanish)
+    }
+
+    fn shout(&self, packet: &Packet, ports: &[u16]) {
         let from = match packet.origin {
             Origin::NodeProcess => &self.node,
             Origin::LocalPod => &self.pods,
@@ -99,6 +108,11 @@ impl Stage {
                 Err(error) => panic!("{packet:?}: {error}"),
             }
         }
+    }
+
+    /// Hears what becomes of packets that were sent just now.
+    pub(crate) fn hear(&self, packet: &Packet, ports: &[u16], may_vanish: bool) -> ByPort {
+        let limit = if may_vanish { SILENCE } else { PATIENCE };
         let mut heard = ByPort::new();
         let sent = Instant::now();
         loop {

@@ -16,10 +16,16 @@ pub(crate) enum Evidence {
     Refused,
 }
 
-/// The first packet of a flow from this source port, which it carries along.
-pub(crate) fn write(packet: &Packet, port: u16) -> Vec<u8> {
+/// What a packet from this source port carries, so that it is known again after translation.
+pub(crate) fn payload(port: u16) -> Vec<u8> {
     let mut payload = MARK.to_vec();
     payload.extend(port.to_be_bytes());
+    payload
+}
+
+/// The first packet of a flow from this source port, which it carries along.
+pub(crate) fn write(packet: &Packet, port: u16) -> Vec<u8> {
+    let payload = payload(port);
     let builder = match (packet.source, packet.destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), TTL),
         (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), TTL),
@@ -70,6 +76,10 @@ pub(crate) fn read(bytes: &[u8], forwarded: bool) -> Option<(u16, Evidence)> {
     };
     match packet.transport? {
         TransportSlice::Tcp(tcp) if tcp.rst() => Some((tcp.destination_port(), Evidence::Refused)),
+        // Of a socket, which sends nothing along and keeps its port.
+        TransportSlice::Tcp(tcp) if !forwarded && tcp.payload().is_empty() => {
+            left(tcp.destination_port(), &payload(tcp.source_port()))
+        }
         TransportSlice::Tcp(tcp) => left(tcp.destination_port(), tcp.payload()),
         TransportSlice::Udp(udp) => left(udp.destination_port(), udp.payload()),
         // Both kinds have the offending packet behind eight bytes.
