@@ -51,6 +51,15 @@ impl Transaction {
         &self.text
     }
 
+    /// The input for each table that is changed, by itself: all of them one behind the other are the whole.
+    pub fn inputs(&self) -> impl Iterator<Item = (Table, &str)> {
+        self.text.split_inclusive("\nCOMMIT\n").filter_map(|input| {
+            let name = input.strip_prefix('*')?.lines().next()?;
+            let table = Table::ALL.into_iter().find(|t| t.as_str() == name)?;
+            Some((table, input))
+        })
+    }
+
     fn table(&mut self, table: Table, family: Family, delta: &Delta<ChainId, Rules>) {
         let written: Vec<_> = delta
             .pending_updates()
