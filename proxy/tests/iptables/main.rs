@@ -8,5 +8,6 @@ mod kernel;
 mod machine;
 mod packets;
 mod refusals;
+mod split;
 mod strangers;
 mod world;
