@@ -22,12 +22,7 @@ struct Progress {
 
 /// What differs between what we wrote and what `iptables-save` has printed of some tables, in one sentence; `None` if
 /// nothing of ours does. Goes through the text line by line: rules of ten thousand Services are never held twice.
-pub fn difference(
-    image: &Chains,
-    saved: &str,
-    family: Family,
-    tables: &[Table],
-) -> Option<String> {
+pub fn difference(image: &Chains, saved: &str, family: Family, tables: &[Table]) -> Option<String> {
     let mut found: BTreeMap<(Table, &str), Progress> = BTreeMap::new();
     // Of the chain that the last line was about: its lines come one after the other.
     let mut current: Option<((Table, &str), Option<&Rules>)> = None;

@@ -112,8 +112,14 @@ impl IptablesDataplane {
     pub fn new(config: &IptablesConfig, machine: &Capabilities) -> Self {
         let families = config.families(machine).into_iter();
         let missing = without_ipv6(machine).filter(|_| config.ipv6);
+        let plain = machine.iptables.as_ref().map(|p| p.variant);
+        let mut watcher = Watcher::default();
+        // Most probably: then the rules need not be read once more when they have been.
+        if let Some(likely) = plain {
+            watcher.place(Placement::usual(likely, config.nat_variant));
+        }
         Self {
-            plain: machine.iptables.as_ref().map(|p| p.variant),
+            plain,
             kernel: machine.kernel,
             nat_variant: config.nat_variant,
             families: families
@@ -129,7 +135,7 @@ impl IptablesDataplane {
             tested: None,
             without_ipv6: missing.map(str::to_owned),
             routes_pending: true,
-            watcher: Watcher::default(),
+            watcher,
         }
     }
 
@@ -198,7 +204,10 @@ impl Dataplane for IptablesDataplane {
 
     async fn observe(&mut self) -> Result<(), ApplyError> {
         // Taken before reading where it can be: what is changed meanwhile is noticed afterwards.
-        let stamps = self.stamps();
+        let stamps = match self.placement {
+            Some(_) => self.stamps(),
+            None => self.watcher.first_stamps(),
+        };
         let (placement, saved) = self.read().await?;
         for one in &mut self.families {
             let family = one.settings.family;

@@ -63,6 +63,15 @@ impl Placement {
         }
     }
 
+    /// On a node of this variant where nothing is in the way.
+    pub fn usual(own: IptablesVariant, setting: NatVariant) -> Self {
+        let nat = match setting {
+            NatVariant::Same => own,
+            NatVariant::Auto | NatVariant::Nft => IptablesVariant::NfTables,
+        };
+        Self { filter: own, nat }
+    }
+
     /// The variant of a table.
     pub fn of(self, table: Table) -> IptablesVariant {
         match table {
@@ -170,15 +179,14 @@ pub struct Choice {
 /// Decides; `None` if neither variant can be used. The same answer before and after our rules are written.
 pub fn choose(node: &Node, setting: NatVariant) -> Option<Choice> {
     let own = own_variant(node)?;
-    let wants_nft = own == IptablesVariant::Legacy && setting != NatVariant::Same;
-    let obstacle = wants_nft.then(|| obstacle(node)).flatten();
-    let nat = if wants_nft && obstacle.is_none() {
-        IptablesVariant::NfTables
-    } else {
-        own
+    let usual = Placement::usual(own, setting);
+    let obstacle = usual.is_split().then(|| obstacle(node)).flatten();
+    let placement = match obstacle {
+        Some(_) => Placement::whole(own),
+        None => usual,
     };
     Some(Choice {
-        placement: Placement { filter: own, nat },
+        placement,
         obstacle,
     })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use seaway_kernel::capabilities::IptablesVariant;
-use seaway_kernel::{Command, CommandError};
+use seaway_kernel::{Command, CommandError, Output};
 use seaway_model::Family;
 
 use super::plan::Settings;
@@ -170,22 +170,20 @@ impl Tool {
 
     async fn run(self, verb: &str, command: Command) -> Result<String, ApplyError> {
         let result = command.timeout(TIMEOUT).output().await;
-        result
-            .map(|output| output.text())
-            .map_err(|error| match error {
-                CommandError::Missing { program } => ApplyError::Missing {
-                    what: program,
-                    remedy: "install the iptables package (1.8 or newer) or use --mode ebpf".into(),
-                },
-                CommandError::Failed { stderr, .. } => ApplyError::Failed {
-                    what: self.program(verb),
-                    reason: stderr.trim().to_owned(),
-                },
-                other => ApplyError::Failed {
-                    what: self.program(verb),
-                    reason: other.to_string(),
-                },
-            })
+        result.map(Output::into_text).map_err(|error| match error {
+            CommandError::Missing { program } => ApplyError::Missing {
+                what: program,
+                remedy: "install the iptables package (1.8 or newer) or use --mode ebpf".into(),
+            },
+            CommandError::Failed { stderr, .. } => ApplyError::Failed {
+                what: self.program(verb),
+                reason: stderr.trim().to_owned(),
+            },
+            other => ApplyError::Failed {
+                what: self.program(verb),
+                reason: other.to_string(),
+            },
+        })
     }
 }
 

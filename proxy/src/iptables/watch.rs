@@ -50,6 +50,7 @@ pub type Stamps = Vec<Option<Stamp>>;
 /// Decides when to look at which rules.
 #[derive(Debug, Default)]
 pub struct Watcher {
+    placement: Option<Placement>,
     sides: Vec<Side>,
     /// Next time to ask for the stamps.
     next_poll: Option<Instant>,
@@ -75,8 +76,11 @@ enum Source {
 }
 
 impl Watcher {
-    /// Watches these tables from now on, and knows nothing of them yet.
+    /// Watches these tables from now on; of those that were not watched so far it knows nothing yet.
     pub fn place(&mut self, placement: Placement) {
+        if self.placement.replace(placement) == Some(placement) {
+            return;
+        }
         let side = |share| Side {
             share,
             source: None,
@@ -85,6 +89,16 @@ impl Watcher {
             next_audit: None,
         };
         self.sides = placement.shares().into_iter().map(side).collect();
+    }
+
+    /// The stamps before it is known which tables there are: without those of the legacy variant, which makes the
+    /// tables that it is asked for.
+    pub fn first_stamps(&mut self) -> Stamps {
+        let nft = |side: &mut Side| match side.share.variant {
+            IptablesVariant::NfTables => side.stamp(&[]),
+            IptablesVariant::Legacy => None,
+        };
+        self.sides.iter_mut().map(nft).collect()
     }
 
     /// The stamps now.

@@ -67,7 +67,9 @@ fn docker(published: u16) {
         "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER".to_owned(),
         "-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER".to_owned(),
         "-A POSTROUTING -s 10.244.1.3/32 ! -o docker0 -j MASQUERADE".to_owned(),
-        format!("-A DOCKER -p tcp -m tcp --dport {published} -j DNAT --to-destination 10.244.1.3:8080"),
+        format!(
+            "-A DOCKER -p tcp -m tcp --dport {published} -j DNAT --to-destination 10.244.1.3:8080"
+        ),
     ] {
         legacy(Family::V4, &format!("-t nat {rule}"));
     }

@@ -10,7 +10,9 @@ fn programs(node: &Node, nft: bool) -> String {
     std::fs::create_dir(&dir).unwrap();
     let link = |name: &str, target: &str| {
         let places = ["/usr/sbin", "/sbin"].map(|place| format!("{place}/{target}"));
-        let found = places.iter().find(|path| std::path::Path::new(path).exists());
+        let found = places
+            .iter()
+            .find(|path| std::path::Path::new(path).exists());
         symlink(found.unwrap(), dir.join(name)).unwrap();
     };
     for family in ["iptables", "ip6tables"] {
@@ -51,12 +53,18 @@ fn a_legacy_node_has_its_nat_rules_in_the_nft_variant_and_everybody_says_so() {
     let path = programs(&node, true);
     let [log, metrics, dump, check] = serve(&node, &path);
     assert!(log.contains("iptables: filter=legacy nat=nft"), "{log}");
-    for place in ["table=\"filter\",variant=\"legacy\"", "table=\"nat\",variant=\"nft\""] {
+    for place in [
+        "table=\"filter\",variant=\"legacy\"",
+        "table=\"nat\",variant=\"nft\"",
+    ] {
         assert!(metrics.contains(place), "{metrics}");
     }
     assert!(dump.contains("# iptables-legacy, table filter: "), "{dump}");
     assert!(dump.contains("# iptables-nft, table nat: "), "{dump}");
-    assert!(check.contains("iptables tables: filter=legacy nat=nft"), "{check}");
+    assert!(
+        check.contains("iptables tables: filter=legacy nat=nft"),
+        "{check}"
+    );
     let (_, text, error) = node.bare_with("cleanup", &[("PATH", &path)]);
     for part in ["removed iptables-nft: ", "removed iptables-legacy: "] {
         assert!(text.contains(part), "{text}{error}");
@@ -69,20 +77,28 @@ fn without_the_nft_programs_everything_stays_legacy_unless_that_is_refused() {
     let path = programs(&node, false);
     let [log, metrics, dump, check] = serve(&node, &path);
     assert!(log.contains("iptables: filter=legacy nat=legacy"), "{log}");
-    assert_eq!(log.matches("our nat rules stay in the legacy variant").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("our nat rules stay in the legacy variant")
+            .count(),
+        1,
+        "{log}"
+    );
     assert!(log.contains("iptables-nft is not installed"), "{log}");
-    assert!(metrics.contains("table=\"nat\",variant=\"legacy\""), "{metrics}");
+    assert!(
+        metrics.contains("table=\"nat\",variant=\"legacy\""),
+        "{metrics}"
+    );
     assert!(dump.contains("# iptables-legacy: "), "{dump}");
     let said = "iptables tables: filter=legacy nat=legacy (not nft: iptables-nft is not installed)";
     assert!(check.contains(said), "{check}");
 
-    let (code, _, error) = node.ask_with(
-        "plan",
-        &["--iptables-nat-variant=nft"],
-        &[("PATH", &path)],
-    );
+    let (code, _, error) =
+        node.ask_with("plan", &["--iptables-nat-variant=nft"], &[("PATH", &path)]);
     assert_eq!(code, 1);
-    for part in ["--iptables-nat-variant=nft", "iptables-nft is not installed"] {
+    for part in [
+        "--iptables-nat-variant=nft",
+        "iptables-nft is not installed",
+    ] {
         assert!(error.contains(part), "{error}");
     }
 }
@@ -103,8 +119,19 @@ fn an_nft_variant_that_does_not_know_our_rules_is_left_alone() {
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let [log, metrics, ..] = serve(&node, &path);
     assert!(log.contains("iptables: filter=legacy nat=legacy"), "{log}");
-    assert_eq!(log.matches("our nat rules stay in the legacy variant").count(), 1, "{log}");
-    assert!(log.contains("xt_recent (for session affinity): no recent here"), "{log}");
+    assert_eq!(
+        log.matches("our nat rules stay in the legacy variant")
+            .count(),
+        1,
+        "{log}"
+    );
+    assert!(
+        log.contains("xt_recent (for session affinity): no recent here"),
+        "{log}"
+    );
     assert!(!log.contains("sync failed"), "{log}");
-    assert!(metrics.contains("table=\"nat\",variant=\"legacy\""), "{metrics}");
+    assert!(
+        metrics.contains("table=\"nat\",variant=\"legacy\""),
+        "{metrics}"
+    );
 }

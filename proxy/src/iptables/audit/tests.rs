@@ -53,7 +53,10 @@ fn tables_that_are_not_asked_for_are_not_looked_at() {
 
 #[test]
 fn a_rule_in_other_words_is_the_same_rule() {
-    let image = parse::saved("*nat\n-A SEAWAY-A -m comment --comment a -j RETURN\n", Family::V4);
+    let image = parse::saved(
+        "*nat\n-A SEAWAY-A -m comment --comment a -j RETURN\n",
+        Family::V4,
+    );
     let quoted = "*nat\n-A SEAWAY-A -m comment --comment \"a\" -j RETURN\n";
     assert_eq!(difference(&image, quoted, Family::V4, &Table::ALL), None);
     let twice = "*nat\n-A SEAWAY-A -j RETURN\n-A SEAWAY-A -j RETURN\n";

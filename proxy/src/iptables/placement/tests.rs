@@ -4,8 +4,7 @@ use IptablesVariant::{Legacy, NfTables};
 const HINT: &str = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n";
 const OUR_FILTER: &str = "*filter\n:SEAWAY-FILTER - [0:0]\n-A INPUT -j SEAWAY-FILTER\nCOMMIT\n";
 const OUR_NAT: &str = "*nat\n:SEAWAY-SERVICES - [0:0]\n-A OUTPUT -j SEAWAY-SERVICES\n-A SEAWAY-SERVICES -j RETURN\nCOMMIT\n";
-const OVERLAY: &str =
-    "*nat\n:SEAWAY-EGRESS - [0:0]\n-A POSTROUTING -j SEAWAY-EGRESS\nCOMMIT\n";
+const OVERLAY: &str = "*nat\n:SEAWAY-EGRESS - [0:0]\n-A POSTROUTING -j SEAWAY-EGRESS\nCOMMIT\n";
 const OTHERS: &str = "*nat\n-A PREROUTING -j ACCEPT\n-A OUTPUT -j ACCEPT\nCOMMIT\n";
 const NEW: (u32, u32) = (6, 1);
 
@@ -76,7 +75,11 @@ fn our_nat_rules_do_not_say_which_variant_the_node_uses() {
     use NatVariant::{Auto, Same};
     // As written on a legacy node, then read again by the next start.
     check((Some(OUR_NAT), Some(OUR_FILTER), Some(Legacy)), Auto, SPLIT);
-    check((Some(OUR_NAT), Some(OUR_FILTER), Some(NfTables)), Auto, SPLIT);
+    check(
+        (Some(OUR_NAT), Some(OUR_FILTER), Some(NfTables)),
+        Auto,
+        SPLIT,
+    );
     // Somebody has flushed the filter rules meanwhile: ours in nat are more than those of others, and do not count.
     check((Some(OUR_NAT), Some(""), Some(Legacy)), Auto, SPLIT);
     let one = "*nat\n-A OUTPUT -j ACCEPT\nCOMMIT\n";
@@ -84,7 +87,11 @@ fn our_nat_rules_do_not_say_which_variant_the_node_uses() {
     // From all legacy to split and back: the node's own variant stays.
     let all = format!("{OUR_NAT}{OUR_FILTER}");
     check((Some(""), Some(&all), Some(Legacy)), Auto, SPLIT);
-    check((Some(OUR_NAT), Some(OUR_FILTER), Some(Legacy)), Same, ALL_LEGACY);
+    check(
+        (Some(OUR_NAT), Some(OUR_FILTER), Some(Legacy)),
+        Same,
+        ALL_LEGACY,
+    );
     check((Some(OUR_NAT), Some(&all), Some(Legacy)), Auto, SPLIT);
     check((Some(&all), Some(""), Some(Legacy)), Auto, ALL_NFT);
 }

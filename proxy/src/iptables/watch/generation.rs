@@ -78,7 +78,6 @@ fn read_generation(message: &[u8]) -> Option<u32> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
