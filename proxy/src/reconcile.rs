@@ -297,6 +297,7 @@ impl<D: Dataplane> Reconciler<D> {
         let change = if self.full {
             self.metrics.full_syncs.inc();
             self.dataplane.observe().await?;
+            self.dataplane.rehearse().await?;
             Change::Full
         } else {
             Change::Services(self.pending.clone())

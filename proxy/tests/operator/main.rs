@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod legacy;
 mod node;
 
 use std::os::unix::net::UnixDatagram;

@@ -87,9 +87,32 @@ impl Node {
         self.finish(self.node_command(subcommand, args))
     }
 
+    /// The same with variables in its environment.
+    pub(crate) fn ask_with(
+        &self,
+        subcommand: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> (i32, String, String) {
+        let mut command = self.node_command(subcommand, args);
+        command.envs(env.iter().copied());
+        self.finish(command)
+    }
+
     /// Runs a subcommand that takes no node.
     pub(crate) fn bare(&self, subcommand: &str) -> (i32, String, String) {
-        self.finish(self.command(subcommand))
+        self.bare_with(subcommand, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn bare_with(
+        &self,
+        subcommand: &str,
+        env: &[(&str, &str)],
+    ) -> (i32, String, String) {
+        let mut command = self.command(subcommand);
+        command.envs(env.iter().copied());
+        self.finish(command)
     }
 
     fn finish(&self, mut command: Command) -> (i32, String, String) {

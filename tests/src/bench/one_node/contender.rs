@@ -41,6 +41,24 @@ impl From<IptablesVariant> for Variant {
     }
 }
 
+/// What our proxy is told about its nat rules on a legacy node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Nat {
+    Auto,
+    Same,
+    Nft,
+}
+
+impl Nat {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Same => "same",
+            Self::Nft => "nft",
+        }
+    }
+}
+
 /// `--peer NAME=PATH,mode=MODE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -90,22 +108,31 @@ impl FromStr for Peer {
 pub struct Contender {
     peer: Peer,
     variant: Variant,
+    /// `--iptables-nat-variant`, if it is not left alone.
+    nat: Option<Nat>,
 }
 
 impl Contender {
     /// Our own proxy, beside our other binaries.
-    pub fn ours(mode: &str, variant: Variant) -> Result<Self> {
+    pub fn ours(mode: &str, variant: Variant, nat: Option<Nat>) -> Result<Self> {
         let peer = Peer {
             kind: Kind::SeawayProxy,
             program: seaway_lab::topology::binaries()?.join("seaway-proxy"),
             mode: mode.to_owned(),
         };
-        Ok(Self::other(peer, variant))
+        Ok(Self {
+            nat,
+            ..Self::other(peer, variant)
+        })
     }
 
     /// Another one.
     pub fn other(peer: Peer, variant: Variant) -> Self {
-        Self { peer, variant }
+        Self {
+            peer,
+            variant,
+            nat: None,
+        }
     }
 
     /// Whether there is such a program: found before minutes are spent on the others.
@@ -129,6 +156,9 @@ impl Contender {
         ];
         if self.uses_iptables() {
             labels.push(("variant", self.variant.as_str()));
+        }
+        if let Some(nat) = self.nat {
+            labels.push(("nat", nat.as_str()));
         }
         labels
     }
@@ -170,6 +200,8 @@ impl Contender {
                     format!("--cluster-cidr={CLUSTER_CIDR}"),
                 ];
                 args.extend(seaway_flags(node));
+                let nat = self.nat.map(Nat::as_str);
+                args.extend(nat.map(|nat| format!("--iptables-nat-variant={nat}")));
                 args
             }
             Kind::KubeProxy => {
