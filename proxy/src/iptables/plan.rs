@@ -268,6 +268,12 @@ impl Image {
         self.layout.addresses.keys().copied()
     }
 
+    /// Whether some frontend has an address in this network, node ports apart.
+    pub fn has_address_in(&self, network: IpNetwork) -> bool {
+        let range = network.network()..=network.broadcast();
+        self.layout.addresses.range(range).next().is_some()
+    }
+
     /// How many rules of ours a table has.
     pub fn rules(&self, table: Table) -> usize {
         self.rules[table as usize]
