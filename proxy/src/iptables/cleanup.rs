@@ -1,12 +1,13 @@
 //! Everything of ours out of the kernel, without an image of it.
 
+use seaway_kernel::capabilities::IptablesVariant;
 use seaway_model::{Delta, Family};
 
 use super::placement::VARIANTS;
 use super::rule::Table;
 use super::tool::{Locking, Tool};
 use super::transaction::Transaction;
-use super::{parse, routes};
+use super::{parse, routes, watch};
 use crate::dataplane::ApplyError;
 
 /// Every program of these families, whether installed or not. The nft variant comes first: where it keeps the nat rules
@@ -20,8 +21,14 @@ pub(super) async fn remove_from(
     tool: Tool,
     tables: &[Table],
 ) -> Result<Option<String>, ApplyError> {
-    let Some(text) = tool.save_if_installed().await? else {
-        return Ok(None);
+    let text = match tool.save_if_installed().await {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(None),
+        // The program is there and what it speaks to is not: nor is any rule.
+        Err(_) if tool.variant == IptablesVariant::NfTables && !watch::has_nf_tables() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
     };
     let mut delta = Delta::new();
     delta.replace_observed(parse::saved_in(&text, tool.family, tables));
@@ -32,7 +39,7 @@ pub(super) async fn remove_from(
     let chains = chains.count();
     let transaction = Transaction::new(tool.family, &delta);
     tool.restore(transaction.as_str(), Locking::Its).await?;
-    let left = parse::saved_in(&tool.save().await?, tool.family, tables);
+    let left = parse::saved_in(&tool.save_tables(tables).await?, tool.family, tables);
     if let Some((id, _)) = left.first_key_value() {
         return Err(ApplyError::Failed {
             what: format!("cleanup of {}", tool.name()),

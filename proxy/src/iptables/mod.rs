@@ -369,14 +369,22 @@ impl Dataplane for IptablesDataplane {
 
     async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {
         let mut removed = Vec::new();
+        let mut failed = None;
         for tool in every_tool([Family::V4, Family::V6].into_iter()) {
-            removed.extend(remove_from(tool, &Table::ALL).await?);
+            // One program that fails does not keep what others hold.
+            match remove_from(tool, &Table::ALL).await {
+                Ok(line) => removed.extend(line),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
         removed.extend(remove_routes().await?);
         for one in &mut self.families {
             one.image = Image::default();
         }
-        Ok(removed)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(removed),
+        }
     }
 }
 

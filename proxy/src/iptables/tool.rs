@@ -58,12 +58,7 @@ impl Tool {
         }
     }
 
-    /// The rules of all tables that are loaded; loads none.
-    pub async fn save(self) -> Result<String, ApplyError> {
-        self.run("save", Command::new(self.program("save"))).await
-    }
-
-    /// The rules of these tables, which are loaded if they are not yet.
+    /// The rules of one table, which is loaded if it is not yet, or of all that are loaded.
     pub async fn save_tables(self, tables: &[Table]) -> Result<String, ApplyError> {
         let mut command = Command::new(self.program("save"));
         // It takes one table or all.

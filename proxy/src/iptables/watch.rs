@@ -47,6 +47,12 @@ pub enum Stamp {
 /// The stamp of each variant in use; `None` where the kernel does not say.
 pub type Stamps = Vec<Option<Stamp>>;
 
+/// Whether this kernel has nf_tables at all.
+pub fn has_nf_tables() -> bool {
+    let generation = Generation::open().and_then(|generation| generation.now());
+    generation.is_ok_and(|number| number.is_some())
+}
+
 /// Decides when to look at which rules.
 #[derive(Debug, Default)]
 pub struct Watcher {

@@ -1,5 +1,7 @@
 //! A node whose `iptables` is the legacy one, with and without a usable nft variant beside it.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::node::{Node, endpoint, service, slice};
@@ -134,4 +136,46 @@ fn an_nft_variant_that_does_not_know_our_rules_is_left_alone() {
         metrics.contains("table=\"nat\",variant=\"legacy\""),
         "{metrics}"
     );
+}
+
+/// Answers each byte with itself.
+fn echo(stream: &mut TcpStream) {
+    let mut byte = [7];
+    stream.write_all(&byte).unwrap();
+    stream.read_exact(&mut byte).unwrap();
+}
+
+#[test]
+fn a_killed_daemon_finds_everything_where_it_was_and_connections_go_on() {
+    let node = Node::new();
+    let path = programs(&node, true);
+    node.sh("ip addr add 10.244.1.2/32 dev lo");
+    node.sh("ip route add 10.96.0.0/16 dev lo");
+    let listener = node.here(|| TcpListener::bind("10.244.1.2:8080")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    node.manifest("web.yaml", &service("web", 10, 32001));
+    node.manifest("slice.yaml", &slice("web", &[endpoint(2, "n1")]));
+    let env = [("PATH", path.as_str())];
+    let mut daemon = node.run(&[], &env);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+    let connect = || node.here(|| TcpStream::connect("10.96.0.10:80")).unwrap();
+    let mut connection = connect();
+    echo(&mut connection);
+
+    daemon.kill();
+    echo(&mut connection);
+    echo(&mut connect());
+    let mut daemon = node.run(&[], &env);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+    echo(&mut connection);
+    echo(&mut connect());
+    assert!(daemon.stop().success());
+    let log = daemon.log();
+    assert!(log.contains("iptables: filter=legacy nat=nft"), "{log}");
+    assert!(log.contains("operations=0 deletions=0"), "{log}");
 }

@@ -57,6 +57,11 @@ impl Node {
         assert!(output.status.success(), "{line}: {error}");
     }
 
+    /// Runs something here.
+    pub(crate) fn here<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.netns.run(f).unwrap()
+    }
+
     /// A file as a process of this node sees it.
     pub(crate) fn read(&self, path: &str) -> String {
         let text = self.netns.run(|| std::fs::read_to_string(path)).unwrap();
@@ -180,6 +185,12 @@ impl Daemon {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
         self.child.wait().unwrap()
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub(crate) fn log(&self) -> String {
