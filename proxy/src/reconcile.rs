@@ -40,9 +40,9 @@ pub struct Deriver {
 
 impl Deriver {
     /// A deriver for the node with these settings.
-    pub fn new(settings: impl Into<NodeSettings>) -> Self {
+    pub fn new(settings: NodeSettings) -> Self {
         Self {
-            settings: settings.into(),
+            settings,
             ..Self::default()
         }
     }
@@ -136,12 +136,7 @@ pub enum Ended {
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    pub fn new(
-        settings: impl Into<NodeSettings>,
-        dataplane: D,
-        health: Health,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(settings: NodeSettings, dataplane: D, health: Health, metrics: Metrics) -> Self {
         Self {
             deriver: Deriver::new(settings),
             dataplane,

@@ -8,6 +8,9 @@ use super::plan::{PodSource, Settings};
 use super::render;
 use super::rule::{ChainId, ChainName, CtState, Mark, Match, Rule, Rules, Table, Target};
 
+#[cfg(test)]
+mod tests;
+
 /// Fixed chains of ours, and what we want in the built-in ones.
 pub fn chains(settings: &Settings) -> Vec<(ChainId, Rules)> {
     let mut chains = vec![

@@ -6,6 +6,8 @@ use super::*;
 use crate::iptables::walk::walk;
 use crate::iptables::{parse, render, transaction};
 
+mod image;
+
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 fn settings(family: Family, node: &NodeContext) -> Settings {
