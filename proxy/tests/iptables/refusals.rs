@@ -155,7 +155,7 @@ fn routes_of_ours_follow_those_of_the_node() {
     in_each_world(|machine, world| async move {
         let mut dataplane = machine.with(&web_with(&[], |_| {})).await;
         let mut until = async |count: usize| {
-            for _ in 0..200 {
+            for _ in 0..600 {
                 if routes_of_ours() == count {
                     return;
                 }
