@@ -7,6 +7,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod mutants;
 mod progress;
 mod setup;
 mod test;
@@ -46,6 +47,8 @@ enum Command {
     Lab(demo::LabArgs),
     /// Set up, build the release profile, and measure: `cargo xtask bench walkthrough [--quick] [--json]`
     Bench(bench::BenchArgs),
+    /// Change the pure code one place at a time and list the changes that no test notices
+    Mutants(mutants::MutantsArgs),
     /// Build the eBPF programs on their own
     BuildEbpf,
 }
@@ -70,6 +73,7 @@ fn run(command: Command, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(workspace, &args),
         Command::Lab(args) => demo::lab(workspace, &args),
         Command::Bench(args) => bench::run(workspace, &args),
+        Command::Mutants(args) => mutants::run(workspace, &args),
         Command::BuildEbpf => build_ebpf::run(workspace),
     }
 }

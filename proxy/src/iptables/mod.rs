@@ -76,8 +76,9 @@ pub struct IptablesDataplane {
     tested: Option<Locking>,
     /// To be said once.
     without_ipv6: Option<String>,
-    /// Frontends have come or gone since the routes were last looked at.
+    /// Frontends, or routes of the node, have come or gone since the routes were last looked at.
     routes_pending: bool,
+    roads: routes::Follower,
     watcher: Watcher,
 }
 
@@ -135,6 +136,7 @@ impl IptablesDataplane {
             tested: None,
             without_ipv6: missing.map(str::to_owned),
             routes_pending: true,
+            roads: routes::Follower::default(),
             watcher,
         }
     }
@@ -295,7 +297,21 @@ impl Dataplane for IptablesDataplane {
 
     async fn watch(&mut self) -> Result<String, ApplyError> {
         loop {
-            self.watcher.tick().await;
+            tokio::select! {
+                () = self.watcher.tick() => {}
+                event = self.roads.next() => {
+                    let families = &self.families;
+                    let has_frontend =
+                        |network| families.iter().any(|one| one.image.has_address_in(network));
+                    self.routes_pending |=
+                        event.is_none_or(|event| routes::concerns(&event, has_frontend));
+                    continue;
+                }
+            }
+            // At most once a tick, however much happens.
+            if self.routes_pending {
+                self.sync_routes().await;
+            }
             let stamps = self.stamps();
             for (share, stamp) in self.watcher.due(stamps) {
                 if let Some(reason) = self.look(share, stamp).await? {

@@ -63,6 +63,9 @@ impl IptablesDataplane {
         self.leftovers = VARIANTS.into_iter().filter(misplaced).collect();
         if self.placement != Some(placement) {
             self.placement = Some(placement);
+            for one in &mut self.families {
+                one.settings.comments = placement.nat == IptablesVariant::NfTables;
+            }
             self.watcher.place(placement);
             self.tested = None;
         }

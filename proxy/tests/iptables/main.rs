@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edits;
 mod fake;
 mod features;
 mod kernel;
@@ -9,5 +10,6 @@ mod machine;
 mod packets;
 mod refusals;
 mod split;
+mod states;
 mod strangers;
 mod world;

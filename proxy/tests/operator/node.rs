@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,34 @@ impl Node {
     ) -> (i32, String, String) {
         let mut command = self.node_command(subcommand, args);
         command.envs(env.iter().copied());
+        self.finish(command)
+    }
+
+    /// A port of all addresses that is taken.
+    pub(crate) fn listen(&self, port: u16) -> TcpListener {
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        self.netns
+            .run(|| TcpListener::bind(address))
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Runs a subcommand that takes no node where no cgroup2 hierarchy is mounted.
+    pub(crate) fn without_cgroup2(&self, subcommand: &str) -> (i32, String, String) {
+        let inner = self.command(subcommand);
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                "umount --all --types cgroup2 && exec \"$@\"",
+                "sh",
+            ])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .env_remove("KUBECONFIG")
+            .env_remove("RUST_LOG");
         self.finish(command)
     }
 

@@ -147,14 +147,16 @@ fn observe(
     case: &Case,
     ports: &mut impl Iterator<Item = u16>,
 ) -> BTreeSet<Seen> {
+    let expected = expected(scene, case);
+    let may_vanish = expected.contains(&Seen::Nothing);
     let mut seen = BTreeSet::new();
     for _ in 0..ROUNDS {
         let sent: Vec<u16> = ports.by_ref().take(usize::from(ROUND)).collect();
-        let mut evidence = stage.send(&case.packet, &sent);
+        let mut evidence = stage.send(&case.packet, &sent, may_vanish);
         seen.extend(sent.iter().map(|port| verdict(case, evidence.remove(port))));
-        let missing = expected(scene, case)
-            .into_iter()
-            .any(|one| !seen.iter().any(|seen| fits(&case.packet, one, *seen)));
+        let missing = expected
+            .iter()
+            .any(|one| !seen.iter().any(|seen| fits(&case.packet, *one, *seen)));
         if !missing || has_affinity(desired, scene, case) {
             break;
         }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -206,7 +207,8 @@ impl Contender {
             }
             Kind::KubeProxy => {
                 let config = node.scratch.join(format!("kube-proxy-{number}.json"));
-                fs::write(&config, self.kube_proxy_config(control).to_string())?;
+                let gates = feature_gates(&self.peer.mode, &self.version()?);
+                fs::write(&config, self.kube_proxy_config(control, &gates).to_string())?;
                 vec![format!("--config={}", config.display())]
             }
         };
@@ -223,13 +225,24 @@ impl Contender {
         Ok(Running::new(self, node, child, cgroup, log))
     }
 
+    /// What the program says of itself.
+    fn version(&self) -> Result<String> {
+        let program = &self.peer.program;
+        let output = Command::new(program)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("run {}", program.display()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// What matters is as in kube-proxy's defaults; the rest keeps it from what the node does not have: metrics of
     /// other namespaces, a writable `nf_conntrack_max`, an API that speaks protobuf.
-    fn kube_proxy_config(&self, control: &Control) -> serde_json::Value {
+    fn kube_proxy_config(&self, control: &Control, gates: &serde_json::Value) -> serde_json::Value {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": self.peer.mode,
+            "featureGates": gates,
             "clusterCIDR": CLUSTER_CIDR,
             "detectLocalMode": "ClusterCIDR",
             "hostnameOverride": control.name,
@@ -262,6 +275,20 @@ impl Contender {
     }
 }
 
+/// What kube-proxy has to be told before it takes this mode. `printed` is what `kube-proxy --version` says, such as
+/// `Kubernetes v1.30.5`. Nftables mode is alpha, so off, in 1.29 and 1.30 (KEP 3866); later the gate is on, then gone,
+/// and a gate that is unknown ends kube-proxy.
+fn feature_gates(mode: &str, printed: &str) -> serde_json::Value {
+    let minor = || -> Option<u32> {
+        let (_, version) = printed.split_once("v1.")?;
+        version.split('.').next()?.parse().ok()
+    };
+    match (mode, minor()) {
+        ("nftables", Some(29 | 30)) => json!({ "NFTablesProxyMode": true }),
+        _ => json!({}),
+    }
+}
+
 /// A program in a search path.
 pub(super) fn find(program: &str, path: &str) -> Result<PathBuf> {
     let mut places = path.split(':').map(|place| Path::new(place).join(program));
@@ -290,6 +317,29 @@ mod tests {
         assert_eq!(peer.mode, "nftables");
         for wrong in ["kube-proxy", "kube-proxy=/x", "other=/x,mode=y"] {
             assert!(wrong.parse::<Peer>().unwrap_err().contains("NAME=/PATH"));
+        }
+    }
+
+    #[test]
+    fn nftables_mode_is_asked_for_while_it_is_alpha() {
+        for (mode, printed, asked) in [
+            ("nftables", "Kubernetes v1.29.0\n", true),
+            ("nftables", "Kubernetes v1.30.5\n", true),
+            ("nftables", "Kubernetes v1.30.0-rc.1+k3s1\n", true),
+            ("nftables", "Kubernetes v1.28.9\n", false),
+            ("nftables", "Kubernetes v1.31.0\n", false),
+            ("nftables", "Kubernetes v1.36.2\n", false),
+            ("nftables", "Kubernetes v1.300.0\n", false),
+            ("nftables", "Kubernetes v0.0.0-master+18a57d7\n", false),
+            ("nftables", "", false),
+            ("iptables", "Kubernetes v1.30.5\n", false),
+        ] {
+            let gates = feature_gates(mode, printed);
+            assert_eq!(
+                gates["NFTablesProxyMode"] == true,
+                asked,
+                "{mode} {printed}"
+            );
         }
     }
 
