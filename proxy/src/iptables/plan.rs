@@ -41,6 +41,10 @@ pub struct Settings {
     /// Say in the first rule of a Service's port whose it is. Legacy iptables pays for it with half as much again for
     /// every change: 288 bytes a comment, all of them copied.
     pub comments: bool,
+    /// Where a packet is refused that asks a cluster IP for a port that it does not have. In filter, so that a change
+    /// of endpoints does not concern the table: legacy iptables pays for every rule in it. In nat where that is kept
+    /// by another program than filter, which then has a few fixed rules only.
+    pub unknown_ports: Table,
 }
 
 impl Settings {
@@ -65,6 +69,7 @@ impl Settings {
             random_fully: true,
             drop_invalid: true,
             comments: true,
+            unknown_ports: Table::Filter,
         }
     }
 

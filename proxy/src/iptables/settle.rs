@@ -4,6 +4,7 @@ use seaway_kernel::capabilities::IptablesVariant;
 use seaway_model::Family;
 
 use super::placement::{self, Evidence, NatVariant, Node, Placement, VARIANTS};
+use super::rule::Table;
 use super::tool::{Locking, Tool};
 use super::watch::Commits;
 use super::{IptablesDataplane, selftest};
@@ -65,6 +66,11 @@ impl IptablesDataplane {
             self.placement = Some(placement);
             for one in &mut self.families {
                 one.settings.comments = placement.nat == IptablesVariant::NfTables;
+                one.settings.unknown_ports = if placement.is_split() {
+                    Table::Nat
+                } else {
+                    Table::Filter
+                };
             }
             self.watcher.place(placement);
             self.tested = None;

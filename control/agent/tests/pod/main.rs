@@ -137,7 +137,9 @@ async fn a_crashing_container_backs_off_and_a_stubborn_one_is_killed() {
         .until("running", |status| status["phase"] == "Running")
         .await;
     // From then on; a shell that has just begun still ends at the first signal.
-    stubborn.until_log("stubborn", "main", 1, "stubborn\n").await;
+    stubborn
+        .until_log("stubborn", "main", 1, "stubborn\n")
+        .await;
     web["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     web["metadata"]["deletionGracePeriodSeconds"] = json!(1);
     let begin = std::time::Instant::now();

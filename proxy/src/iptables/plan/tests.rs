@@ -1,5 +1,6 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use seaway_model::{Inputs, NodeContext, derive_all, outcomes, testing};
 
 use super::*;
@@ -32,10 +33,12 @@ proptest! {
         inputs in testing::inputs(),
         node in testing::node_context(),
         packets in vec(testing::packet(), 40),
+        unknown_ports in select(&Table::ALL),
     ) {
         let (desired, _) = derive_all(&inputs, &testing::settings());
         for family in FAMILIES {
-            let chains = full(&desired, &settings(family, &node)).chains;
+            let settings = Settings { unknown_ports, ..settings(family, &node) };
+            let chains = full(&desired, &settings).chains;
             for packet in packets.iter().filter(|p| Family::of(p.source) == family) {
                 let allowed = outcomes(&desired, packet, &node);
                 let found = walk(&chains, packet, &node).unwrap();
@@ -58,9 +61,10 @@ proptest! {
     fn following_changes_equals_a_full_sync(
         events in testing::events(30),
         node in testing::node_context(),
+        unknown_ports in select(&Table::ALL),
     ) {
         for family in FAMILIES {
-            let settings = settings(family, &node);
+            let settings = Settings { unknown_ports, ..settings(family, &node) };
             let mut inputs = Inputs::default();
             let mut desired = Desired::default();
             let mut image = full(&desired, &settings);
