@@ -176,6 +176,7 @@ fn routes_of_ours_follow_those_of_the_node() {
         world.ip("node", "link set eth0 down");
         world.ip("node", "link set eth0 up");
         until(without).await;
-        check(&world, &["node"], 80, Answer::Refused);
+        let to = cluster_ip(FAMILIES[0], 10, 80);
+        assert_eq!(world.ask("node", &to, Protocol::Tcp), Answer::Refused);
     });
 }
