@@ -33,6 +33,14 @@ enum Subject {
 }
 
 impl Subject {
+    /// Where what was found is listed, below `target/mutants`.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Plan => "plan",
+        }
+    }
+
     /// Which package is changed, and which of its tests have to notice.
     fn args(self) -> &'static [&'static str] {
         match self {
@@ -59,7 +67,9 @@ pub(crate) fn run(workspace: &Workspace, args: &MutantsArgs) -> Result<ExitCode>
     };
     let mut noticed = true;
     for subject in subjects {
-        let output = workspace.target.join("mutants");
+        let output = workspace.target.join("mutants").join(subject.directory());
+        std::fs::create_dir_all(&output)
+            .with_context(|| format!("cannot create {}", output.display()))?;
         let status = Command::new("cargo")
             .args(["mutants", "--no-shuffle", "--output"])
             .arg(output)
