@@ -6,15 +6,15 @@
 
 mod duration;
 mod file;
-mod local_mode;
 mod ignored;
+mod local_mode;
 mod node_ports;
 mod schema;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -107,13 +107,18 @@ impl Default for ConntrackSettings {
 impl Config {
     /// Flags and the file that they name, if any.
     pub fn load(args: NodeArgs) -> Result<Self, ConfigError> {
-        match &args.config {
+        match args.config.clone() {
             Some(path) => {
-                let file = ConfigFile::read(path)?;
-                Self::from_file(args, file)
+                let text = file::read(&path)?;
+                Self::with_file(args, &path, &text)
             }
             None => Self::from_flags(args),
         }
+    }
+
+    /// Flags and the text of the file at `path`.
+    pub fn with_file(args: NodeArgs, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::from_file(args, ConfigFile::parse(text, path)?)
     }
 
     fn from_flags(args: NodeArgs) -> Result<Self, ConfigError> {
@@ -179,16 +184,19 @@ impl Config {
         })
     }
 
-    /// What the daemon needs besides.
+    /// Everything that the daemon needs.
     pub fn for_run(args: &RunArgs) -> Result<(Self, RunConfig), ConfigError> {
-        let has_file = args.node.config.is_some();
         let config = Self::load(args.node.clone())?;
-        let run = if has_file {
-            config.run_from_file(args)?
-        } else {
-            run_from_flags(args)
-        };
+        let run = config.run(args)?;
         Ok((config, run))
+    }
+
+    /// What only the daemon needs, from where the rest came from.
+    pub fn run(&self, args: &RunArgs) -> Result<RunConfig, ConfigError> {
+        match args.node.config {
+            Some(_) => self.run_from_file(args),
+            None => Ok(run_from_flags(args)),
+        }
     }
 
     fn run_from_file(&self, args: &RunArgs) -> Result<RunConfig, ConfigError> {
