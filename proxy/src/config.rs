@@ -5,6 +5,7 @@
 //! `--mode` is ours and is chosen per node, so it goes before a file that many nodes share.
 
 mod duration;
+mod effective;
 mod file;
 mod ignored;
 mod local_mode;
@@ -197,6 +198,11 @@ impl Config {
             Some(_) => self.run_from_file(args),
             None => Ok(run_from_flags(args)),
         }
+    }
+
+    /// What is in force, as `/configz` shows it.
+    pub fn configz(&self, run: &RunConfig) -> serde_json::Value {
+        effective::configz(self, run)
     }
 
     fn run_from_file(&self, args: &RunArgs) -> Result<RunConfig, ConfigError> {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::duration;
 use super::schema::{FIELDS, Field, Here, Kind};
 
-const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
-const KIND: &str = "KubeProxyConfiguration";
+pub(super) const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
+pub(super) const KIND: &str = "KubeProxyConfiguration";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
