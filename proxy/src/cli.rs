@@ -13,6 +13,7 @@ use seaway_daemon::LogArgs;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
+use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
 #[derive(Debug, Parser)]
@@ -147,6 +148,10 @@ pub struct NodeArgs {
     /// over any address (CVE-2020-8554).
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
     pub external_ip_cidrs: Vec<IpNetwork>,
+
+    /// Which variant of iptables keeps our nat rules where the node's own is legacy, in mode iptables.
+    #[arg(long, value_enum, value_name = "VARIANT", default_value_t)]
+    pub iptables_nat_variant: NatVariant,
 
     #[command(flatten)]
     pub kernel: KernelArgs,

@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 use crate::cli::{KernelArgs, Mode, NodeArgs, RunArgs};
+use crate::iptables::NatVariant;
 
 pub(crate) use duration::parse_flag as parse_duration;
 pub use file::FileError;
@@ -59,6 +60,7 @@ pub struct Config {
     pub node_port_addresses: NodePortAddresses,
     /// External IPs within these are served.
     pub external_ip_cidrs: Vec<IpNetwork>,
+    pub nat_variant: NatVariant,
     pub kernel: KernelArgs,
     /// What was given and is not used, with what to do about it.
     pub notes: Vec<String>,
@@ -138,6 +140,7 @@ impl Config {
             masquerade_all: args.masquerade_all,
             node_port_addresses: NodePortAddresses::from(args.nodeport_addresses),
             external_ip_cidrs: args.external_ip_cidrs,
+            nat_variant: args.iptables_nat_variant,
             kernel: args.kernel,
             notes: Vec::new(),
             file: ConfigFile::default(),
@@ -179,6 +182,7 @@ impl Config {
             masquerade_all: file.flag("iptables.masqueradeAll").unwrap_or_default(),
             node_port_addresses: NodePortAddresses::of_file(&file)?,
             external_ip_cidrs: args.external_ip_cidrs,
+            nat_variant: args.iptables_nat_variant,
             kernel: args.kernel,
             notes,
             file,

@@ -7,7 +7,7 @@ use seaway_model::{Change, Desired, Family};
 
 /// A way of putting the desired state into the kernel.
 ///
-/// The flow is `observe` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
+/// The flow is `observe` and `rehearse` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
 /// `apply` executes and decides nothing.
 pub trait Dataplane {
     /// Whether a failed [`apply`](Self::apply) is a failure of iptables-restore, for the metrics.
@@ -19,6 +19,12 @@ pub trait Dataplane {
     /// Reads what an earlier run left in the kernel into the in-memory image, so that the first plan adopts it.
     /// Changes nothing in the kernel.
     fn observe(&mut self) -> impl Future<Output = Result<(), ApplyError>>;
+
+    /// Tries in the kernel what plans will need, between [`observe`](Self::observe) and [`plan`](Self::plan), unless
+    /// that is known; leaves no trace. May settle for less than was observed for, and then observes anew.
+    fn rehearse(&mut self) -> impl Future<Output = Result<(), ApplyError>> {
+        std::future::ready(Ok(()))
+    }
 
     /// The operations that bring the kernel from the image to `desired`, for what `change` touches. With
     /// [`Change::Full`] everything that is ours and not wanted goes away.
@@ -54,6 +60,8 @@ pub struct Report {
     pub corrections: usize,
     /// Rules of ours that there are now, by family and table; empty where there are no rules.
     pub rules: Vec<(Family, &'static str, usize)>,
+    /// Table and the variant of iptables that keeps it; empty where there are no rules.
+    pub places: Vec<(&'static str, &'static str)>,
 }
 
 /// Why the kernel could not be read or changed.

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub corrections: Counter,
     pub foreign_changes: Counter,
     pub lock_wait: Counter<f64, AtomicU64>,
+    /// 1 for the variant of iptables that keeps a table.
+    places: Labelled<[(&'static str, &'static str); 2], Gauge>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -89,6 +91,7 @@ impl Metrics {
             corrections: Counter::default(),
             foreign_changes: Counter::default(),
             lock_wait: Counter::default(),
+            places: Labelled::default(),
             waiting: Arc::new(Mutex::new(Waiting {
                 triggers: Vec::new(),
                 started: SystemTime::now(),
@@ -151,6 +154,11 @@ impl Metrics {
             Unit::Seconds,
             metrics.lock_wait.clone(),
         );
+        ours.register(
+            "iptables_table",
+            "Which variant of iptables keeps our rules of a table",
+            metrics.places.clone(),
+        );
         for (name, help, gauge) in [
             ("services", "Services programmed", &metrics.services),
             (
@@ -206,6 +214,13 @@ impl Metrics {
         self.lock_wait.inc_by(report.lock_wait.as_secs_f64());
         for (family, table, rules) in &report.rules {
             self.kube_proxy.iptables_rules(*family, table, *rules);
+        }
+        if full {
+            self.places.clear();
+            for (table, variant) in &report.places {
+                let labels = [("table", *table), ("variant", *variant)];
+                self.places.get_or_create(&labels).set(1);
+            }
         }
         self.kube_proxy.synced(took, full, now);
         for (family, trigger) in std::mem::take(&mut self.waiting().triggers) {

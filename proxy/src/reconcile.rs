@@ -40,9 +40,9 @@ pub struct Deriver {
 
 impl Deriver {
     /// A deriver for the node with these settings.
-    pub fn new(settings: impl Into<NodeSettings>) -> Self {
+    pub fn new(settings: NodeSettings) -> Self {
         Self {
-            settings: settings.into(),
+            settings,
             ..Self::default()
         }
     }
@@ -136,12 +136,7 @@ pub enum Ended {
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    pub fn new(
-        settings: impl Into<NodeSettings>,
-        dataplane: D,
-        health: Health,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(settings: NodeSettings, dataplane: D, health: Health, metrics: Metrics) -> Self {
         Self {
             deriver: Deriver::new(settings),
             dataplane,
@@ -275,6 +270,9 @@ impl<D: Dataplane> Reconciler<D> {
                 self.tell(&report, started.elapsed());
                 self.move_health_checks();
                 self.pending.clear();
+                if self.full {
+                    seaway_daemon::release_memory();
+                }
                 self.full = false;
                 self.failures = 0;
                 self.health.synced(SystemTime::now());
@@ -294,6 +292,7 @@ impl<D: Dataplane> Reconciler<D> {
         let change = if self.full {
             self.metrics.full_syncs.inc();
             self.dataplane.observe().await?;
+            self.dataplane.rehearse().await?;
             Change::Full
         } else {
             Change::Services(self.pending.clone())

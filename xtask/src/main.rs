@@ -8,6 +8,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod fuzz;
+mod mutants;
 mod progress;
 mod setup;
 mod test;
@@ -49,6 +50,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Run fuzz targets under libFuzzer: `cargo xtask fuzz [TARGET..] [--seconds N]`
     Fuzz(fuzz::FuzzArgs),
+    /// Change the pure code one place at a time and list the changes that no test notices
+    Mutants(mutants::MutantsArgs),
     /// Build the eBPF programs on their own
     BuildEbpf,
 }
@@ -79,6 +82,7 @@ fn run(command: Command, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => demo::lab(workspace, &args),
         Command::Bench(args) => bench::run(workspace, &args),
         Command::Fuzz(args) => fuzz::run(workspace, &args),
+        Command::Mutants(args) => mutants::run(workspace, &args),
         Command::BuildEbpf => build_ebpf::run(workspace),
     }
 }

@@ -57,12 +57,7 @@ pub fn derive_service(
     let cluster_ips = check::cluster_ips(service, &mut diagnostics);
     let usable_ports = check::ports(service, &mut diagnostics);
     let external = External::of(service, settings, &mut diagnostics);
-    let slices: Vec<&EndpointSlice> = inputs
-        .slices
-        .get(key)
-        .into_iter()
-        .flat_map(BTreeMap::values)
-        .collect();
+    let slices: Vec<&EndpointSlice> = inputs.slices.get(key).into_iter().flatten().collect();
     for slice in &slices {
         check::slice(slice, &mut diagnostics);
     }

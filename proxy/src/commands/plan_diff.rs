@@ -73,19 +73,30 @@ fn planned_rules<'a>(
             let chain = (family, table, name);
             let now = || actual.get(&chain).cloned().unwrap_or_default();
             let rules = planned.entry(chain).or_insert_with(now);
-            match verb {
-                "-A" => rules.push(rule),
-                "-I" => rules.insert(0, rule),
-                "-D" => {
-                    if let Some(at) = rules.iter().position(|other| *other == rule) {
-                        rules.remove(at);
-                    }
+            let (index, rule) = numbered(rule);
+            match (verb, index) {
+                ("-A", _) => rules.push(rule),
+                ("-I", index) => rules.insert(index.unwrap_or(0).min(rules.len()), rule),
+                ("-R", Some(index)) if index < rules.len() => rules[index] = rule,
+                ("-D", index) => {
+                    let equal = || rules.iter().position(|other| *other == rule);
+                    let at = index.or_else(equal).filter(|at| *at < rules.len());
+                    at.map(|at| rules.remove(at));
                 }
                 _ => {}
             }
         }
     }
     planned
+}
+
+/// Where a rule goes, if its number is said, and the rule. Numbers count from 1.
+fn numbered(rest: &str) -> (Option<usize>, &str) {
+    let (first, rule) = rest.split_once(' ').unwrap_or((rest, ""));
+    match first.parse::<usize>() {
+        Ok(number) => (number.checked_sub(1), rule),
+        Err(_) => (None, rest),
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +139,38 @@ COMMIT
               + -j 2
             ipv4 nat SEAWAY-NEW
               + -j four
+            ipv4 nat SEAWAY-OLD
+              - -j three
+        "#]]
+        .assert_eq(&plan_diff(DUMP, plan));
+    }
+
+    #[test]
+    fn rules_that_are_told_by_number() {
+        let plan = "# ipv4
+*nat
+:SEAWAY-OLD - [0:0]
+-D SEAWAY-A 2
+-R SEAWAY-A 1 -j 1
+-I SEAWAY-A 2 -j 2
+-A SEAWAY-A -j 3
+-I SEAWAY-A 1 -j 0
+-X SEAWAY-OLD
+COMMIT
+# ipv6
+*nat
+-D SEAWAY-A 2
+-R SEAWAY-A 2 -j 1
+COMMIT
+";
+        expect![[r#"
+            ipv4 nat SEAWAY-A
+              - -j one
+              - -j two
+              + -j 0
+              + -j 1
+              + -j 2
+              + -j 3
             ipv4 nat SEAWAY-OLD
               - -j three
         "#]]

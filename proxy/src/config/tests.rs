@@ -291,6 +291,7 @@ fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
         "--cluster-cidr=10.0.0.0/8",
         "--conntrack-min=5",
         "--external-ip-cidrs=192.0.2.0/24",
+        "--iptables-nat-variant=same",
     ];
     expect![[r#"
         --cluster-cidr is ignored, as in kube-proxy, because --config is given: set clusterCIDR in the file
@@ -299,6 +300,7 @@ fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
     let (config, _) = load(&format!("{HEADER}mode: nftables"), args).unwrap();
     assert_eq!(config.mode, Mode::Ebpf);
     assert_eq!(config.external_ip_cidrs.len(), 1);
+    assert_eq!(config.nat_variant, NatVariant::Same);
     assert_eq!(config.local_traffic, LocalTraffic::ClusterCidrs(Vec::new()));
 }
 

@@ -1,6 +1,5 @@
 //! Which endpoints are used, and why the others are not.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ struct Candidate<'a> {
 
 pub(super) fn lines(world: World<'_>, found: Match<'_>, policy: TrafficPolicy) -> Vec<String> {
     let slices = world.inputs.slices.get(found.key);
-    let slices: Vec<&EndpointSlice> = slices.into_iter().flat_map(BTreeMap::values).collect();
+    let slices: Vec<&EndpointSlice> = slices.into_iter().flatten().collect();
     if slices.is_empty() {
         return vec![
             "endpoints: none: no EndpointSlice has the label kubernetes.io/service-name for this Service"

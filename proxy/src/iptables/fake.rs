@@ -46,6 +46,8 @@ pub enum Refusal {
     NoTarget(ChainName),
     #[error("no such rule")]
     NoRule,
+    #[error("chain {0} has no place {1}")]
+    NoNumber(ChainName, usize),
     #[error("chain {0} is not empty")]
     NotEmpty(ChainName),
     #[error("chain {0} is still jumped to")]
@@ -171,29 +173,64 @@ fn execute(table: Table, content: &mut Content, line: &str, family: Family) -> R
         return Err(Refusal::NotUnderstood);
     };
     let name = ChainName::new(name);
-    let rule = words.next().map(|spec| parse::rule(spec, family));
+    let (number, spec) = numbered(words.next());
+    let rule = spec.map(|spec| parse::rule(spec, family));
     if let Some(Target::Jump(to)) = rule.as_ref().map(|rule| &rule.target)
         && !content.contains_key(to)
     {
         return Err(Refusal::NoTarget(to.clone()));
     }
     let missing = || Refusal::NoChain(name.clone());
-    match (verb, rule) {
-        ("-A", Some(rule)) => content.get_mut(&name).ok_or_else(missing)?.push(rule),
-        ("-I", Some(rule)) => content.get_mut(&name).ok_or_else(missing)?.insert(0, rule),
-        ("-D", Some(rule)) => {
+    // Numbers count from 1.
+    let place = |rules: &[Rule], number: usize, room: usize| match number.checked_sub(1) {
+        Some(index) if index < rules.len() + room => Ok(index),
+        _ => Err(Refusal::NoNumber(name.clone(), number)),
+    };
+    match (verb, number, rule) {
+        ("-A", None, Some(rule)) => content.get_mut(&name).ok_or_else(missing)?.push(rule),
+        ("-I", number, Some(rule)) => {
+            let rules = content.get_mut(&name).ok_or_else(missing)?;
+            // One behind the last is a place, too.
+            let index = place(rules, number.unwrap_or(1), 1)?;
+            rules.insert(index, rule);
+        }
+        ("-R", Some(number), Some(rule)) => {
+            let rules = content.get_mut(&name).ok_or_else(missing)?;
+            let index = place(rules, number, 0)?;
+            rules[index] = rule;
+        }
+        ("-D", Some(number), None) => {
+            let rules = content.get_mut(&name).ok_or_else(missing)?;
+            rules.remove(place(rules, number, 0)?);
+        }
+        ("-D", None, Some(rule)) => {
             let rules = content.get_mut(&name).ok_or_else(missing)?;
             let index = rules.iter().position(|r| *r == rule);
             rules.remove(index.ok_or(Refusal::NoRule)?);
         }
-        ("-F", None) => content.get_mut(&name).ok_or_else(missing)?.clear(),
-        ("-N", None) if !content.contains_key(&name) => {
+        ("-F", None, None) => content.get_mut(&name).ok_or_else(missing)?.clear(),
+        ("-N", None, None) if !content.contains_key(&name) => {
             content.insert(name, Vec::new());
         }
-        ("-X", None) => delete(table, content, &name)?,
+        ("-X", None, None) => delete(table, content, &name)?,
         _ => return Err(Refusal::NotUnderstood),
     }
     Ok(())
+}
+
+/// The number of a rule, if one is given, and the rule, if any.
+fn numbered(rest: Option<&str>) -> (Option<usize>, Option<&str>) {
+    let Some(rest) = rest else {
+        return (None, None);
+    };
+    let (first, spec) = match rest.split_once(' ') {
+        Some((first, spec)) => (first, Some(spec)),
+        None => (rest, None),
+    };
+    match first.parse() {
+        Ok(number) => (Some(number), spec),
+        Err(_) => (None, Some(rest)),
+    }
 }
 
 fn delete(table: Table, content: &mut Content, name: &ChainName) -> Result<(), Refusal> {

@@ -1,5 +1,6 @@
 //! The chains that are there whatever the Services are, and the jumps into them.
 
+use seaway_model::Protocol;
 use seaway_model::ownership::{MARK_DROP, MARK_MASQUERADE, MARK_REJECT};
 
 use super::names;
@@ -7,12 +8,17 @@ use super::plan::{PodSource, Settings};
 use super::render;
 use super::rule::{ChainId, ChainName, CtState, Mark, Match, Rule, Rules, Table, Target};
 
+#[cfg(test)]
+mod tests;
+
 /// Fixed chains of ours, and what we want in the built-in ones.
 pub fn chains(settings: &Settings) -> Vec<(ChainId, Rules)> {
     let mut chains = vec![
         (nat(names::POSTROUTING), postrouting(settings)),
-        (nat(names::UNKNOWN_PORT), unknown_port()),
-        (filter(names::FILTER), refusals()),
+        (nat(names::REJECT), refuse(MARK_REJECT)),
+        (nat(names::DROP), refuse(MARK_DROP)),
+        unknown_port(settings.unknown_ports),
+        (filter(names::FILTER), refusals(settings)),
         (filter(names::FORWARD), forward(settings)),
     ];
     if settings.pods.len() > 1 {
@@ -70,10 +76,6 @@ fn postrouting(settings: &Settings) -> Vec<Rule> {
         random_fully: settings.random_fully,
     };
     let marked = Mark::bit(MARK_MASQUERADE);
-    let clear = Mark {
-        value: 0,
-        mask: MARK_MASQUERADE,
-    };
     vec![
         // One rule instead of one per endpoint; only translated packets are looked at.
         Rule::new(
@@ -83,32 +85,54 @@ fn postrouting(settings: &Settings) -> Vec<Rule> {
         .comment("endpoint that reached itself"),
         Rule::new([Match::NotMark(marked)], Target::Return),
         // Cleared, so that a second pass (a tunnel) does not masquerade the outer packet.
-        Rule::new([], Target::SetMark(clear)),
+        Rule::new([], Target::SetMark(settings.unmark())),
         Rule::new([], masquerade),
     ]
 }
 
-/// For what asks a cluster IP for a port that nobody has there. Other protocols (a ping) are left alone.
-fn unknown_port() -> Vec<Rule> {
-    let reject = Mark::bit(MARK_REJECT);
-    let mut rules = render::PROTOCOLS
-        .map(|protocol| Rule::new([Match::Protocol(protocol)], Target::SetMark(reject)))
-        .to_vec();
-    rules.push(Rule::new([Match::Mark(reject)], Target::Accept));
-    rules
+/// Leaves a packet to [`refusals`]: nat can neither reject nor drop.
+fn refuse(bit: u32) -> Vec<Rule> {
+    vec![
+        Rule::new([], Target::SetMark(Mark::bit(bit))),
+        Rule::new([], Target::Accept),
+    ]
 }
 
-/// What nat has marked; see [`super::service`].
-fn refusals() -> Vec<Rule> {
-    let tcp = Match::Protocol(seaway_model::Protocol::Tcp);
+/// What nat has marked, and what nat had no rule for although it is for a cluster IP.
+fn refusals(settings: &Settings) -> Vec<Rule> {
+    let tcp = Match::Protocol(Protocol::Tcp);
     let reject = Match::Mark(Mark::bit(MARK_REJECT));
-    vec![
+    let mut rules = vec![
         Rule::new([tcp, reject.clone()], Target::RejectWithReset)
             .comment("Service without endpoints"),
         Rule::new([reject], Target::Reject).comment("Service without endpoints"),
         Rule::new([Match::Mark(Mark::bit(MARK_DROP))], Target::Drop)
             .comment("no endpoint allowed by policy, or source not allowed"),
-    ]
+    ];
+    if settings.unknown_ports == Table::Filter {
+        rules.extend([
+            Rule::new([Match::Conntrack(CtState::Dnat)], Target::Return),
+            Rule::new([], Target::Jump(ChainName::new(names::CLUSTER_IPS))),
+        ]);
+    }
+    rules
+}
+
+/// For what asks a cluster IP for a port that nobody has there. Other protocols (a ping) are left alone.
+fn unknown_port(table: Table) -> (ChainId, Vec<Rule>) {
+    let refuse = |protocol| {
+        let target = match (table, protocol) {
+            (Table::Nat, _) => Target::Jump(ChainName::new(names::REJECT)),
+            (Table::Filter, Protocol::Tcp) => Target::RejectWithReset,
+            (Table::Filter, Protocol::Udp | Protocol::Sctp) => Target::Reject,
+        };
+        Rule::new([Match::Protocol(protocol)], target)
+    };
+    let name = ChainName::new(names::UNKNOWN_PORT);
+    (
+        ChainId { table, name },
+        render::PROTOCOLS.map(refuse).to_vec(),
+    )
 }
 
 fn forward(settings: &Settings) -> Vec<Rule> {

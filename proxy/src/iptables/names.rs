@@ -20,6 +20,21 @@ pub const POSTROUTING: &str = "SEAWAY-POSTROUTING";
 /// Marks what does not come from a pod; exists where there is more than one pod range.
 pub const NOT_FROM_POD: &str = "SEAWAY-NOT-FROM-POD";
 
+/// Of the names of the chains below [`SERVICES`]: the lowest four bits of an address, then the next four.
+pub const SERVICES_BELOW: &str = "SEAWAY-SVCS";
+
+/// Entry of the cluster IPs in filter, for the ports that no Service has there.
+pub const CLUSTER_IPS: &str = "SEAWAY-CLUSTER-IPS";
+
+/// Of the names of the chains below [`CLUSTER_IPS`].
+pub const CLUSTER_IPS_BELOW: &str = "SEAWAY-CIPS";
+
+/// Has the filter table reject: nothing can serve the frontend.
+pub const REJECT: &str = "SEAWAY-REJECT";
+
+/// Has the filter table drop: nothing that the policy allows, or a source that it does not allow.
+pub const DROP: &str = "SEAWAY-DROP";
+
 /// Refuses what asks a cluster IP for a port that no Service has there.
 pub const UNKNOWN_PORT: &str = "SEAWAY-UNKNOWN-PORT";
 
@@ -75,16 +90,6 @@ pub fn affinity_list(owner: &str, endpoint: &str) -> Arc<str> {
     format!("SEAWAY-{}", hash(format!("{owner} {endpoint}").as_bytes())).into()
 }
 
-/// First level below [`SERVICES`]: addresses with these lowest four bits.
-pub fn address_bucket(low: u8) -> ChainName {
-    ChainName::new(format!("SEAWAY-SVCS-{low:X}"))
-}
-
-/// Second level: addresses with these lowest eight bits.
-pub fn address_leaf(low: u8, high: u8) -> ChainName {
-    ChainName::new(format!("SEAWAY-SVCS-{low:X}{high:X}"))
-}
-
 /// Below [`NODE_PORTS`]: a range of ports of one protocol.
 pub fn port_bucket(protocol: Protocol, first: u16) -> ChainName {
     let protocol = protocol.as_str().to_ascii_uppercase();
@@ -109,7 +114,8 @@ mod tests {
             service_chain(Role::Local, owner),
             service_chain(Role::External, owner),
             service_chain(Role::Firewall, owner),
-            address_leaf(15, 15),
+            ChainName::new(format!("{CLUSTER_IPS_BELOW}-FF")),
+            ChainName::new(CLUSTER_IPS),
             port_bucket(Protocol::Sctp, 65_408),
             ChainName::new(SERVICES),
             ChainName::new(NODE_PORTS),

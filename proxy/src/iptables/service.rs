@@ -1,31 +1,38 @@
-//! One Service, as the chains that it has for itself and the entries by which packets get there.
+//! One Service: how each of its frontends is decided, and the chains that it has for itself, if any.
 //!
 //! ```text
+//! cluster IP ──────────────────────────► endpoints, in the leaf of the dispatch itself
+//!
+//! of a Service with other frontends, affinity or many endpoints:
 //! cluster IP ──────────────────────────► SVC or LOC (internal policy)
 //! node port, external IP ──► EXT ──┬───► SVC   any usable endpoint
 //! load balancer IP ► FW ─────┘     └───► LOC   endpoints of this node (external policy Local)
 //! ```
 //!
-//! A packet that enters one of these chains never comes back to the dispatch: it is translated, or marked for the
-//! filter table and accepted. There is no chain per endpoint: the nft variant of `iptables-restore` takes time that
-//! is quadratic in the number of chains. What kube-proxy does there (masquerade of an endpoint that reaches itself)
-//! is one rule in POSTROUTING for all of them.
+//! A packet that is decided never comes back to the dispatch: it is translated, or marked for the filter table and
+//! accepted. There is no chain per endpoint, and for most Services none at all: what a change costs grows with the
+//! rules in legacy iptables and with the chains in the nft variant. What kube-proxy does in those chains is one rule
+//! for all: masquerade of an endpoint that reaches itself in POSTROUTING, the mark on what comes from elsewhere than
+//! a pod in front of the dispatch.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use seaway_model::ownership::{MARK_DROP, MARK_MASQUERADE, MARK_REJECT};
+use seaway_model::ownership::MARK_MASQUERADE;
 use seaway_model::{
-    Backend, Frontend, FrontendAddr, FrontendKind, ObjectKey, PortRule, ServiceRules,
-    TrafficPolicy, WhenEmpty,
+    Backend, Frontend, FrontendKind, ObjectKey, PortRule, ServiceRules, TrafficPolicy, WhenEmpty,
 };
 
 use super::names::{self, Role};
-use super::plan::{PodSource, Settings};
+use super::plan::Settings;
 use super::render::one_in;
 use super::rule::{AddrMask, ChainName, Mark, Match, Rule, Rules, Target};
 
 #[cfg(test)]
 mod tests;
+
+/// The most endpoints that stand in the leaf: packets for the other Services there pass them.
+const MOST_IN_LEAF: usize = 8;
 
 /// What one Service wants in one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,12 +42,21 @@ pub struct ServiceChains {
     pub entries: Vec<Entry>,
 }
 
-/// Packets for this frontend go to that chain.
+/// What becomes of packets for this frontend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub frontend: Frontend,
-    pub chain: ChainName,
+    pub decision: Decision,
     pub owner: Arc<str>,
+}
+
+/// Where it is decided what becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// In that chain.
+    Chain(ChainName),
+    /// Where the frontend is recognised: one of these, each as likely as any other.
+    Here(Vec<SocketAddr>),
 }
 
 /// The chains and entries of a Service in the family of `settings`.
@@ -52,26 +68,38 @@ pub fn chains(key: &ObjectKey, service: &ServiceRules, settings: &Settings) -> S
     all
 }
 
+/// What each of `count` rules in a row has to match so that all get the same share; the last takes what is left.
+pub fn shares(count: usize) -> impl Iterator<Item = Option<Match>> {
+    (1..=count)
+        .rev()
+        .map(|left| (left > 1).then(|| Match::Random(one_in(left))))
+}
+
 fn port(all: &mut ServiceChains, key: &ObjectKey, rule: &PortRule, settings: &Settings) {
     let owner = names::owner(key, rule);
+    let entry = |frontend: &Frontend, decision| Entry {
+        frontend: *frontend,
+        decision,
+        owner: owner.as_str().into(),
+    };
+    if let Some(decision) = in_leaf(rule) {
+        let entries = rule.frontends.iter();
+        all.entries
+            .extend(entries.map(|frontend| entry(frontend, decision.clone())));
+        return;
+    }
     let name = |role| names::service_chain(role, &owner);
     let mut add = |role, mut rules: Vec<Rule>| {
-        if let Some(first) = rules.first_mut() {
+        if let Some(first) = rules.first_mut().filter(|_| settings.comments) {
             first.comment = Some(owner.as_str().into());
         }
         all.chains.push((name(role), rules.into()));
     };
     if rule.uses_cluster() {
-        add(
-            Role::Cluster,
-            balance(rule, TrafficPolicy::Cluster, &owner, settings),
-        );
+        add(Role::Cluster, balance(rule, TrafficPolicy::Cluster, &owner));
     }
     if rule.uses_local() {
-        add(
-            Role::Local,
-            balance(rule, TrafficPolicy::Local, &owner, settings),
-        );
+        add(Role::Local, balance(rule, TrafficPolicy::Local, &owner));
     }
     if rule.is_external() {
         add(
@@ -92,33 +120,39 @@ fn port(all: &mut ServiceChains, key: &ObjectKey, rule: &PortRule, settings: &Se
         TrafficPolicy::Cluster => Role::Cluster,
         TrafficPolicy::Local => Role::Local,
     };
-    let owner: Arc<str> = owner.as_str().into();
+    let role = |kind| match kind {
+        FrontendKind::ClusterIp => internal,
+        FrontendKind::LoadBalancer if guarded => Role::Firewall,
+        _ => Role::External,
+    };
+    let entries = rule.frontends.iter();
     all.entries
-        .extend(rule.frontends.iter().map(|frontend| Entry {
-            frontend: *frontend,
-            chain: name(match frontend.kind {
-                FrontendKind::ClusterIp => internal,
-                FrontendKind::LoadBalancer if guarded => Role::Firewall,
-                _ => Role::External,
-            }),
-            owner: Arc::clone(&owner),
-        }));
+        .extend(entries.map(|f| entry(f, Decision::Chain(name(role(f.kind))))));
+}
+
+/// The decision, if it needs no chain: of a Service with nothing but a cluster IP.
+fn in_leaf(rule: &PortRule) -> Option<Decision> {
+    if rule.is_external() {
+        return None;
+    }
+    let backends = rule.backends(rule.internal_policy);
+    if backends.is_empty() {
+        return Some(Decision::Chain(refusal(rule)));
+    }
+    if rule.affinity.is_some() || backends.len() > MOST_IN_LEAF {
+        return None;
+    }
+    let backends = backends.iter().map(|backend| backend.addr);
+    Some(Decision::Here(backends.collect()))
 }
 
 /// Chooses one of the backends that a policy allows.
-fn balance(rule: &PortRule, policy: TrafficPolicy, owner: &str, settings: &Settings) -> Vec<Rule> {
+fn balance(rule: &PortRule, policy: TrafficPolicy, owner: &str) -> Vec<Rule> {
     let backends = rule.backends(policy);
     if backends.is_empty() {
-        let bit = match rule.when_empty() {
-            WhenEmpty::Reject => MARK_REJECT,
-            WhenEmpty::Drop => MARK_DROP,
-        };
-        return refuse(bit);
+        return vec![Rule::new([], Target::Jump(refusal(rule)))];
     }
     let mut rules = Vec::new();
-    if policy == rule.internal_policy {
-        rules.extend(cluster_ip_masquerade(rule, settings));
-    }
     let list = |backend: &Backend| names::affinity_list(owner, &backend.to_string());
     if let Some(timeout) = rule.affinity {
         // `xt_recent` counts whole seconds.
@@ -130,12 +164,9 @@ fn balance(rule: &PortRule, policy: TrafficPolicy, owner: &str, settings: &Setti
             Rule::new(matches, Target::Dnat(backend.addr))
         }));
     }
-    for (i, backend) in backends.iter().enumerate() {
+    for (backend, share) in backends.iter().zip(shares(backends.len())) {
         let mut matches = vec![Match::Protocol(rule.protocol)];
-        let left = backends.len() - i;
-        if left > 1 {
-            matches.push(Match::Random(one_in(left)));
-        }
+        matches.extend(share);
         if rule.affinity.is_some() {
             let list = list(backend);
             matches.push(Match::RecentSet { list });
@@ -143,31 +174,6 @@ fn balance(rule: &PortRule, policy: TrafficPolicy, owner: &str, settings: &Setti
         rules.push(Rule::new(matches, Target::Dnat(backend.addr)));
     }
     rules
-}
-
-/// Replies to clients outside of the cluster must come back through this node. The chain is shared with the external
-/// frontends, which have their own rules for this: hence the match on the cluster IP.
-fn cluster_ip_masquerade(rule: &PortRule, settings: &Settings) -> Option<Rule> {
-    let cluster_ip = rule.frontends.iter().find_map(|f| match (f.kind, f.addr) {
-        (FrontendKind::ClusterIp, FrontendAddr::Ip(ip)) => Some(ip),
-        _ => None,
-    })?;
-    let destination = Match::Destination(AddrMask::host(cluster_ip));
-    let mark = Target::SetMark(Mark::bit(MARK_MASQUERADE));
-    match settings.pods.as_slice() {
-        _ if settings.masquerade_all => Some(Rule::new([destination], mark)),
-        [] => None,
-        // In the order in which iptables prints them.
-        [PodSource::Range(range)] => Some(Rule::new([Match::NotSource(*range), destination], mark)),
-        [PodSource::Link(link)] => {
-            let elsewhere = Match::NotInLink(link.clone());
-            Some(Rule::new([destination, elsewhere], mark))
-        }
-        _ => Some(Rule::new(
-            [destination],
-            Target::Jump(ChainName::new(names::NOT_FROM_POD)),
-        )),
-    }
 }
 
 fn external(
@@ -186,11 +192,13 @@ fn external(
         // Clients inside of the cluster get any endpoint, as if they had gone out to a load balancer and come back.
         // The node itself may have used the frontend's address as its source: not one to answer to.
         TrafficPolicy::Local => {
-            let mut rules: Vec<Rule> = settings
-                .pods
-                .iter()
-                .map(|pods| jump(&[pods.matches()], cluster))
-                .collect();
+            let mut rules = Vec::new();
+            // Set in front of the dispatch, for cluster IPs.
+            if settings.mark().is_some() {
+                rules.push(Rule::new([], Target::SetMark(settings.unmark())));
+            }
+            let pods = settings.pods.iter();
+            rules.extend(pods.map(|pods| jump(&[pods.matches()], cluster)));
             rules.push(masquerade(&[Match::SourceIsLocal]));
             rules.push(jump(&[Match::SourceIsLocal], cluster));
             rules.push(jump(&[], local));
@@ -205,14 +213,14 @@ fn firewall(rule: &PortRule, external: &ChainName) -> Vec<Rule> {
         Rule::new([source], Target::Jump(external.clone()))
     };
     let mut rules: Vec<Rule> = rule.source_ranges.iter().copied().map(admit).collect();
-    rules.extend(refuse(MARK_DROP));
+    rules.push(Rule::new([], Target::Jump(ChainName::new(names::DROP))));
     rules
 }
 
 /// Leaves it to the filter table: nat can neither reject nor drop.
-fn refuse(bit: u32) -> Vec<Rule> {
-    vec![
-        Rule::new([], Target::SetMark(Mark::bit(bit))),
-        Rule::new([], Target::Accept),
-    ]
+fn refusal(rule: &PortRule) -> ChainName {
+    ChainName::new(match rule.when_empty() {
+        WhenEmpty::Reject => names::REJECT,
+        WhenEmpty::Drop => names::DROP,
+    })
 }

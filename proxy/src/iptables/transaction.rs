@@ -1,40 +1,63 @@
 //! A difference as one input of `iptables-restore --noflush`.
 
 use std::fmt;
+use std::ops::Range;
 
 use seaway_model::{Delta, Family};
 
 use super::render;
 use super::rule::{ChainId, Rule, Rules, Table};
+use edits::Step;
+
+mod edits;
 
 #[cfg(test)]
 pub(super) mod tests;
 
 /// What the kernel is told; its `Display` is exactly that. Empty when there is nothing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
     text: String,
-    /// Rules written and chains deleted.
+    /// Where each table that is changed stands in the text.
+    tables: Vec<(Table, Range<usize>)>,
+    /// Rules written and deleted, and chains deleted.
     pub operations: usize,
-    /// Of which deletions: of chains, and of our rules in built-in chains.
+    /// Of which deletions, of rules and of chains. Rules that go with all of their chain are not counted.
     pub deletions: usize,
     /// Tables that are changed; the kernel takes each at once.
     pub commits: u32,
 }
 
+/// A chain that is wanted and is not as it should be.
+struct Update<'a> {
+    id: &'a ChainId,
+    before: &'a [Rule],
+    after: &'a [Rule],
+    /// `None`: it is written whole.
+    steps: Option<Vec<Step<'a>>>,
+}
+
+impl<'a> Update<'a> {
+    fn new(id: &'a ChainId, before: Option<&'a Rules>, after: &'a Rules) -> Self {
+        let ours = before.filter(|_| id.name.is_ours());
+        Self {
+            id,
+            before: before.map_or(&[], |rules| rules),
+            after,
+            steps: ours.and_then(|before| edits::steps(before, after)),
+        }
+    }
+}
+
 impl Transaction {
     /// The input that does what is pending.
     ///
-    /// A chain that is declared (`:NAME`) is created, or emptied if it exists; everything that is to be written or
+    /// Of a chain of ours that stays, only the rules that differ are touched; if most do, it is written whole. A
+    /// chain that is declared (`:NAME`) is created, or emptied if it exists; everything that is to be written whole or
     /// deleted is declared first, so every jump finds its target, and chains go (`-X`) when nothing refers to them
     /// any more. Within a table the kernel takes all or nothing.
     pub fn new(family: Family, delta: &Delta<ChainId, Rules>) -> Self {
-        let mut transaction = Self {
-            text: String::new(),
-            operations: 0,
-            deletions: 0,
-            commits: 0,
-        };
+        let mut transaction = Self::default();
         for table in Table::ALL {
             transaction.table(table, family, delta);
         }
@@ -51,47 +74,46 @@ impl Transaction {
         &self.text
     }
 
+    /// The same in parts, in the same order: for each table that is changed, an input that is complete by itself.
+    pub fn inputs(&self) -> impl Iterator<Item = (Table, &str)> {
+        let tables = self.tables.iter();
+        tables.map(|(table, range)| (*table, &self.text[range.clone()]))
+    }
+
     fn table(&mut self, table: Table, family: Family, delta: &Delta<ChainId, Rules>) {
-        let written: Vec<_> = delta
+        let updates: Vec<_> = delta
             .pending_updates()
             .filter(|(id, _)| id.table == table)
+            .map(|(id, after)| Update::new(id, delta.observed(id), after))
             .collect();
         let deleted: Vec<_> = delta
             .pending_deletions()
             .filter(|(id, _)| id.table == table)
             .collect();
-        if written.is_empty() && deleted.is_empty() {
+        if updates.is_empty() && deleted.is_empty() {
             return;
         }
+        let start = self.text.len();
         self.line(&format!("*{}", table.as_str()));
-        let touched = || {
-            let written = written.iter().map(|(id, _)| *id);
-            written.chain(deleted.iter().map(|(id, _)| *id))
-        };
-        for id in touched().filter(|id| id.name.is_ours()) {
-            self.line(&format!(":{} - [0:0]", id.name));
-        }
-        for id in touched().filter(|id| !id.name.is_ours()) {
-            for rule in delta
-                .observed(id)
-                .into_iter()
-                .flat_map(|rules| rules.iter())
-            {
-                self.rule("-D", id, rule, family);
-                self.deletions += 1;
-            }
-        }
-        for (id, rules) in written {
+        let whole = updates.iter().filter(|update| update.steps.is_none());
+        let whole = whole.map(|update| update.id);
+        for id in whole.chain(deleted.iter().map(|(id, _)| *id)) {
             if id.name.is_ours() {
-                for rule in rules.iter() {
-                    self.rule("-A", id, rule, family);
-                }
-            } else {
-                // Each is put in front of the ones before it: so they end up first, and in order.
-                for rule in rules.iter().rev() {
-                    self.rule("-I", id, rule, family);
+                self.line(&format!(":{} - [0:0]", id.name));
+            }
+        }
+        let updated = updates.iter().map(|update| (update.id, update.before));
+        let deleted_rules = deleted.iter().map(|(id, rules)| (*id, &rules[..]));
+        for (id, rules) in updated.chain(deleted_rules) {
+            if !id.name.is_ours() {
+                for rule in rules {
+                    self.rule("-D", id, rule, family);
+                    self.deletions += 1;
                 }
             }
+        }
+        for update in updates {
+            self.update(update, family);
         }
         for (id, _) in deleted.iter().filter(|(id, _)| id.name.is_ours()) {
             self.line(&format!("-X {}", id.name));
@@ -100,6 +122,43 @@ impl Transaction {
         }
         self.line("COMMIT");
         self.commits += 1;
+        self.tables.push((table, start..self.text.len()));
+    }
+
+    fn update(&mut self, update: Update, family: Family) {
+        let Update { id, after, .. } = update;
+        match update.steps {
+            Some(steps) => {
+                for step in steps {
+                    self.step(step, id, family);
+                }
+            }
+            None if id.name.is_ours() => {
+                for rule in after {
+                    self.rule("-A", id, rule, family);
+                }
+            }
+            None => {
+                // Each is put in front of the ones before it: so they end up first, and in order.
+                for rule in after.iter().rev() {
+                    self.rule("-I", id, rule, family);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step, id: &ChainId, family: Family) {
+        let name = &id.name;
+        let text = |rule| render::rule(rule, family);
+        let line = match step {
+            Step::Replace(number, rule) => format!("-R {name} {number} {}", text(rule)),
+            Step::Delete(number) => format!("-D {name} {number}"),
+            Step::Insert(number, rule) => format!("-I {name} {number} {}", text(rule)),
+            Step::Append(rule) => format!("-A {name} {}", text(rule)),
+        };
+        self.line(&line);
+        self.deletions += usize::from(matches!(step, Step::Delete(_)));
+        self.operations += 1;
     }
 
     fn rule(&mut self, verb: &str, id: &ChainId, rule: &Rule, family: Family) {

@@ -76,7 +76,12 @@ async fn run(
 ) -> Vec<(Change, usize)> {
     let health = Health::default();
     let metrics = Metrics::new(&mut Registry::default());
-    let mut reconciler = Reconciler::new("n1", recorder.clone(), health.clone(), metrics);
+    let mut reconciler = Reconciler::new(
+        NodeSettings::new("n1"),
+        recorder.clone(),
+        health.clone(),
+        metrics,
+    );
     let (sender, receiver) = mpsc::channel(16);
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
@@ -139,7 +144,12 @@ async fn what_a_batch_has_no_room_for_stays_in_the_channel() {
         sender.try_send(service(&format!("s{number}"))).unwrap();
     }
     let metrics = Metrics::new(&mut Registry::default());
-    let mut reconciler = Reconciler::new("n1", Recorder::default(), Health::default(), metrics);
+    let mut reconciler = Reconciler::new(
+        NodeSettings::new("n1"),
+        Recorder::default(),
+        Health::default(),
+        metrics,
+    );
     let first = events.try_recv().unwrap();
     reconciler.take_in(first, &mut events);
     assert_eq!(events.len(), 1);

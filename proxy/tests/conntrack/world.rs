@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_kernel::{Capabilities, NetNs};
 use seaway_model::testing::{self, plain};
-use seaway_model::{Family, InputEvent, ObjectKey, Protocol, ServicePort};
+use seaway_model::{Family, InputEvent, NodeSettings, ObjectKey, Protocol, ServicePort};
 use seaway_proxy::conntrack::{self, Cleaner};
 use seaway_proxy::health::Health;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
@@ -161,8 +161,9 @@ impl World {
                     let dataplane = IptablesDataplane::new(&config, &machine);
                     let mut registry = Registry::default();
                     let metrics = Metrics::new(&mut registry);
+                    let settings = NodeSettings::new(testing::NODE);
                     let mut reconciler =
-                        Reconciler::new(testing::NODE, dataplane, Health::default(), metrics);
+                        Reconciler::new(settings, dataplane, Health::default(), metrics);
                     if cleans {
                         let metrics = conntrack::Metrics::new(&mut registry);
                         let cleaner = Cleaner::start(conntrack::Settings::default(), metrics);

@@ -1,5 +1,7 @@
 //! The iptables in memory against the real one: the same transactions, the same verdict, the same rules.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -7,7 +9,7 @@ use seaway_model::Family;
 use seaway_proxy::iptables::fake::Fake;
 use seaway_proxy::iptables::parse;
 
-use crate::machine::{Machine, in_each_variant};
+use crate::machine::{Machine, in_each_variant, run};
 
 /// Lines of a transaction about few chains, so that they meet: three of ours and the built-in ones.
 fn line(table: &'static str) -> BoxedStrategy<String> {
@@ -28,23 +30,59 @@ fn line(table: &'static str) -> BoxedStrategy<String> {
         4 => own.clone().prop_map(|name| format!(":{name} - [0:0]")),
         5 => (chain.clone(), target.clone()).prop_map(|(c, t)| format!("-A {c} {t}")),
         2 => (chain.clone(), target.clone()).prop_map(|(c, t)| format!("-I {c} {t}")),
-        2 => (chain.clone(), target).prop_map(|(c, t)| format!("-D {c} {t}")),
+        2 => (chain.clone(), target.clone()).prop_map(|(c, t)| format!("-D {c} {t}")),
+        // Mostly there: chains are short here.
+        2 => (chain.clone(), number(), target.clone()).prop_map(|(c, n, t)| format!("-I {c} {n} {t}")),
+        2 => (chain.clone(), number(), target).prop_map(|(c, n, t)| format!("-R {c} {n} {t}")),
+        2 => (chain.clone(), number()).prop_map(|(c, n)| format!("-D {c} {n}")),
         1 => chain.prop_map(|c| format!("-F {c}")),
         2 => own.prop_map(|name| format!("-X {name}")),
     ]
     .boxed()
 }
 
+/// Of a rule; none has number 0.
+fn number() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 1..3_usize, 3 => 3..6_usize, 1 => Just(0)]
+}
+
 fn transaction() -> impl Strategy<Value = String> {
     let table = |name: &'static str| {
-        prop::collection::vec(line(name), 1..8)
-            .prop_map(move |lines| format!("*{name}\n{}\nCOMMIT\n", lines.join("\n")))
+        prop::collection::vec(line(name), 1..8).prop_map(move |mut lines| {
+            without_bugs(&mut lines);
+            format!("*{name}\n{}\nCOMMIT\n", lines.join("\n"))
+        })
     };
     prop_oneof![
         3 => table("nat"),
         1 => table("filter"),
         1 => (table("filter"), table("nat")).prop_map(|(a, b)| a + &b),
     ]
+}
+
+/// Leaves out what the nft variant of 1.8.9 does wrong, and ours never ask for: it still counts the rules that a chain
+/// had before it was declared by the same transaction, and crashes when it is to replace a rule that was written by
+/// it. Legacy does neither.
+fn without_bugs(lines: &mut Vec<String>) {
+    let mut declared = BTreeSet::new();
+    let mut written = BTreeSet::new();
+    lines.retain(|line| {
+        if let Some(declaration) = line.strip_prefix(':') {
+            let name = declaration.split(' ').next();
+            declared.extend(name.map(str::to_owned));
+            return true;
+        }
+        let words: Vec<_> = line.split(' ').collect();
+        let (verb, chain) = (words[0], words[1]);
+        let numbered = words.get(2).is_some_and(|w| w.parse::<usize>().is_ok());
+        if numbered && (declared.contains(chain) || verb == "-R" && written.contains(chain)) {
+            return false;
+        }
+        if matches!(verb, "-A" | "-I" | "-R") {
+            written.insert(chain.to_owned());
+        }
+        true
+    });
 }
 
 /// Seeds are fixed, so that a failure can be looked at.
@@ -62,28 +100,35 @@ fn both_take_and_refuse_the_same() {
     in_each_variant(|machine| {
         let transactions = transactions.clone();
         async move {
-            let mut fake = Fake::new(Family::V4);
-            let mut taken = 0;
-            for text in &transactions {
-                let before = fake.clone();
-                let real = restore(machine, text);
-                let pretended = fake.restore(text);
-                assert_eq!(
-                    pretended.is_ok(),
-                    real.is_ok(),
-                    "{:?}: {pretended:?}, but {real:?}\n{text}\nbefore: {:#?}",
-                    machine.variant,
-                    before.chains()
-                );
-                taken += usize::from(real.is_ok());
-                let saved =
-                    crate::machine::run(&format!("{}-save", machine.name(Family::V4)), &[], "");
-                assert_eq!(fake.chains(), parse::saved(&saved, Family::V4), "{text}");
+            for family in [Family::V4, Family::V6] {
+                agree(machine, family, &transactions);
             }
-            // Neither all nor nothing, or the test would say little.
-            assert!((40..360).contains(&taken), "{taken}");
         }
     });
+}
+
+/// One after the other, each on what the ones before have left.
+fn agree(machine: Machine, family: Family, transactions: &[String]) {
+    let mut fake = Fake::new(family);
+    let mut taken = 0;
+    for text in transactions {
+        let before = fake.clone();
+        let real = restore(machine, family, text);
+        let pretended = fake.restore(text);
+        assert_eq!(
+            pretended.is_ok(),
+            real.is_ok(),
+            "{:?} {family:?}: {pretended:?}, but {real:?}\n{text}\nbefore: {:#?}",
+            machine.variant,
+            before.chains()
+        );
+        taken += usize::from(real.is_ok());
+        let saved = run(&format!("{}-save", machine.name(family)), &[], "");
+        assert_eq!(fake.chains(), parse::saved(&saved, family), "{text}");
+    }
+    // Neither all nor nothing, or the test would say little.
+    let most = transactions.len() * 9 / 10;
+    assert!((most / 9..most).contains(&taken), "{taken}");
 }
 
 /// Every target that is not for every place, in every place, directly and through a chain of our own. (Not generated
@@ -108,7 +153,7 @@ fn targets_are_allowed_in_the_same_places() {
                         format!(":SEAWAY-A - [0:0]\n-A SEAWAY-A {target}\n-A {hook} -j SEAWAY-A");
                     for rules in [format!("-A {hook} {target}"), through] {
                         let text = format!("*{table}\n{rules}\nCOMMIT\n");
-                        let real = restore(machine, &text);
+                        let real = restore(machine, Family::V4, &text);
                         let pretended = Fake::new(Family::V4).restore(&text);
                         assert_eq!(
                             pretended.is_ok(),
@@ -124,9 +169,9 @@ fn targets_are_allowed_in_the_same_places() {
     });
 }
 
-fn restore(machine: Machine, text: &str) -> Result<(), String> {
+fn restore(machine: Machine, family: Family, text: &str) -> Result<(), String> {
     use std::io::Write;
-    let mut child = std::process::Command::new(format!("{}-restore", machine.name(Family::V4)))
+    let mut child = std::process::Command::new(format!("{}-restore", machine.name(family)))
         .args(["--noflush", "--wait", "5"])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())

@@ -1,9 +1,17 @@
 //! Settings and features one by one, with packets of both families through two pods' and an outside link.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto,
+    setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
 use seaway_model::{Change, DetectLocal, Family, Protocol, TrafficPolicy};
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::iptables::IptablesConfig;
@@ -206,8 +214,8 @@ fn counters_outlive_the_changes_of_others() {
         let to = cluster_ip(Family::V4, 10, 80);
         world.servers("out", &to, 5);
         let packets = || {
-            let saved =
-                crate::machine::run(&format!("{}-save", machine.name(Family::V4)), &["-c"], "");
+            let program = crate::machine::program(Family::V4, machine.variant_of("nat"));
+            let saved = crate::machine::run(&format!("{program}-save"), &["-c"], "");
             let line = saved
                 .lines()
                 .find(|line| line.contains("-p tcp") && line.contains("10.244.1.2:8080"))
@@ -254,6 +262,42 @@ fn forwarded_packets_that_belong_to_no_connection_are_dropped() {
             let to = format!("{}:8080", pod(Family::V4, 2));
             world.ip("out", "route replace 10.244.1.0/24 via 192.168.77.1");
             assert_eq!(seen(&world, "out", &to), outside(Family::V4));
+            assert_eq!(stray_reset_arrives(&world), !drop_invalid);
         }
     });
+}
+
+/// Whether a reset from a pod that belongs to no connection gets to the client outside: with the pod's own address as
+/// its source, as nothing translates it.
+fn stray_reset_arrives(world: &World) -> bool {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (pod(Family::V4, 2), outside(Family::V4)) else {
+        panic!("not IPv4");
+    };
+    let raw = |protocol| {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        socket(AddressFamily::Inet, SockType::Raw, flags, protocol).unwrap()
+    };
+    let ear = world.netns("out").run(|| raw(SockProtocol::Tcp)).unwrap();
+    setsockopt(&ear, ReceiveTimeout, &TimeVal::new(0, 700_000)).unwrap();
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+        .tcp(8080, 40_000, 1, 0)
+        .rst()
+        .write(&mut packet, &[])
+        .unwrap();
+    let mouth = world.netns("pod2").run(|| raw(SockProtocol::Raw)).unwrap();
+    let to = SockaddrStorage::from(SocketAddr::new(to.into(), 0));
+    sendto(mouth.as_raw_fd(), &packet, &to, MsgFlags::empty()).unwrap();
+    let mut buffer = [0; 256];
+    while let Ok(length) = recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        let heard = SlicedPacket::from_ip(&buffer[..length]).unwrap();
+        if let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) =
+            (&heard.net, &heard.transport)
+            && tcp.rst()
+            && tcp.destination_port() == 40_000
+        {
+            return ip.header().source_addr() == from;
+        }
+    }
+    false
 }

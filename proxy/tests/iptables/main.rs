@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edits;
 mod fake;
 mod features;
 mod kernel;
 mod machine;
 mod packets;
 mod refusals;
+mod split;
+mod states;
 mod strangers;
 mod world;

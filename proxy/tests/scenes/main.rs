@@ -1,5 +1,6 @@
 //! The specification by example ([`seaway_model::testing::scenes`]) with real rules and real packets: each scene on a
-//! node in a namespace of its own, in both families and with both variants of iptables.
+//! node in a namespace of its own, in both families, with both variants of iptables and with nat in the one and filter in
+//! the other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +15,7 @@ use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
 use seaway_model::testing::scenes::{Case, Scene, scenes};
 use seaway_model::{Change, Desired, Family, Origin, Outcome, Packet, Protocol, derive_all};
 use seaway_proxy::dataplane::Dataplane;
-use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
+use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 use stage::Stage;
 use wire::Evidence;
@@ -39,31 +40,48 @@ enum Seen {
 
 #[test]
 fn scenes_of_ipv4_with_iptables_nft() {
-    play(Family::V4, IptablesVariant::NfTables);
+    play(Family::V4, NFT);
 }
 
 #[test]
 fn scenes_of_ipv4_with_iptables_legacy() {
-    play(Family::V4, IptablesVariant::Legacy);
+    play(Family::V4, LEGACY);
+}
+
+#[test]
+fn scenes_of_ipv4_with_nat_by_nft_on_a_legacy_node() {
+    play(Family::V4, SPLIT);
 }
 
 #[test]
 fn scenes_of_ipv6_with_iptables_nft() {
-    play(Family::V6, IptablesVariant::NfTables);
+    play(Family::V6, NFT);
 }
 
 #[test]
 fn scenes_of_ipv6_with_iptables_legacy() {
-    play(Family::V6, IptablesVariant::Legacy);
+    play(Family::V6, LEGACY);
 }
 
-fn play(family: Family, variant: IptablesVariant) {
+#[test]
+fn scenes_of_ipv6_with_nat_by_nft_on_a_legacy_node() {
+    play(Family::V6, SPLIT);
+}
+
+/// What the node's own `iptables` is, and where our nat rules are to be.
+type Place = (IptablesVariant, NatVariant);
+
+const NFT: Place = (IptablesVariant::NfTables, NatVariant::Auto);
+const LEGACY: Place = (IptablesVariant::Legacy, NatVariant::Same);
+const SPLIT: Place = (IptablesVariant::Legacy, NatVariant::Nft);
+
+fn play(family: Family, place: Place) {
     let mut played = 0;
     let mut failures = Vec::new();
     for scene in scenes().iter().filter(|scene| scene.family == family) {
         let stage = Stage::new(&scene.node);
         let (desired, _) = derive_all(&scene.inputs, &scene.settings);
-        stage.on_node(|| program(scene, &desired, variant));
+        stage.on_node(|| program(scene, &desired, place));
         let mut ports = 20_000..30_000;
         for case in scene.cases.iter().filter(|case| can_be_sent(case)) {
             played += 1;
@@ -87,7 +105,7 @@ fn can_be_sent(case: &Case) -> bool {
     case.packet.protocol != Protocol::Sctp
 }
 
-fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
+fn program(scene: &Scene, desired: &Desired, (variant, nat_variant): Place) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -109,11 +127,13 @@ fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
         detect_local: scene.node.detect_local.clone(),
         node_port_addresses: scene.node.node_port_addresses.clone(),
         masquerade_all: scene.node.masquerade_all,
+        nat_variant,
         ..IptablesConfig::default()
     };
     runtime.block_on(async {
         let mut dataplane = IptablesDataplane::new(&config, &machine);
         dataplane.observe().await.unwrap();
+        dataplane.rehearse().await.unwrap();
         let plan = dataplane.plan(desired, &Change::Full);
         dataplane.apply(plan).await.unwrap();
     });
@@ -127,14 +147,16 @@ fn observe(
     case: &Case,
     ports: &mut impl Iterator<Item = u16>,
 ) -> BTreeSet<Seen> {
+    let expected = expected(scene, case);
+    let may_vanish = expected.contains(&Seen::Nothing);
     let mut seen = BTreeSet::new();
     for _ in 0..ROUNDS {
         let sent: Vec<u16> = ports.by_ref().take(usize::from(ROUND)).collect();
-        let mut evidence = stage.send(&case.packet, &sent);
+        let mut evidence = stage.send(&case.packet, &sent, may_vanish);
         seen.extend(sent.iter().map(|port| verdict(case, evidence.remove(port))));
-        let missing = expected(scene, case)
-            .into_iter()
-            .any(|one| !seen.iter().any(|seen| fits(&case.packet, one, *seen)));
+        let missing = expected
+            .iter()
+            .any(|one| !seen.iter().any(|seen| fits(&case.packet, *one, *seen)));
         if !missing || has_affinity(desired, scene, case) {
             break;
         }

@@ -18,8 +18,10 @@ use seaway_model::{DetectLocal, NodeContext, Origin, Packet};
 
 use crate::{ByPort, wire};
 
-/// How long nothing has to be heard of a packet to say that nothing became of it.
+/// How long nothing has to be heard of a packet to say that nothing became of it: where that is expected, and where it
+/// would be a failure that a busy machine is not to cause.
 const SILENCE: Duration = Duration::from_millis(30);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Stage {
     node: Place,
@@ -74,8 +76,9 @@ impl Stage {
         self.node.netns.run(f).unwrap()
     }
 
-    /// Sends a packet once from each source port, and hears what became of it.
-    pub(crate) fn send(&self, packet: &Packet, ports: &[u16]) -> ByPort {
+    /// Sends a packet once from each source port, and hears what became of it. `may_vanish`: nothing is an answer.
+    pub(crate) fn send(&self, packet: &Packet, ports: &[u16], may_vanish: bool) -> ByPort {
+        let limit = if may_vanish { SILENCE } else { PATIENCE };
         let from = match packet.origin {
             Origin::NodeProcess => &self.node,
             Origin::LocalPod => &self.pods,
@@ -112,7 +115,7 @@ impl Stage {
                 heard.extend(refused);
             }
             let all = ports.iter().all(|port| heard.contains_key(port));
-            if all || sent.elapsed() > SILENCE {
+            if all || sent.elapsed() > limit {
                 return heard;
             }
             sleep(Duration::from_millis(1));

@@ -7,6 +7,7 @@ use crate::desired::Backend;
 use crate::inputs::{Endpoint, InputEvent, SlicePort};
 use crate::testing::plain;
 
+mod duplicates;
 mod findings;
 mod history;
 mod node;
@@ -94,22 +95,6 @@ fn union_of_slices_joined_by_port_name_and_protocol() {
         &expect![[r"
             10.96.0.10:80/tcp ClusterIp
               cluster: 10.244.1.2:8080* 10.244.2.2:9090
-              local: 10.244.1.2:8080*
-              any: true
-        "]],
-    );
-}
-
-#[test]
-fn the_better_state_of_a_duplicate_wins() {
-    let stale = slice("a", 8080, vec![endpoint("10.244.1.2", "st", "n1")]);
-    let fresh = slice("b", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
-    check(
-        service(|_| {}),
-        vec![stale, fresh],
-        &expect![[r"
-            10.96.0.10:80/tcp ClusterIp
-              cluster: 10.244.1.2:8080*
               local: 10.244.1.2:8080*
               any: true
         "]],

@@ -3,7 +3,7 @@ use seaway_kernel::conntrack::Flow;
 use seaway_model::testing::{self, plain};
 use seaway_model::{InputEvent, Inputs, ServicePort, derive_all};
 
-use super::super::stale::tests::{endpoints, flow, flows, resolve};
+use super::super::stale::tests::{flow, flows, resolve};
 use super::super::stale::{is_stale, stale};
 use super::*;
 
@@ -36,7 +36,7 @@ proptest! {
         look in prop::collection::vec(any::<bool>(), 24),
     ) {
         let node = node();
-        let candidates = resolve(&flows, &endpoints(&events));
+        let candidates = resolve(&flows, &events);
         let mut flows = BTreeSet::new();
         let (mut inputs, mut desired) = (Inputs::default(), Desired::default());
         let mut frontends = Frontends::default();

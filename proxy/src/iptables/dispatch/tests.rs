@@ -11,9 +11,12 @@ fn entry(addr: Option<&str>, port: u16) -> Entry {
             addr: addr.map_or(any, |ip| FrontendAddr::Ip(ip.parse().unwrap())),
             port,
             protocol: Protocol::Tcp,
-            kind: FrontendKind::ClusterIp,
+            kind: match addr {
+                Some(_) => FrontendKind::ClusterIp,
+                None => FrontendKind::NodePort,
+            },
         },
-        chain: ChainName::new("SEAWAY-SVC-X"),
+        decision: Decision::Chain(ChainName::new("SEAWAY-SVC-X")),
         owner: "o".into(),
     }
 }
@@ -26,11 +29,15 @@ fn key(name: &str) -> ObjectKey {
     ObjectKey::new("default", name)
 }
 
+fn leaf(name: &str) -> ChainId {
+    ChainId::nat(&ChainName::new(name))
+}
+
 fn show(tree: &Tree, family: Family) -> String {
     let mut text = String::new();
-    for (chain, slots) in tree {
-        text += &format!("{chain}\n");
-        for rule in slots.values() {
+    for (id, slots) in tree {
+        text += &format!("{} {}\n", id.table.as_str(), id.name);
+        for rule in slots.values().flat_map(|rules| rules.iter()) {
             text += &format!("  {}\n", render::rule(rule, family));
         }
     }
@@ -45,7 +52,7 @@ fn built(entries: &[(&str, Entry)]) -> Tree {
     let nothing = Tree::new();
     let mut edit = TreeEdit::new(&nothing, &v4());
     for (name, entry) in entries {
-        edit.insert(&key(name), std::slice::from_ref(entry));
+        edit.replace(&key(name), &[], std::slice::from_ref(entry));
     }
     edit.finish()
 }
@@ -60,23 +67,29 @@ fn the_first_entries_make_the_way_to_them() {
     check(
         &tree,
         &expect![[r#"
-            SEAWAY-NODEPORTS
+            filter SEAWAY-CIPS-A
+              -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-A0
+              -d 0.0.0.16/0.0.0.240 -j SEAWAY-CIPS-A1
+            filter SEAWAY-CIPS-A0
+              -d 10.96.0.10/32 -j SEAWAY-UNKNOWN-PORT
+            filter SEAWAY-CIPS-A1
+              -d 10.96.0.26/32 -j SEAWAY-UNKNOWN-PORT
+            filter SEAWAY-CLUSTER-IPS
+              -d 0.0.0.10/0.0.0.15 -j SEAWAY-CIPS-A
+            nat SEAWAY-NODEPORTS
               -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
-            SEAWAY-NPS-TCP-30080
+            nat SEAWAY-NPS-TCP-30080
               -p tcp -m comment --comment o -m tcp --dport 30080 -j SEAWAY-SVC-X
-              -d ::/128 -j SEAWAY-UNKNOWN-PORT
-            SEAWAY-SERVICES
+            nat SEAWAY-SERVICES
               -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
               ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
-            SEAWAY-SVCS-A
+            nat SEAWAY-SVCS-A
               -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-A0
               -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
-            SEAWAY-SVCS-A0
+            nat SEAWAY-SVCS-A0
               -d 10.96.0.10/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
-              -d 10.96.0.10/32 -j SEAWAY-UNKNOWN-PORT
-            SEAWAY-SVCS-A1
+            nat SEAWAY-SVCS-A1
               -d 10.96.0.26/32 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
-              -d 10.96.0.26/32 -j SEAWAY-UNKNOWN-PORT
         "#]],
     );
 }
@@ -88,28 +101,35 @@ fn the_last_entry_takes_the_way_with_it() {
         ("b", entry(Some("10.96.0.26"), 80)),
     ]);
     let mut edit = TreeEdit::new(&base, &v4());
-    edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
+    edit.replace(&key("a"), &[entry(Some("10.96.0.10"), 80)], &[]);
     check(
         &edit.finish(),
         &expect![[r#"
-        SEAWAY-SVCS-A
-          -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
-        SEAWAY-SVCS-A0
-    "#]],
+            filter SEAWAY-CIPS-A
+              -d 0.0.0.16/0.0.0.240 -j SEAWAY-CIPS-A1
+            filter SEAWAY-CIPS-A0
+            nat SEAWAY-SVCS-A
+              -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-A1
+            nat SEAWAY-SVCS-A0
+        "#]],
     );
 
     let mut edit = TreeEdit::new(&base, &v4());
-    edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
-    edit.remove(&key("b"), &[entry(Some("10.96.0.26"), 80)]);
+    edit.replace(&key("a"), &[entry(Some("10.96.0.10"), 80)], &[]);
+    edit.replace(&key("b"), &[entry(Some("10.96.0.26"), 80)], &[]);
     check(
         &edit.finish(),
         &expect![[r#"
-        SEAWAY-SERVICES
-          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
-        SEAWAY-SVCS-A
-        SEAWAY-SVCS-A0
-        SEAWAY-SVCS-A1
-    "#]],
+            filter SEAWAY-CIPS-A
+            filter SEAWAY-CIPS-A0
+            filter SEAWAY-CIPS-A1
+            filter SEAWAY-CLUSTER-IPS
+            nat SEAWAY-SERVICES
+              ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+            nat SEAWAY-SVCS-A
+            nat SEAWAY-SVCS-A0
+            nat SEAWAY-SVCS-A1
+        "#]],
     );
 }
 
@@ -117,31 +137,30 @@ fn the_last_entry_takes_the_way_with_it() {
 fn two_claims_to_one_frontend_are_ordered_by_key() {
     let again = entry(Some("203.0.113.1"), 80);
     let mut first = again.clone();
-    first.chain = ChainName::new("SEAWAY-SVC-FIRST");
+    first.decision = Decision::Chain(ChainName::new("SEAWAY-SVC-FIRST"));
     let tree = built(&[("b", again), ("a", first)]);
-    let leaf = &tree[&names::address_leaf(1, 0)];
-    let targets: Vec<_> = leaf.values().map(|rule| rule.target.clone()).collect();
+    let targets = |id: &ChainId| -> Vec<Target> {
+        let rules = tree[id].values().flat_map(|rules| rules.iter());
+        rules.map(|rule| rule.target.clone()).collect()
+    };
     let jump = |name: &str| Target::Jump(ChainName::new(name));
+    let names = ["SEAWAY-SVC-FIRST", "SEAWAY-SVC-X"];
+    assert_eq!(targets(&leaf("SEAWAY-SVCS-10")), names.map(jump));
     // And what neither has is refused, for as long as one of them is there.
-    let names = [
-        "SEAWAY-SVC-FIRST",
-        "SEAWAY-SVC-X",
-        names::UNKNOWN_PORT,
-        names::UNKNOWN_PORT,
-    ];
-    assert_eq!(targets, names.map(jump));
+    let leaf = ChainId::filter(&ChainName::new("SEAWAY-CIPS-10"));
+    assert_eq!(targets(&leaf), [names::UNKNOWN_PORT; 2].map(jump));
 }
 
 #[test]
 fn replacing_an_entry_leaves_the_way_alone() {
     let base = built(&[("a", entry(Some("10.96.0.10"), 80))]);
     let mut edit = TreeEdit::new(&base, &v4());
-    edit.remove(&key("a"), &[entry(Some("10.96.0.10"), 80)]);
-    edit.insert(&key("a"), &[entry(Some("10.96.0.10"), 81)]);
+    let port = |port| [entry(Some("10.96.0.10"), port)];
+    edit.replace(&key("a"), &port(80), &port(81));
     let changed = edit.finish();
     for (chain, slots) in changed {
         let same = base.get(&chain) == Some(&slots);
-        assert_eq!(same, chain != names::address_leaf(10, 0), "{chain}");
+        assert_eq!(same, chain != leaf("SEAWAY-SVCS-A0"), "{chain:?}");
     }
 }
 
@@ -149,17 +168,22 @@ fn replacing_an_entry_leaves_the_way_alone() {
 fn ipv6_goes_by_its_lowest_byte_too() {
     let nothing = Tree::new();
     let mut edit = TreeEdit::new(&nothing, &Settings::new(Family::V6, &DetectLocal::None));
-    edit.insert(&key("a"), &[entry(Some("fd00::1a"), 80)]);
+    edit.replace(&key("a"), &[], &[entry(Some("fd00::1a"), 80)]);
     expect![[r#"
-        SEAWAY-NODEPORTS
-        SEAWAY-SERVICES
+        filter SEAWAY-CIPS-A
+          -d ::10/::f0 -j SEAWAY-CIPS-A1
+        filter SEAWAY-CIPS-A1
+          -d fd00::1a/128 -j SEAWAY-UNKNOWN-PORT
+        filter SEAWAY-CLUSTER-IPS
+          -d ::a/::f -j SEAWAY-CIPS-A
+        nat SEAWAY-NODEPORTS
+        nat SEAWAY-SERVICES
           -d ::a/::f -j SEAWAY-SVCS-A
           ! -d ::1/128 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
-        SEAWAY-SVCS-A
+        nat SEAWAY-SVCS-A
           -d ::10/::f0 -j SEAWAY-SVCS-A1
-        SEAWAY-SVCS-A1
+        nat SEAWAY-SVCS-A1
           -d fd00::1a/128 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
-          -d fd00::1a/128 -j SEAWAY-UNKNOWN-PORT
     "#]]
     .assert_eq(&show(&edit.finish(), Family::V6));
 }
@@ -191,4 +215,73 @@ fn node_ports_are_served_where_the_operator_says() {
     );
     // None of this family.
     check(&["fd00::/8"], &expect![""]);
+}
+
+#[test]
+fn endpoints_stand_in_the_leaf() {
+    let mut web = entry(Some("10.96.0.10"), 80);
+    let backends = [2, 3, 4].map(|last| ([10, 244, 1, last], 8080).into());
+    web.decision = Decision::Here(backends.to_vec());
+    let settings = Settings {
+        comments: false,
+        ..Settings::new(
+            Family::V4,
+            &DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+        )
+    };
+    let nothing = Tree::new();
+    let mut edit = TreeEdit::new(&nothing, &settings);
+    edit.replace(&key("web"), &[], &[web]);
+    check(
+        &edit.finish(),
+        &expect![[r#"
+        filter SEAWAY-CIPS-A
+          -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-A0
+        filter SEAWAY-CIPS-A0
+          -d 10.96.0.10/32 -j SEAWAY-UNKNOWN-PORT
+        filter SEAWAY-CLUSTER-IPS
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-CIPS-A
+        nat SEAWAY-NODEPORTS
+        nat SEAWAY-SERVICES
+          ! -s 10.244.0.0/16 -j MARK --set-xmark 0x10000/0x10000
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
+          -j MARK --set-xmark 0x0/0x10000
+          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+        nat SEAWAY-SVCS-A
+          -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-A0
+        nat SEAWAY-SVCS-A0
+          -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -m statistic --mode random --probability 0.33333333349 -j DNAT --to-destination 10.244.1.2:8080
+          -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.3:8080
+          -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.244.1.4:8080
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_ports_can_be_refused_in_nat() {
+    let settings = Settings {
+        unknown_ports: Table::Nat,
+        ..v4()
+    };
+    let nothing = Tree::new();
+    let mut edit = TreeEdit::new(&nothing, &settings);
+    edit.replace(&key("a"), &[], &[entry(Some("10.96.0.10"), 80)]);
+    let mut tree = edit.finish();
+    tree.retain(|id, _| !id.name.as_str().starts_with(names::SERVICES_BELOW));
+    check(
+        &tree,
+        &expect![[r#"
+        nat SEAWAY-CIPS-A
+          -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-A0
+        nat SEAWAY-CIPS-A0
+          -d 10.96.0.10/32 -j SEAWAY-UNKNOWN-PORT
+        nat SEAWAY-CLUSTER-IPS
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-CIPS-A
+        nat SEAWAY-NODEPORTS
+        nat SEAWAY-SERVICES
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
+          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+          -j SEAWAY-CLUSTER-IPS
+    "#]],
+    );
 }

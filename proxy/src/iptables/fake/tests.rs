@@ -66,6 +66,37 @@ fn a_rule_is_deleted_once_and_only_if_it_is_there() {
 }
 
 #[test]
+fn numbers_count_from_one_and_end_with_the_chain() {
+    let one = ":A - [0:0]\n-A A -j ACCEPT";
+    let no = |number| refused(4, Refusal::NoNumber(name("A"), number));
+    for (line, expected) in [
+        ("-I A 1 -j RETURN", Ok(())),
+        ("-I A 2 -j RETURN", Ok(())),
+        ("-I A 3 -j RETURN", no(3)),
+        ("-R A 1 -j RETURN", Ok(())),
+        ("-R A 2 -j RETURN", no(2)),
+        ("-R A 0 -j RETURN", no(0)),
+        ("-D A 1", Ok(())),
+        ("-D A 2", no(2)),
+        ("-R A 1 -j B", refused(4, Refusal::NoTarget(name("B")))),
+        ("-R A -j RETURN", refused(4, Refusal::NotUnderstood)),
+        ("-R B 1 -j RETURN", refused(4, Refusal::NoChain(name("B")))),
+        ("-D B 1", refused(4, Refusal::NoChain(name("B")))),
+    ] {
+        check(&[one, line], &expected);
+    }
+    let mut fake = Fake::new(Family::V4);
+    let lines =
+        "-I A 2 -j RETURN\n-R A 1 -j DROP\n-A A -j RETURN\n-D A 2\n-I A 1 ! -s 10.0.0.1 -j ACCEPT";
+    fake.restore(&format!("*filter\n{one}\n{lines}\nCOMMIT\n"))
+        .unwrap();
+    let id = ChainId::filter(&name("A"));
+    let rules = ["! -s 10.0.0.1 -j ACCEPT", "-j DROP", "-j RETURN"];
+    let rules = rules.map(|rule| parse::rule(rule, Family::V4));
+    assert_eq!(fake.rules(&id), Some(&rules[..]));
+}
+
+#[test]
 fn loops_and_misplaced_targets_are_refused_when_committed() {
     check(
         &[":A - [0:0]", "-A A -j A", "-A OUTPUT -j A"],

@@ -1,10 +1,13 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use seaway_model::{Inputs, NodeContext, derive_all, outcomes, testing};
 
 use super::*;
 use crate::iptables::walk::walk;
 use crate::iptables::{parse, render, transaction};
+
+mod image;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -30,10 +33,12 @@ proptest! {
         inputs in testing::inputs(),
         node in testing::node_context(),
         packets in vec(testing::packet(), 40),
+        unknown_ports in select(&Table::ALL),
     ) {
         let (desired, _) = derive_all(&inputs, &testing::settings());
         for family in FAMILIES {
-            let chains = full(&desired, &settings(family, &node)).chains;
+            let settings = Settings { unknown_ports, ..settings(family, &node) };
+            let chains = full(&desired, &settings).chains;
             for packet in packets.iter().filter(|p| Family::of(p.source) == family) {
                 let allowed = outcomes(&desired, packet, &node);
                 let found = walk(&chains, packet, &node).unwrap();
@@ -56,9 +61,10 @@ proptest! {
     fn following_changes_equals_a_full_sync(
         events in testing::events(30),
         node in testing::node_context(),
+        unknown_ports in select(&Table::ALL),
     ) {
         for family in FAMILIES {
-            let settings = settings(family, &node);
+            let settings = Settings { unknown_ports, ..settings(family, &node) };
             let mut inputs = Inputs::default();
             let mut desired = Desired::default();
             let mut image = full(&desired, &settings);
@@ -169,14 +175,33 @@ fn a_changed_endpoint_rewrites_one_chain() {
     check_change(
         service("svc-7", 7, &[2, 4]),
         &expect_test::expect![[r#"
-        *nat
-        :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX ! -s 10.244.0.0/16 -d 10.96.0.7/32 -m comment --comment "default/svc-7:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -p tcp -j DNAT --to-destination 10.244.1.4:8080
-        COMMIT
-    "#]],
+            *nat
+            -R SEAWAY-SVC-2GHMNQGBZHZWV3CX 2 -p tcp -j DNAT --to-destination 10.244.1.4:8080
+            COMMIT
+        "#]],
     );
+}
+
+#[test]
+fn many_endpoints_get_a_chain_and_few_do_not() {
+    let (mut inputs, mut desired, mut image, settings) = two_hundred();
+    let hosts: Vec<u8> = (2..=10).collect();
+    let own = |image: &Image| {
+        let names = image.chains.keys().map(|id| id.name.as_str());
+        names.filter(|name| name.starts_with("SEAWAY-SVC-")).count()
+    };
+    // The Services with a node port.
+    let others = own(&image);
+    for (count, chains) in [(8, 0), (9, 1), (8, 0), (0, 0), (9, 1), (0, 0)] {
+        let events = service("svc-8", 8, &hosts[..count]).into_iter();
+        let keys = events.flat_map(|event| inputs.apply(event)).collect();
+        desired.update(&inputs, &keys, &testing::settings());
+        let plan = image.plan(&desired, &Change::Services(keys), &settings);
+        assert!(!plan.corrected);
+        image.learn(plan);
+        assert_eq!(own(&image) - others, chains, "{count} endpoints");
+        assert_eq!(image, full(&desired, &settings));
+    }
 }
 
 #[test]
@@ -184,12 +209,11 @@ fn a_service_that_loses_its_endpoints_rewrites_one_chain() {
     check_change(
         service("svc-7", 7, &[]),
         &expect_test::expect![[r#"
-        *nat
-        :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -m comment --comment "default/svc-7:http/tcp" -j MARK --set-xmark 0x20000/0x20000
-        -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -j ACCEPT
-        COMMIT
-    "#]],
+            *nat
+            :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
+            -A SEAWAY-SVC-2GHMNQGBZHZWV3CX -m comment --comment "default/svc-7:http/tcp" -j SEAWAY-REJECT
+            COMMIT
+        "#]],
     );
 }
 
@@ -198,35 +222,23 @@ fn a_new_service_rewrites_its_leaves() {
     check_change(
         service("svc-new", 201, &[2]),
         &expect_test::expect![[r#"
+            *filter
+            :SEAWAY-CIPS-9C - [0:0]
+            -A SEAWAY-CIPS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-CIPS-9C
+            -A SEAWAY-CIPS-9C -d 10.96.0.201/32 -j SEAWAY-UNKNOWN-PORT
+            COMMIT
             *nat
             :SEAWAY-EXT-QY6VSKF5GDGMF2BR - [0:0]
-            :SEAWAY-NODEPORTS - [0:0]
             :SEAWAY-NPS-TCP-30080 - [0:0]
             :SEAWAY-SVC-QY6VSKF5GDGMF2BR - [0:0]
-            :SEAWAY-SVCS-9 - [0:0]
             :SEAWAY-SVCS-9C - [0:0]
             -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
             -A SEAWAY-EXT-QY6VSKF5GDGMF2BR -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
-            -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 29952:30079 -j SEAWAY-NPS-TCP-29952
             -A SEAWAY-NODEPORTS -p tcp -m tcp --dport 30080:30207 -j SEAWAY-NPS-TCP-30080
             -A SEAWAY-NPS-TCP-30080 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 30201 -j SEAWAY-EXT-QY6VSKF5GDGMF2BR
-            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR ! -s 10.244.0.0/16 -d 10.96.0.201/32 -m comment --comment "default/svc-new:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -j DNAT --to-destination 10.244.1.2:8080
-            -A SEAWAY-SVCS-9 -d 0.0.0.0/0.0.0.240 -j SEAWAY-SVCS-90
-            -A SEAWAY-SVCS-9 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-91
-            -A SEAWAY-SVCS-9 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-92
-            -A SEAWAY-SVCS-9 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-93
-            -A SEAWAY-SVCS-9 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-94
-            -A SEAWAY-SVCS-9 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-95
-            -A SEAWAY-SVCS-9 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-96
-            -A SEAWAY-SVCS-9 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-97
-            -A SEAWAY-SVCS-9 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-98
-            -A SEAWAY-SVCS-9 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-99
-            -A SEAWAY-SVCS-9 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-9A
-            -A SEAWAY-SVCS-9 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-9B
+            -A SEAWAY-SVC-QY6VSKF5GDGMF2BR -p tcp -m comment --comment "default/svc-new:http/tcp" -j DNAT --to-destination 10.244.1.2:8080
             -A SEAWAY-SVCS-9 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-9C
             -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -p tcp -m comment --comment "default/svc-new:http/tcp" -m tcp --dport 80 -j SEAWAY-SVC-QY6VSKF5GDGMF2BR
-            -A SEAWAY-SVCS-9C -d 10.96.0.201/32 -j SEAWAY-UNKNOWN-PORT
             COMMIT
         "#]],
     );
@@ -242,25 +254,18 @@ fn a_deleted_service_leaves_nothing() {
             InputEvent::Slice(key, None),
         ],
         &expect_test::expect![[r#"
+            *filter
+            :SEAWAY-CIPS-70 - [0:0]
+            -D SEAWAY-CIPS-7 1
+            -X SEAWAY-CIPS-70
+            COMMIT
             *nat
             :SEAWAY-NODEPORTS - [0:0]
-            :SEAWAY-SVCS-7 - [0:0]
             :SEAWAY-EXT-2GHMNQGBZHZWV3CX - [0:0]
             :SEAWAY-NPS-TCP-29952 - [0:0]
             :SEAWAY-SVC-2GHMNQGBZHZWV3CX - [0:0]
             :SEAWAY-SVCS-70 - [0:0]
-            -A SEAWAY-SVCS-7 -d 0.0.0.16/0.0.0.240 -j SEAWAY-SVCS-71
-            -A SEAWAY-SVCS-7 -d 0.0.0.32/0.0.0.240 -j SEAWAY-SVCS-72
-            -A SEAWAY-SVCS-7 -d 0.0.0.48/0.0.0.240 -j SEAWAY-SVCS-73
-            -A SEAWAY-SVCS-7 -d 0.0.0.64/0.0.0.240 -j SEAWAY-SVCS-74
-            -A SEAWAY-SVCS-7 -d 0.0.0.80/0.0.0.240 -j SEAWAY-SVCS-75
-            -A SEAWAY-SVCS-7 -d 0.0.0.96/0.0.0.240 -j SEAWAY-SVCS-76
-            -A SEAWAY-SVCS-7 -d 0.0.0.112/0.0.0.240 -j SEAWAY-SVCS-77
-            -A SEAWAY-SVCS-7 -d 0.0.0.128/0.0.0.240 -j SEAWAY-SVCS-78
-            -A SEAWAY-SVCS-7 -d 0.0.0.144/0.0.0.240 -j SEAWAY-SVCS-79
-            -A SEAWAY-SVCS-7 -d 0.0.0.160/0.0.0.240 -j SEAWAY-SVCS-7A
-            -A SEAWAY-SVCS-7 -d 0.0.0.176/0.0.0.240 -j SEAWAY-SVCS-7B
-            -A SEAWAY-SVCS-7 -d 0.0.0.192/0.0.0.240 -j SEAWAY-SVCS-7C
+            -D SEAWAY-SVCS-7 1
             -X SEAWAY-EXT-2GHMNQGBZHZWV3CX
             -X SEAWAY-NPS-TCP-29952
             -X SEAWAY-SVC-2GHMNQGBZHZWV3CX
@@ -278,14 +283,19 @@ fn dispatch_does_not_grow_with_the_number_of_services() {
         .iter()
         .filter(|(id, _)| {
             let name = id.name.as_str();
-            ["SEAWAY-SVCS", "SEAWAY-SERVICES", "SEAWAY-NODEPORTS"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+            [
+                "SEAWAY-SVCS-",
+                "SEAWAY-CIPS-",
+                "SEAWAY-SERVICES",
+                "SEAWAY-NODEPORTS",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
         })
         .map(|(_, rules)| rules.len())
         .max();
-    // Sixteen ways down, and the node ports.
-    assert_eq!(longest, Some(17));
+    // Sixteen ways down, the mark before and behind them, and the node ports.
+    assert_eq!(longest, Some(19));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use ipnetwork::IpNetwork;
-use seaway_model::{DetectLocal, Family, Protocol};
+use seaway_model::{DetectLocal, Family, FrontendAddr, Protocol};
 
 use super::*;
 use crate::iptables::render;
@@ -58,7 +58,11 @@ fn check(rule: PortRule, settings: &Settings, expected: &Expect) {
     let all = chains(&key, &service, settings);
     let mut text = String::new();
     for entry in &all.entries {
-        text += &format!("{} -> {}\n", entry.frontend, entry.chain);
+        let decision = match &entry.decision {
+            Decision::Chain(chain) => chain.to_string(),
+            Decision::Here(backends) => format!("{backends:?}"),
+        };
+        text += &format!("{} -> {decision}\n", entry.frontend);
     }
     for (name, rules) in &all.chains {
         text += &format!("{name}\n");
@@ -75,16 +79,15 @@ fn policy_cluster() {
         rule(|_| {}),
         &settings(&["10.244.0.0/16"]),
         &expect![[r#"
-        10.96.0.10:80/tcp -> SEAWAY-SVC-OSC5D42RU6KJHZT7
-        node:30080/tcp -> SEAWAY-EXT-OSC5D42RU6KJHZT7
-        SEAWAY-SVC-OSC5D42RU6KJHZT7
-          ! -s 10.244.0.0/16 -d 10.96.0.10/32 -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-          -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
-          -p tcp -j DNAT --to-destination 10.244.1.3:8080
-        SEAWAY-EXT-OSC5D42RU6KJHZT7
-          -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-          -j SEAWAY-SVC-OSC5D42RU6KJHZT7
-    "#]],
+            10.96.0.10:80/tcp -> SEAWAY-SVC-OSC5D42RU6KJHZT7
+            node:30080/tcp -> SEAWAY-EXT-OSC5D42RU6KJHZT7
+            SEAWAY-SVC-OSC5D42RU6KJHZT7
+              -p tcp -m comment --comment "default/web:http/tcp" -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
+              -p tcp -j DNAT --to-destination 10.244.1.3:8080
+            SEAWAY-EXT-OSC5D42RU6KJHZT7
+              -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+              -j SEAWAY-SVC-OSC5D42RU6KJHZT7
+        "#]],
     );
 }
 
@@ -104,10 +107,10 @@ fn policy_local() {
               -p tcp -m comment --comment "default/web:http/tcp" -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080
               -p tcp -j DNAT --to-destination 10.244.1.3:8080
             SEAWAY-LOC-OSC5D42RU6KJHZT7
-              -d 10.96.0.10/32 -m comment --comment "default/web:http/tcp" -j SEAWAY-NOT-FROM-POD
-              -p tcp -j DNAT --to-destination 10.244.1.2:8080
+              -p tcp -m comment --comment "default/web:http/tcp" -j DNAT --to-destination 10.244.1.2:8080
             SEAWAY-EXT-OSC5D42RU6KJHZT7
-              -s 10.244.1.0/24 -m comment --comment "default/web:http/tcp" -j SEAWAY-SVC-OSC5D42RU6KJHZT7
+              -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x0/0x10000
+              -s 10.244.1.0/24 -j SEAWAY-SVC-OSC5D42RU6KJHZT7
               -s 10.244.2.0/24 -j SEAWAY-SVC-OSC5D42RU6KJHZT7
               -m addrtype --src-type LOCAL -j MARK --set-xmark 0x10000/0x10000
               -m addrtype --src-type LOCAL -j SEAWAY-SVC-OSC5D42RU6KJHZT7
@@ -148,19 +151,17 @@ fn source_ranges_stand_in_front() {
         guarded,
         &settings(&[]),
         &expect![[r#"
-        10.96.0.10:80/tcp -> SEAWAY-SVC-OSC5D42RU6KJHZT7
-        203.0.113.1:30080/tcp -> SEAWAY-FW-OSC5D42RU6KJHZT7
-        SEAWAY-SVC-OSC5D42RU6KJHZT7
-          -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x40000/0x40000
-          -j ACCEPT
-        SEAWAY-EXT-OSC5D42RU6KJHZT7
-          -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x10000/0x10000
-          -j SEAWAY-SVC-OSC5D42RU6KJHZT7
-        SEAWAY-FW-OSC5D42RU6KJHZT7
-          -s 192.0.2.0/24 -m comment --comment "default/web:http/tcp" -j SEAWAY-EXT-OSC5D42RU6KJHZT7
-          -j MARK --set-xmark 0x40000/0x40000
-          -j ACCEPT
-    "#]],
+            10.96.0.10:80/tcp -> SEAWAY-SVC-OSC5D42RU6KJHZT7
+            203.0.113.1:30080/tcp -> SEAWAY-FW-OSC5D42RU6KJHZT7
+            SEAWAY-SVC-OSC5D42RU6KJHZT7
+              -m comment --comment "default/web:http/tcp" -j SEAWAY-DROP
+            SEAWAY-EXT-OSC5D42RU6KJHZT7
+              -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x10000/0x10000
+              -j SEAWAY-SVC-OSC5D42RU6KJHZT7
+            SEAWAY-FW-OSC5D42RU6KJHZT7
+              -s 192.0.2.0/24 -m comment --comment "default/web:http/tcp" -j SEAWAY-EXT-OSC5D42RU6KJHZT7
+              -j SEAWAY-DROP
+        "#]],
     );
 }
 
@@ -175,11 +176,8 @@ fn without_endpoints_the_filter_table_is_asked_to_reject() {
         nowhere,
         &settings(&["10.244.0.0/16"]),
         &expect![[r#"
-        10.96.0.10:80/tcp -> SEAWAY-SVC-OSC5D42RU6KJHZT7
-        SEAWAY-SVC-OSC5D42RU6KJHZT7
-          -m comment --comment "default/web:http/tcp" -j MARK --set-xmark 0x20000/0x20000
-          -j ACCEPT
-    "#]],
+            10.96.0.10:80/tcp -> SEAWAY-REJECT
+        "#]],
     );
 }
 

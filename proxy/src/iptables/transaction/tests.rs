@@ -58,6 +58,68 @@ fn nothing_pending_is_nothing_to_say() {
     assert!(transaction.is_empty());
 }
 
+/// Five rules that are told apart by their ports.
+const FIVE: [&str; 5] = [
+    "-p tcp -m tcp --dport 1 -j ACCEPT",
+    "-p tcp -m tcp --dport 2 -j ACCEPT",
+    "-p tcp -m tcp --dport 3 -j ACCEPT",
+    "-p tcp -m tcp --dport 4 -j ACCEPT",
+    "-p tcp -m tcp --dport 5 -j ACCEPT",
+];
+
+#[test]
+fn a_chain_that_stays_is_not_declared_and_its_rules_go_one_by_one() {
+    let [a, b, c, d, e] = FIVE;
+    let transaction = check(
+        &[
+            ("SEAWAY-A", &[a, b, c, d, e]),
+            ("SEAWAY-B", &[a, b, c, d, e]),
+            ("SEAWAY-C", &[a, b, c]),
+        ],
+        &[
+            ("SEAWAY-A", &[a, "-j SEAWAY-D", c, d]),
+            ("SEAWAY-B", &["-j RETURN", a, b, c, d, e, "-j RETURN"]),
+            ("SEAWAY-C", &["-j RETURN", c]),
+            ("SEAWAY-D", &[]),
+        ],
+        &expect_test::expect![[r"
+            *nat
+            :SEAWAY-C - [0:0]
+            :SEAWAY-D - [0:0]
+            -D SEAWAY-A 5
+            -R SEAWAY-A 2 -j SEAWAY-D
+            -A SEAWAY-B -j RETURN
+            -I SEAWAY-B 1 -j RETURN
+            -A SEAWAY-C -j RETURN
+            -A SEAWAY-C -p tcp -m tcp --dport 3 -j ACCEPT
+            COMMIT
+        "]],
+    );
+    assert_eq!((transaction.operations, transaction.deletions), (6, 1));
+}
+
+#[test]
+fn each_table_has_an_input_of_its_own() {
+    let in_filter = ChainId::filter(&ChainName::new("SEAWAY-F"));
+    let in_nat = chain("SEAWAY-N");
+    let mut delta = Delta::new();
+    delta.set_desired(in_filter.clone(), rules(&["-j DROP"]));
+    delta.set_desired(in_nat, rules(&[]));
+    let transaction = Transaction::new(Family::V4, &delta);
+    assert_eq!(transaction.commits, 2);
+    let filter = "*filter\n:SEAWAY-F - [0:0]\n-A SEAWAY-F -j DROP\nCOMMIT\n";
+    let nat = "*nat\n:SEAWAY-N - [0:0]\nCOMMIT\n";
+    let inputs: Vec<_> = transaction.inputs().collect();
+    assert_eq!(inputs, [(Table::Filter, filter), (Table::Nat, nat)]);
+    assert_eq!(transaction.as_str(), [filter, nat].concat());
+
+    delta.remove_desired(&in_filter);
+    let transaction = Transaction::new(Family::V4, &delta);
+    let inputs: Vec<_> = transaction.inputs().collect();
+    assert_eq!(inputs, [(Table::Nat, transaction.as_str())]);
+    assert_eq!(Transaction::default().inputs().count(), 0);
+}
+
 #[test]
 fn a_deleted_chain_goes_behind_the_last_reference_to_it() {
     let transaction = check(
@@ -73,16 +135,15 @@ fn a_deleted_chain_goes_behind_the_last_reference_to_it() {
         ],
         &expect_test::expect![[r"
             *nat
-            :SEAWAY-A - [0:0]
             :SEAWAY-B - [0:0]
             :SEAWAY-C - [0:0]
-            -A SEAWAY-A -j ACCEPT
+            -D SEAWAY-A 1
             -X SEAWAY-B
             -X SEAWAY-C
             COMMIT
         "]],
     );
-    assert_eq!((transaction.operations, transaction.deletions), (3, 2));
+    assert_eq!((transaction.operations, transaction.deletions), (3, 3));
 }
 
 #[test]

@@ -122,8 +122,7 @@ fn promised(service: &Service) -> impl Iterator<Item = Frontend> {
 
 /// The addresses with a port of all endpoints of a Service, whatever their state.
 fn endpoints(inputs: &Inputs, key: &ObjectKey) -> BTreeSet<SocketAddr> {
-    let slices = inputs.slices.get(key);
-    let slices = slices.into_iter().flat_map(|slices| slices.values());
+    let slices = inputs.slices.get(key).into_iter().flatten();
     slices
         .flat_map(|slice| {
             let addresses = slice
