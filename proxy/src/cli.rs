@@ -167,7 +167,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "IP:PORT")]
     pub healthz_bind_address: Option<SocketAddr>,
 
-    /// Address of /metrics and /proxyMode; 127.0.0.1:10249 by default.
+    /// Address of /metrics, /proxyMode and /configz; 127.0.0.1:10249 by default.
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_bind_address: Option<SocketAddr>,
 

@@ -55,6 +55,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         metrics_listener,
         Arc::new(registry),
         config.mode,
+        config.configz(&run),
     ));
     tokio::spawn(systemd::watchdog(health.clone()));
 

@@ -325,3 +325,41 @@ fn without_a_file_flags_are_all_there_is() {
     assert_eq!(run.conntrack.udp, Duration::from_secs(30));
     assert_eq!(run.conntrack.max_per_core, 32768);
 }
+
+#[test]
+fn what_configz_shows_brings_about_the_same() {
+    let of_flags = [
+        &[
+            "--detect-local-mode=BridgeInterface",
+            "--pod-bridge-interface=cni0",
+        ][..],
+        &[
+            "--mode=ebpf",
+            "--detect-local-mode=NodeCIDR",
+            "--kubeconfig=/k",
+            "--oom-score-adj=-999",
+        ],
+        &[
+            "--nodeport-addresses=primary,10.0.0.0/8",
+            "--conntrack-udp-timeout=250ms",
+        ],
+        &[
+            "--cluster-cidr=10.244.0.0/16,fd00::/56",
+            "--masquerade-all",
+            "--hostname-override=n1",
+        ],
+        &[
+            "--healthz-bind-address=[::1]:1",
+            "--conntrack-max-per-core=0",
+            "--conntrack-tcp-be-liberal",
+        ],
+    ];
+    for flags in of_flags {
+        let (config, run) = Config::for_run(&run_args(flags)).unwrap();
+        let shown = config.configz(&run);
+        let (again, run_again) = load(&shown["kubeproxy.config.k8s.io"].to_string(), &[]).unwrap();
+        assert_eq!(run_again, run);
+        assert_eq!(again.configz(&run_again), shown);
+        assert_eq!(again.notes, Vec::<String>::new());
+    }
+}

@@ -93,7 +93,8 @@ fn appended(line: &str) -> Option<(&str, &str)> {
         None => line,
     };
     let rest = line.strip_prefix("-A ")?;
-    Some(rest.split_once(' ').unwrap_or((rest, "")))
+    // A name ends where that of a declaration does.
+    Some(rest.split_once(char::is_whitespace).unwrap_or((rest, "")))
 }
 
 /// Whether a rule, as text, jumps to one of our chains.

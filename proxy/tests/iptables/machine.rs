@@ -7,9 +7,10 @@ use std::process::Stdio;
 
 use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
 use seaway_kernel::{Capabilities, NetNs};
+use seaway_model::testing::{self, plain};
 use seaway_model::{
-    Change, Desired, DetectLocal, Endpoint, EndpointSlice, Family, InputEvent, Inputs, ObjectKey,
-    Protocol, Service, ServicePort, SlicePort, TrafficPolicy, derive_all, testing,
+    Change, Desired, DetectLocal, Family, InputEvent, Inputs, ObjectKey, Protocol, ServicePort,
+    derive_all,
 };
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
@@ -229,55 +230,24 @@ pub(crate) fn service_with(hosts: &[u8]) -> Desired {
 }
 
 pub(crate) fn service_events(name: &str, last: u8, hosts: &[u8]) -> [InputEvent; 3] {
-    let key = ObjectKey::new("default", name);
-    let service = Service {
-        key: key.clone(),
-        cluster_ips: vec![
-            IpAddr::from([10, 96, 0, last]),
-            IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)]),
-        ],
-        ports: vec![ServicePort {
-            name: "".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: Some(30_070 + u16::from(last)),
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
+    let cluster_ips = vec![
+        IpAddr::from([10, 96, 0, last]),
+        IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)]),
+    ];
+    let port = ServicePort {
+        node_port: Some(30_070 + u16::from(last)),
+        ..plain::port("", Protocol::Tcp, 80)
     };
+    let service = plain::service(name, cluster_ips, vec![port]);
     let slice = |family, suffix: &str| {
-        let slice = EndpointSlice {
-            key: ObjectKey::new("default", format!("{name}-{suffix}")),
-            service: name.into(),
-            family,
-            ports: vec![SlicePort {
-                name: "".into(),
-                protocol: Protocol::Tcp,
-                port: 8080,
-            }],
-            endpoints: hosts
-                .iter()
-                .map(|host| Endpoint {
-                    addresses: vec![pod(family, *host)],
-                    ready: true,
-                    serving: true,
-                    terminating: false,
-                    node: Some(testing::NODE.into()),
-                    zone_hints: Vec::new(),
-                    node_hints: Vec::new(),
-                })
-                .collect(),
-            last_change: None,
-        };
+        let endpoint = |host: &u8| plain::endpoint(pod(family, *host), "rs", Some(testing::NODE));
+        let endpoints = hosts.iter().map(endpoint).collect();
+        let target = plain::target("", Protocol::Tcp, 8080);
+        let slice = plain::slice(&format!("{name}-{suffix}"), name, family, target, endpoints);
         InputEvent::Slice(slice.key.clone(), Some(slice))
     };
     [
-        InputEvent::Service(key, Some(service)),
+        InputEvent::Service(service.key.clone(), Some(service)),
         slice(Family::V4, "v4"),
         slice(Family::V6, "v6"),
     ]
