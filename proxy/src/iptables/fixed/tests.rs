@@ -82,6 +82,29 @@ fn what_nat_has_marked_is_refused_in_filter() {
 }
 
 #[test]
+fn ports_that_a_cluster_ip_lacks_can_be_refused_by_way_of_nat() {
+    let settings = Settings {
+        unknown_ports: Table::Nat,
+        ..settings(&[])
+    };
+    let names = [names::FILTER, names::UNKNOWN_PORT];
+    check(
+        &settings,
+        &names,
+        &expect![[r#"
+        nat SEAWAY-UNKNOWN-PORT
+          -p tcp -j SEAWAY-REJECT
+          -p udp -j SEAWAY-REJECT
+          -p sctp -j SEAWAY-REJECT
+        filter SEAWAY-FILTER
+          -p tcp -m comment --comment "Service without endpoints" -m mark --mark 0x20000/0x20000 -j REJECT --reject-with tcp-reset
+          -m comment --comment "Service without endpoints" -m mark --mark 0x20000/0x20000 -j REJECT --reject-with icmp-port-unreachable
+          -m comment --comment "no endpoint allowed by policy, or source not allowed" -m mark --mark 0x40000/0x40000 -j DROP
+    "#]],
+    );
+}
+
+#[test]
 fn forwarded_packets_of_services_are_let_through() {
     check(
         &settings(&[]),

@@ -84,3 +84,25 @@ fn a_plan_that_would_end_elsewhere_is_made_in_full() {
     let plan = image.plan(&desired, &Change::Services(keys), &settings);
     assert!(!plan.corrected);
 }
+
+#[test]
+fn a_network_with_a_frontend_in_it_is_known() {
+    let settings = Settings::new(Family::V4, &DetectLocal::None);
+    let mut inputs = Inputs::default();
+    for event in service("a", 7, &[2]) {
+        inputs.apply(event);
+    }
+    let image = full(&derive_all(&inputs, &testing::settings()).0, &settings);
+    for (network, expected) in [
+        ("10.96.0.7/32", true),
+        ("10.96.0.0/29", true),
+        ("10.96.0.8/29", false),
+        ("10.96.0.6/32", false),
+        ("10.96.0.0/12", true),
+        ("0.0.0.0/0", true),
+        ("::/0", false),
+    ] {
+        let found = image.has_address_in(network.parse().unwrap());
+        assert_eq!(found, expected, "{network}");
+    }
+}
