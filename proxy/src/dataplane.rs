@@ -10,9 +10,6 @@ use seaway_model::{Change, Desired, Family};
 /// The flow is `observe` and `rehearse` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
 /// `apply` executes and decides nothing.
 pub trait Dataplane {
-    /// Whether a failed [`apply`](Self::apply) is a failure of iptables-restore, for the metrics.
-    const USES_IPTABLES: bool = false;
-
     /// What `apply` would do. Its `Display` is exactly that, for `seaway-proxy plan`.
     type Plan: fmt::Display;
 
@@ -70,6 +67,13 @@ pub enum ApplyError {
     /// The kernel or a tool said no; the same attempt may pass later.
     #[error("{what}: {reason}")]
     Failed { what: String, reason: String },
+    /// The same of `iptables-restore`: no rule of a table of this family was changed.
+    #[error("{what}: {reason}")]
+    Refused {
+        family: Family,
+        what: String,
+        reason: String,
+    },
     /// This machine lacks something; retrying is pointless until an operator acts.
     #[error("{what} is missing: {remedy}")]
     Missing { what: String, remedy: String },

@@ -18,7 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use seaway_model::{Family, InputEvent};
 
-use crate::dataplane::Report;
+use crate::dataplane::{ApplyError, Report};
 pub use kube_proxy::KubeProxyMetrics;
 
 /// Handles to the metrics; cloning shares them.
@@ -231,10 +231,10 @@ impl Metrics {
     }
 
     /// Records a sync that failed; everything is still waiting.
-    pub fn failed(&self, full: bool, iptables: bool) {
+    pub fn failed(&self, full: bool, error: &ApplyError) {
         self.sync_failures.inc();
-        if iptables {
-            self.kube_proxy.restore_failed(full);
+        if let ApplyError::Refused { family, .. } = error {
+            self.kube_proxy.restore_failed(*family, full);
         }
     }
 

@@ -279,7 +279,7 @@ impl<D: Dataplane> Reconciler<D> {
                 true
             }
             Err(error) => {
-                self.metrics.failed(self.full, D::USES_IPTABLES);
+                self.metrics.failed(self.full, &error);
                 self.failures += 1;
                 self.full = true;
                 tracing::error!(%error, retry_in_ms = self.backoff().as_millis(), "sync failed");

@@ -200,8 +200,6 @@ impl IptablesDataplane {
 }
 
 impl Dataplane for IptablesDataplane {
-    const USES_IPTABLES: bool = true;
-
     type Plan = Plan;
 
     async fn observe(&mut self) -> Result<(), ApplyError> {

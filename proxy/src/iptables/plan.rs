@@ -343,13 +343,16 @@ impl Image {
             .map(|(id, rules)| (id.clone(), Some(rules.clone())))
             .chain(delta.pending_deletions().map(|(id, _)| (id.clone(), None)))
             .collect();
-        let mut digest = self.digest;
-        for (id, after) in &chains {
-            let of = |rules: &Rules| Digest::of(id, rules.iter());
-            let before = self.chains.get(id).map(of).unwrap_or_default();
-            digest = digest.without(before);
-            digest = digest.with(after.as_ref().map(of).unwrap_or_default());
-        }
+        let digest = match full {
+            // It ends at what is wanted, whatever the sum was before.
+            true => edit.wanted,
+            false => chains.iter().fold(self.digest, |sum, (id, after)| {
+                let of = |rules: &Rules| Digest::of(id, rules.iter());
+                let before = self.chains.get(id).map(of).unwrap_or_default();
+                let after = after.as_ref().map(of).unwrap_or_default();
+                sum.without(before).with(after)
+            }),
+        };
         FamilyPlan {
             family: settings.family,
             transaction: Transaction::new(settings.family, &delta),

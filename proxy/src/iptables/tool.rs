@@ -89,7 +89,8 @@ impl Tool {
         let result = self.run("restore", command).await;
         drop(held);
         result.map(|_| waited).map_err(|error| match error {
-            ApplyError::Failed { what, reason } => ApplyError::Failed {
+            ApplyError::Failed { what, reason } => ApplyError::Refused {
+                family: self.family,
                 what,
                 reason: point_at_line(&reason, input),
             },
@@ -119,7 +120,7 @@ impl Tool {
                 .await
             {
                 Ok(_) => {}
-                Err(ApplyError::Failed { reason, .. }) => refused.push((need, reason)),
+                Err(ApplyError::Refused { reason, .. }) => refused.push((need, reason)),
                 Err(missing) => return Err(missing),
             }
         }

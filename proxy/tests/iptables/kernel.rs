@@ -200,7 +200,7 @@ fn a_refused_transaction_is_explained_and_changes_nothing() {
         let plan = dataplane.plan(&desired, &Change::Full);
         // What the plan wants to take away is gone by itself.
         machine.iptables("-t nat -D OUTPUT -j SEAWAY-NODEPORTS");
-        let Err(ApplyError::Failed { reason, .. }) = dataplane.apply(plan).await else {
+        let Err(ApplyError::Refused { reason, .. }) = dataplane.apply(plan).await else {
             panic!("a rule that does not exist was deleted")
         };
         assert!(reason.contains("that line is: -D OUTPUT "), "{reason}");
