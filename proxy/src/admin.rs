@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::cli::Mode;
@@ -63,9 +64,15 @@ fn answer(verdict: Verdict) -> Response {
         .into_response()
 }
 
-/// Serves `/metrics` and `/proxyMode` until the task is dropped.
-pub async fn serve_metrics(listener: TcpListener, registry: Arc<Registry>, mode: Mode) {
+/// Serves `/metrics`, `/proxyMode` and `/configz` until the task is dropped.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    mode: Mode,
+    configz: Value,
+) {
     let router = Router::new()
+        .route("/configz", get(move || async move { Json(configz) }))
         .route("/metrics", get(metrics))
         .route("/proxyMode", get(move || async move { mode.as_str() }))
         .with_state(registry);

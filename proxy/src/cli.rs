@@ -13,6 +13,7 @@ use seaway_daemon::LogArgs;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
+use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
 #[derive(Debug, Parser)]
@@ -148,6 +149,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
     pub external_ip_cidrs: Vec<IpNetwork>,
 
+    /// Which variant of iptables keeps our nat rules where the node's own is legacy, in mode iptables.
+    #[arg(long, value_enum, value_name = "VARIANT", default_value_t)]
+    pub iptables_nat_variant: NatVariant,
+
     #[command(flatten)]
     pub kernel: KernelArgs,
 }
@@ -162,7 +167,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "IP:PORT")]
     pub healthz_bind_address: Option<SocketAddr>,
 
-    /// Address of /metrics and /proxyMode; 127.0.0.1:10249 by default.
+    /// Address of /metrics, /proxyMode and /configz; 127.0.0.1:10249 by default.
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_bind_address: Option<SocketAddr>,
 

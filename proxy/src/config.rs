@@ -5,7 +5,9 @@
 //! `--mode` is ours and is chosen per node, so it goes before a file that many nodes share.
 
 mod duration;
+mod effective;
 mod file;
+mod ignored;
 mod local_mode;
 mod node_ports;
 mod schema;
@@ -13,12 +15,13 @@ mod schema;
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
 use crate::cli::{KernelArgs, Mode, NodeArgs, RunArgs};
+use crate::iptables::NatVariant;
 
 pub(crate) use duration::parse_flag as parse_duration;
 pub use file::FileError;
@@ -57,6 +60,7 @@ pub struct Config {
     pub node_port_addresses: NodePortAddresses,
     /// External IPs within these are served.
     pub external_ip_cidrs: Vec<IpNetwork>,
+    pub nat_variant: NatVariant,
     pub kernel: KernelArgs,
     /// What was given and is not used, with what to do about it.
     pub notes: Vec<String>,
@@ -106,13 +110,18 @@ impl Default for ConntrackSettings {
 impl Config {
     /// Flags and the file that they name, if any.
     pub fn load(args: NodeArgs) -> Result<Self, ConfigError> {
-        match &args.config {
+        match args.config.clone() {
             Some(path) => {
-                let file = ConfigFile::read(path)?;
-                Self::from_file(args, file)
+                let text = file::read(&path)?;
+                Self::with_file(args, &path, &text)
             }
             None => Self::from_flags(args),
         }
+    }
+
+    /// Flags and the text of the file at `path`.
+    pub fn with_file(args: NodeArgs, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::from_file(args, ConfigFile::parse(text, path)?)
     }
 
     fn from_flags(args: NodeArgs) -> Result<Self, ConfigError> {
@@ -131,6 +140,7 @@ impl Config {
             masquerade_all: args.masquerade_all,
             node_port_addresses: NodePortAddresses::from(args.nodeport_addresses),
             external_ip_cidrs: args.external_ip_cidrs,
+            nat_variant: args.iptables_nat_variant,
             kernel: args.kernel,
             notes: Vec::new(),
             file: ConfigFile::default(),
@@ -149,44 +159,12 @@ impl Config {
                 }
             )
         }));
-        for (flag, given, field) in [
-            ("cluster-cidr", !args.cluster_cidr.is_empty(), "clusterCIDR"),
-            (
-                "detect-local-mode",
-                args.detect_local_mode.is_some(),
-                "detectLocalMode",
-            ),
-            (
-                "pod-bridge-interface",
-                args.pod_bridge_interface.is_some(),
-                "detectLocal.bridgeInterface",
-            ),
-            (
-                "pod-interface-name-prefix",
-                args.pod_interface_name_prefix.is_some(),
-                "detectLocal.interfaceNamePrefix",
-            ),
-            (
-                "masquerade-all",
-                args.masquerade_all,
-                "iptables.masqueradeAll",
-            ),
-            (
-                "nodeport-addresses",
-                !args.nodeport_addresses.is_empty(),
-                "nodePortAddresses",
-            ),
-        ] {
-            ignored(&mut notes, flag, given, field);
-        }
+        notes.extend(ignored::notes(ignored::OF_NODE, &args));
         let own_kubeconfig = file.text("clientConnection.kubeconfig").map(PathBuf::from);
-        if let (Some(own), Some(given)) = (&own_kubeconfig, &args.kubeconfig) {
-            ignored(
-                &mut notes,
-                "kubeconfig",
-                own != given,
-                "clientConnection.kubeconfig",
-            );
+        if let (Some(own), Some(given)) = (&own_kubeconfig, &args.kubeconfig)
+            && own != given
+        {
+            notes.push(ignored::note("kubeconfig", "clientConnection.kubeconfig"));
         }
         let name = args.hostname_override.as_deref();
         Ok(Self {
@@ -204,82 +182,35 @@ impl Config {
             masquerade_all: file.flag("iptables.masqueradeAll").unwrap_or_default(),
             node_port_addresses: NodePortAddresses::of_file(&file)?,
             external_ip_cidrs: args.external_ip_cidrs,
+            nat_variant: args.iptables_nat_variant,
             kernel: args.kernel,
             notes,
             file,
         })
     }
 
-    /// What the daemon needs besides.
+    /// Everything that the daemon needs.
     pub fn for_run(args: &RunArgs) -> Result<(Self, RunConfig), ConfigError> {
-        let has_file = args.node.config.is_some();
         let config = Self::load(args.node.clone())?;
-        let run = if has_file {
-            config.run_from_file(args)?
-        } else {
-            run_from_flags(args)
-        };
+        let run = config.run(args)?;
         Ok((config, run))
+    }
+
+    /// What only the daemon needs, from where the rest came from.
+    pub fn run(&self, args: &RunArgs) -> Result<RunConfig, ConfigError> {
+        match args.node.config {
+            Some(_) => self.run_from_file(args),
+            None => Ok(run_from_flags(args)),
+        }
+    }
+
+    /// What is in force, as `/configz` shows it.
+    pub fn configz(&self, run: &RunConfig) -> serde_json::Value {
+        effective::configz(self, run)
     }
 
     fn run_from_file(&self, args: &RunArgs) -> Result<RunConfig, ConfigError> {
         let file = &self.file;
-        let process = &args.process;
-        let mut notes = Vec::new();
-        for (flag, given, field) in [
-            (
-                "healthz-bind-address",
-                args.healthz_bind_address.is_some(),
-                "healthzBindAddress",
-            ),
-            (
-                "metrics-bind-address",
-                args.metrics_bind_address.is_some(),
-                "metricsBindAddress",
-            ),
-            (
-                "oom-score-adj",
-                process.oom_score_adj.is_some(),
-                "oomScoreAdj",
-            ),
-            (
-                "conntrack-max-per-core",
-                process.conntrack_max_per_core.is_some(),
-                "conntrack.maxPerCore",
-            ),
-            (
-                "conntrack-min",
-                process.conntrack_min.is_some(),
-                "conntrack.min",
-            ),
-            (
-                "conntrack-tcp-timeout-established",
-                process.conntrack_tcp_timeout_established.is_some(),
-                "conntrack.tcpEstablishedTimeout",
-            ),
-            (
-                "conntrack-tcp-timeout-close-wait",
-                process.conntrack_tcp_timeout_close_wait.is_some(),
-                "conntrack.tcpCloseWaitTimeout",
-            ),
-            (
-                "conntrack-tcp-be-liberal",
-                process.conntrack_tcp_be_liberal,
-                "conntrack.tcpBeLiberal",
-            ),
-            (
-                "conntrack-udp-timeout",
-                process.conntrack_udp_timeout.is_some(),
-                "conntrack.udpTimeout",
-            ),
-            (
-                "conntrack-udp-timeout-stream",
-                process.conntrack_udp_timeout_stream.is_some(),
-                "conntrack.udpStreamTimeout",
-            ),
-        ] {
-            ignored(&mut notes, flag, given, field);
-        }
         let family = self.bind_family()?;
         let default = ConntrackSettings::default();
         let number = |path| file.int(path).and_then(|n| u32::try_from(n).ok());
@@ -309,7 +240,7 @@ impl Config {
             },
             ignore_other_proxies: args.ignore_other_proxies,
             init_only: args.init_only,
-            notes,
+            notes: ignored::notes(ignored::OF_RUN, args),
         })
     }
 
@@ -366,14 +297,6 @@ fn run_from_flags(args: &RunArgs) -> RunConfig {
         ignore_other_proxies: args.ignore_other_proxies,
         init_only: args.init_only,
         notes: Vec::new(),
-    }
-}
-
-fn ignored(notes: &mut Vec<String>, flag: &str, given: bool, field: &str) {
-    if given {
-        notes.push(format!(
-            "--{flag} is ignored, as in kube-proxy, because --config is given: set {field} in the file"
-        ));
     }
 }
 

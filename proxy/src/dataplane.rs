@@ -7,18 +7,21 @@ use seaway_model::{Change, Desired, Family};
 
 /// A way of putting the desired state into the kernel.
 ///
-/// The flow is `observe` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
+/// The flow is `observe` and `rehearse` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
 /// `apply` executes and decides nothing.
 pub trait Dataplane {
-    /// Whether a failed [`apply`](Self::apply) is a failure of iptables-restore, for the metrics.
-    const USES_IPTABLES: bool = false;
-
     /// What `apply` would do. Its `Display` is exactly that, for `seaway-proxy plan`.
     type Plan: fmt::Display;
 
     /// Reads what an earlier run left in the kernel into the in-memory image, so that the first plan adopts it.
     /// Changes nothing in the kernel.
     fn observe(&mut self) -> impl Future<Output = Result<(), ApplyError>>;
+
+    /// Tries in the kernel what plans will need, between [`observe`](Self::observe) and [`plan`](Self::plan), unless
+    /// that is known; leaves no trace. May settle for less than was observed for, and then observes anew.
+    fn rehearse(&mut self) -> impl Future<Output = Result<(), ApplyError>> {
+        std::future::ready(Ok(()))
+    }
 
     /// The operations that bring the kernel from the image to `desired`, for what `change` touches. With
     /// [`Change::Full`] everything that is ours and not wanted goes away.
@@ -54,6 +57,8 @@ pub struct Report {
     pub corrections: usize,
     /// Rules of ours that there are now, by family and table; empty where there are no rules.
     pub rules: Vec<(Family, &'static str, usize)>,
+    /// Table and the variant of iptables that keeps it; empty where there are no rules.
+    pub places: Vec<(&'static str, &'static str)>,
 }
 
 /// Why the kernel could not be read or changed.
@@ -62,6 +67,13 @@ pub enum ApplyError {
     /// The kernel or a tool said no; the same attempt may pass later.
     #[error("{what}: {reason}")]
     Failed { what: String, reason: String },
+    /// The same of `iptables-restore`: no rule of a table of this family was changed.
+    #[error("{what}: {reason}")]
+    Refused {
+        family: Family,
+        what: String,
+        reason: String,
+    },
     /// This machine lacks something; retrying is pointless until an operator acts.
     #[error("{what} is missing: {remedy}")]
     Missing { what: String, remedy: String },

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
+use ipnetwork::IpNetwork;
 use seaway_model::{
     Client, Desired, DetectLocal, Family, Frontend, FrontendKind, Inputs, NodeContext,
     NodeSettings, ObjectKey, Origin, Outcome, Outcomes, Packet, PortRule, Service, TrafficPolicy,
@@ -262,8 +263,7 @@ fn masquerade_line(
 
 /// How pods are told from others, as flags say it.
 fn detection(node: &NodeContext) -> String {
-    let cidrs = || {
-        let cidrs = node.detect_local.cidrs();
+    let list = |cidrs: &[IpNetwork]| {
         let texts: Vec<_> = cidrs.iter().map(ToString::to_string).collect();
         if texts.is_empty() {
             "not set".to_owned()
@@ -272,8 +272,8 @@ fn detection(node: &NodeContext) -> String {
         }
     };
     match &node.detect_local {
-        DetectLocal::ClusterCidr(_) => format!("--cluster-cidr: {}", cidrs()),
-        DetectLocal::NodeCidr(_) => format!("--detect-local-mode NodeCIDR: {}", cidrs()),
+        DetectLocal::ClusterCidr(cidrs) => format!("--cluster-cidr: {}", list(cidrs)),
+        DetectLocal::NodeCidr(cidrs) => format!("--detect-local-mode NodeCIDR: {}", list(cidrs)),
         DetectLocal::BridgeInterface(link) => format!("--pod-bridge-interface: {link}"),
         DetectLocal::InterfaceNamePrefix(prefix) => {
             format!("--pod-interface-name-prefix: {prefix}")

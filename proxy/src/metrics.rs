@@ -18,7 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use seaway_model::{Family, InputEvent};
 
-use crate::dataplane::Report;
+use crate::dataplane::{ApplyError, Report};
 pub use kube_proxy::KubeProxyMetrics;
 
 /// Handles to the metrics; cloning shares them.
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub corrections: Counter,
     pub foreign_changes: Counter,
     pub lock_wait: Counter<f64, AtomicU64>,
+    /// 1 for the variant of iptables that keeps a table.
+    places: Labelled<[(&'static str, &'static str); 2], Gauge>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -89,6 +91,7 @@ impl Metrics {
             corrections: Counter::default(),
             foreign_changes: Counter::default(),
             lock_wait: Counter::default(),
+            places: Labelled::default(),
             waiting: Arc::new(Mutex::new(Waiting {
                 triggers: Vec::new(),
                 started: SystemTime::now(),
@@ -151,6 +154,11 @@ impl Metrics {
             Unit::Seconds,
             metrics.lock_wait.clone(),
         );
+        ours.register(
+            "iptables_table",
+            "Which variant of iptables keeps our rules of a table",
+            metrics.places.clone(),
+        );
         for (name, help, gauge) in [
             ("services", "Services programmed", &metrics.services),
             (
@@ -207,6 +215,13 @@ impl Metrics {
         for (family, table, rules) in &report.rules {
             self.kube_proxy.iptables_rules(*family, table, *rules);
         }
+        if full {
+            self.places.clear();
+            for (table, variant) in &report.places {
+                let labels = [("table", *table), ("variant", *variant)];
+                self.places.get_or_create(&labels).set(1);
+            }
+        }
         self.kube_proxy.synced(took, full, now);
         for (family, trigger) in std::mem::take(&mut self.waiting().triggers) {
             // Clocks of two machines: a change from the future took no time.
@@ -216,10 +231,10 @@ impl Metrics {
     }
 
     /// Records a sync that failed; everything is still waiting.
-    pub fn failed(&self, full: bool, iptables: bool) {
+    pub fn failed(&self, full: bool, error: &ApplyError) {
         self.sync_failures.inc();
-        if iptables {
-            self.kube_proxy.restore_failed(full);
+        if let ApplyError::Refused { family, .. } = error {
+            self.kube_proxy.restore_failed(*family, full);
         }
     }
 

@@ -68,13 +68,14 @@ struct Signature {
     pins: &'static [&'static str],
 }
 
-/// The chains of the kubelet (`KUBE-FIREWALL`, `KUBE-KUBELET-CANARY`, `KUBE-IPTABLES-HINT`) are none of kube-proxy's.
+/// Only what serves counts. The chains of the kubelet (`KUBE-FIREWALL`, `KUBE-KUBELET-CANARY`, `KUBE-IPTABLES-HINT`) are
+/// none of kube-proxy's, and `kube-proxy --cleanup` leaves `KUBE-PROXY-CANARY` and `KUBE-MARK-MASQ` behind (1.30).
 const SIGNATURES: [Signature; 5] = [
     Signature {
         name: "kube-proxy",
         in_our_place: true,
         remedy: "stop it on this node, then remove its rules with `kube-proxy --cleanup` (docs/replace-kube-proxy.md)",
-        chains: &["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-CANARY"],
+        chains: &["KUBE-SERVICES", "KUBE-NODEPORTS"],
         nft_tables: &["ip kube-proxy", "ip6 kube-proxy"],
         links: &["kube-ipvs0"],
         processes: &["kube-proxy"],

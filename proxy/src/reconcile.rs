@@ -40,9 +40,9 @@ pub struct Deriver {
 
 impl Deriver {
     /// A deriver for the node with these settings.
-    pub fn new(settings: impl Into<NodeSettings>) -> Self {
+    pub fn new(settings: NodeSettings) -> Self {
         Self {
-            settings: settings.into(),
+            settings,
             ..Self::default()
         }
     }
@@ -136,12 +136,7 @@ pub enum Ended {
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    pub fn new(
-        settings: impl Into<NodeSettings>,
-        dataplane: D,
-        health: Health,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(settings: NodeSettings, dataplane: D, health: Health, metrics: Metrics) -> Self {
         Self {
             deriver: Deriver::new(settings),
             dataplane,
@@ -284,7 +279,7 @@ impl<D: Dataplane> Reconciler<D> {
                 true
             }
             Err(error) => {
-                self.metrics.failed(self.full, D::USES_IPTABLES);
+                self.metrics.failed(self.full, &error);
                 self.failures += 1;
                 self.full = true;
                 tracing::error!(%error, retry_in_ms = self.backoff().as_millis(), "sync failed");
@@ -297,6 +292,7 @@ impl<D: Dataplane> Reconciler<D> {
         let change = if self.full {
             self.metrics.full_syncs.inc();
             self.dataplane.observe().await?;
+            self.dataplane.rehearse().await?;
             Change::Full
         } else {
             Change::Services(self.pending.clone())

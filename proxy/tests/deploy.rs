@@ -72,7 +72,7 @@ fn pod(daemon_set: &Value) -> &Value {
 
 #[test]
 fn every_file_of_a_kustomization_is_there_and_every_file_is_in_one() {
-    for base in ["kustomize/base", "kustomize/ebpf"] {
+    for base in ["kustomize/base", "kustomize/ebpf", "kustomize/labelled"] {
         let kustomization = document(&format!("{base}/kustomization.yaml"));
         let named: BTreeSet<String> = strings(&kustomization["resources"])
             .into_iter()
@@ -110,6 +110,29 @@ fn the_binary_takes_the_arguments_and_the_file() {
             }
         }
     }
+}
+
+/// The way to replace kube-proxy node by node.
+#[test]
+fn labelled_nodes_are_served_beside_what_kube_proxy_left() {
+    let kustomization = document("kustomize/labelled/kustomization.yaml");
+    let patch = kustomization["patches"][0]["patch"].as_str().unwrap();
+    let patch: Vec<Value> = serde_saphyr::from_str(patch).unwrap();
+    let value = |path: &str| {
+        let found = patch.iter().find(|change| change["path"] == path);
+        found.unwrap_or_else(|| panic!("{path}"))["value"].clone()
+    };
+    let daemon_set = document("kustomize/base/daemonset.yaml");
+    let template = "/spec/template/spec";
+    // A patch adds to what is there.
+    assert!(pod(&daemon_set)["nodeSelector"].is_object());
+    let label = value(&format!("{template}/nodeSelector/seaway.dev~1proxy"));
+    assert_eq!(label, "true");
+
+    let added = value(&format!("{template}/containers/0/args/-"));
+    let mut args = strings(&pod(&daemon_set)["containers"][0]["args"]);
+    args.push(added.as_str().unwrap());
+    assert!(run_args(&args).ignore_other_proxies);
 }
 
 #[test]

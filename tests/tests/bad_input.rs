@@ -137,9 +137,10 @@ fn a_store_that_another_server_holds_is_refused() -> Result<()> {
         .spawn()?;
     let second = held(&scratch.0.join("data-dir"))
         .and_then(|()| Ok(Command::new(&program).args(args).output()?));
+    let holder = format!("(pid {}) uses it", first.id());
     first.kill()?;
     first.wait()?;
-    fails_with(&second?, 1, &["another server"])
+    fails_with(&second?, 1, &[&holder])
 }
 
 /// Waits until a server has its directory.

@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, tests, demo, benchmarks, tidy. The only build tool besides cargo itself.
+//! `cargo xtask`: set-up, tests, demo, benchmarks, fuzzing, tidy. The only build tool besides cargo itself.
 //!
 //! It links nothing of the project, so it compiles in seconds on a fresh machine and can put there what the
 //! rest needs to compile at all. One file a subcommand.
@@ -7,6 +7,8 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod fuzz;
+mod mutants;
 mod progress;
 mod setup;
 mod test;
@@ -23,7 +25,7 @@ use crate::workspace::Workspace;
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    about = "Set-up, tests, demo, benchmarks, tidy"
+    about = "Set-up, tests, demo, benchmarks, fuzzing, tidy"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,13 +48,22 @@ enum Command {
     Lab(demo::LabArgs),
     /// Set up, build the release profile, and measure: `cargo xtask bench walkthrough [--quick] [--json]`
     Bench(bench::BenchArgs),
+    /// Run fuzz targets under libFuzzer: `cargo xtask fuzz [TARGET..] [--seconds N]`
+    Fuzz(fuzz::FuzzArgs),
+    /// Change the pure code one place at a time and list the changes that no test notices
+    Mutants(mutants::MutantsArgs),
     /// Build the eBPF programs on their own
     BuildEbpf,
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match Workspace::find().and_then(|workspace| run(cli.command, &workspace)) {
+    let done = if fuzz::is_compiler() {
+        fuzz::compile()
+    } else {
+        let cli = Cli::parse();
+        Workspace::find().and_then(|workspace| run(cli.command, &workspace))
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -70,6 +81,8 @@ fn run(command: Command, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(workspace, &args),
         Command::Lab(args) => demo::lab(workspace, &args),
         Command::Bench(args) => bench::run(workspace, &args),
+        Command::Fuzz(args) => fuzz::run(workspace, &args),
+        Command::Mutants(args) => mutants::run(workspace, &args),
         Command::BuildEbpf => build_ebpf::run(workspace),
     }
 }

@@ -14,6 +14,7 @@ use clap::Args;
 use ipnetwork::IpNetwork;
 use seaway_apiserver::{ApiServer, Config};
 use seaway_daemon::stop_signal;
+use seaway_kernel::file_lock::holder;
 use seaway_store::{Options, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -144,10 +145,15 @@ async fn serve(
 
 fn open_store(dir: &std::path::Path) -> anyhow::Result<Store> {
     Store::open(dir, Options::default()).map_err(|error| match error {
-        StoreError::Locked { .. } => anyhow::anyhow!(
-            "--data-dir {}: another server uses it; stop that one or name another directory",
-            dir.display()
-        ),
+        StoreError::Locked { path } => {
+            let file = std::fs::File::open(path).ok();
+            let holder = file.and_then(|file| holder(&file));
+            anyhow::anyhow!(
+                "--data-dir {}: {} uses it; stop that one or name another directory",
+                dir.display(),
+                holder.as_deref().unwrap_or("another server")
+            )
+        }
         StoreError::Io { .. } => anyhow::anyhow!(
             "--data-dir {}: {error}; name a directory that this user can write",
             dir.display()

@@ -3,6 +3,7 @@
 //! Which objects count, and how their fields read, follows kube-proxy (`pkg/proxy/serviceport.go`,
 //! `endpointslicecache.go`, `util.ShouldSkipService` of Kubernetes 1.33).
 
+mod names;
 mod node;
 mod service;
 mod slice;
@@ -92,6 +93,7 @@ pub fn convert(object: &Object, names: &mut Interner) -> Conversion {
     let reference = object.reference(names);
     let mut report = Report::new(&reference);
     let event = match (&reference, object) {
+        (nameless, _) if !names::check(nameless, &mut report) => nameless.deleted(),
         (ObjectRef::Service(key), Object::Service(service)) => InputEvent::Service(
             key.clone(),
             service::convert(key, service, names, &mut report),
@@ -141,8 +143,12 @@ impl Report {
 }
 
 fn key_of(metadata: &ObjectMeta, names: &mut Interner) -> ObjectKey {
+    let namespace = metadata
+        .namespace
+        .as_deref()
+        .filter(|name| !name.is_empty());
     ObjectKey {
-        namespace: names.get(metadata.namespace.as_deref().unwrap_or("default")),
+        namespace: names.get(namespace.unwrap_or("default")),
         name: names.get(metadata.name.as_deref().unwrap_or_default()),
     }
 }

@@ -13,7 +13,7 @@ pub mod events;
 mod intern;
 mod ip;
 mod ledger;
-mod manifests;
+pub mod manifests;
 pub mod source;
 pub mod watch;
 pub mod wire;

@@ -22,6 +22,8 @@ use crate::ledger::Ledger;
 use crate::source::{NodeScope, Wants};
 use directory::Directory;
 
+pub use parse::{Parsed, parse};
+
 const POLL: Duration = Duration::from_millis(500);
 
 /// Follows the directory until the receiver of `events` is dropped.

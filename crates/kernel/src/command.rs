@@ -41,6 +41,12 @@ impl Output {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
+
+    /// The same without a copy: some programs print megabytes.
+    pub fn into_text(self) -> String {
+        String::from_utf8(self.stdout)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
 }
 
 /// Why a program gave no answer.

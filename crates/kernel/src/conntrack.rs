@@ -185,10 +185,8 @@ impl Conntrack {
         loop {
             flows.clear();
             let end = self
-                .receive(|message| {
-                    if let Some(flow) = wire::read_flow(message)
-                        && filter.matches(&flow)
-                    {
+                .receive(|flow| {
+                    if filter.matches(&flow) {
                         flows.push(flow);
                     }
                 })
@@ -250,7 +248,7 @@ impl Conntrack {
     }
 
     /// Takes one portion of the answer in.
-    fn receive(&mut self, mut each: impl FnMut(&NetlinkBuffer<&[u8]>)) -> Result<End, Failure> {
+    fn receive(&mut self, each: impl FnMut(Flow)) -> Result<End, Failure> {
         let fd = self.socket.as_raw_fd();
         let length = loop {
             match recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
@@ -258,32 +256,43 @@ impl Conntrack {
                 other => break other.map_err(|e| Failure::Refused(e.into()))?,
             }
         };
-        let mut rest = self
+        let portion = self
             .buffer
             .get(..length)
             .ok_or(Failure::Protocol("an answer is too long"))?;
-        while !rest.is_empty() {
-            let message = NetlinkBuffer::new_checked(rest)
-                .map_err(|_| Failure::Protocol("a message is cut off"))?;
-            // What is left of a listing that was given up is not ours.
-            if message.sequence_number() == self.sequence {
-                match wire::read_end(&message) {
-                    End::NotYet => each(&message),
-                    end => return Ok(end),
-                }
-            }
-            let next = (message.length() as usize).next_multiple_of(4);
-            rest = rest.get(next..).unwrap_or_default();
-        }
-        Ok(End::NotYet)
+        read_portion(portion, self.sequence, each).map_err(Failure::Protocol)
     }
 }
 
-/// Whether a message is the last of an answer.
+/// Reads a portion of the answer to the request of this number: `each` is given the entries in it, and left out is
+/// what cannot be one. The error says what is wrong with the portion as a whole.
+pub fn read_portion(
+    mut rest: &[u8],
+    sequence: u32,
+    mut each: impl FnMut(Flow),
+) -> Result<End, &'static str> {
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest).map_err(|_| "a message is cut off")?;
+        // What is left of a listing that was given up is not ours.
+        if message.sequence_number() == sequence {
+            match wire::read_end(&message) {
+                End::NotYet => wire::read_flow(&message).into_iter().for_each(&mut each),
+                end => return Ok(end),
+            }
+        }
+        let next = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(End::NotYet)
+}
+
+/// Whether an answer ends here.
 #[derive(Debug)]
-enum End {
+pub enum End {
     NotYet,
+    /// With everything that there is to say.
     Done,
+    /// The kernel does not do what it was asked.
     Refused(io::Error),
 }
 

@@ -6,7 +6,7 @@
 //! behind it. Errors say which operation failed on which object.
 //!
 //! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`conntrack`] →
-//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`xtables`] → [`capabilities`].
+//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`] → [`capabilities`].
 
 pub mod addr;
 pub mod capabilities;
@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod command;
 pub mod conntrack;
 mod error;
+pub mod file_lock;
 pub mod link;
 mod mac;
 pub mod neigh;

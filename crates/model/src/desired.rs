@@ -13,6 +13,9 @@ use crate::derive::{Diagnostic, derive_service};
 use crate::inputs::{Family, Inputs, ObjectKey, Protocol, TrafficPolicy};
 use crate::settings::NodeSettings;
 
+#[cfg(test)]
+mod tests;
+
 /// Where a client knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Frontend {
@@ -118,11 +121,6 @@ impl PortRule {
             TrafficPolicy::Cluster => &self.cluster,
             TrafficPolicy::Local => &self.local,
         }
-    }
-
-    /// The backends for `client` at a frontend of that kind.
-    pub fn backends_for(&self, kind: FrontendKind, client: Client) -> &[Backend] {
-        self.backends(self.policy_for(kind, client))
     }
 
     /// What a packet meets when the set that its policy allows is empty.

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::derive::Diagnostic;
 
 mod index;
+#[cfg(test)]
+mod tests;
 
 pub use index::Inputs;
 

@@ -27,18 +27,6 @@ impl NodeSettings {
     }
 }
 
-impl From<&str> for NodeSettings {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
-impl From<String> for NodeSettings {
-    fn from(name: String) -> Self {
-        Self::new(name)
-    }
-}
-
 /// How a packet of a pod is told from others (`--detect-local-mode`): pods keep their source address on the way to a
 /// cluster IP, and are served as clients inside of the cluster elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,14 +50,6 @@ impl Default for DetectLocal {
 }
 
 impl DetectLocal {
-    /// The ranges of the modes that go by the source address; none in the others.
-    pub fn cidrs(&self) -> &[IpNetwork] {
-        match self {
-            Self::ClusterCidr(cidrs) | Self::NodeCidr(cidrs) => cidrs,
-            Self::BridgeInterface(_) | Self::InterfaceNamePrefix(_) | Self::None => &[],
-        }
-    }
-
     /// Whether pods can be told from others in this family.
     pub fn detects(&self, family: Family) -> bool {
         match self {

@@ -4,6 +4,7 @@ use seaway_kernel::{Capabilities, LinkKind, Netlink, sysctl};
 
 use super::setup;
 use crate::cli::{KernelArgs, Mode};
+use crate::iptables::{IptablesConfig, IptablesDataplane};
 use crate::{ebpf, peers, privileges};
 
 /// Fails if no mode can run or another proxy is in our place.
@@ -30,6 +31,9 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
             Err(error) => println!("mode {}: cannot run: {error:#}", mode.as_str()),
         }
     }
+    if iptables.is_ok() {
+        println!("{}", tables(&machine).await);
+    }
     for line in bridges().await? {
         println!("{line}");
     }
@@ -45,6 +49,18 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
         "this node can run neither mode"
     );
     peers::refuse(&found)
+}
+
+/// Where our tables are or would be. Whether the kernel takes our rules there is tried by `run` only.
+async fn tables(machine: &Capabilities) -> String {
+    let mut dataplane = IptablesDataplane::new(&IptablesConfig::default(), machine);
+    match dataplane.placement().await {
+        Ok((placement, None)) => format!("iptables tables: {placement}"),
+        Ok((placement, Some(obstacle))) => {
+            format!("iptables tables: {placement} (not nft: {obstacle})")
+        }
+        Err(error) => format!("iptables tables: unknown: {error}"),
+    }
 }
 
 const BRIDGE_NETFILTER: &str = "net.bridge.bridge-nf-call-iptables";

@@ -2,10 +2,9 @@
 
 use seaway_kernel::Capabilities;
 
-use super::setup;
 use crate::cli::{KernelArgs, Mode};
 use crate::dataplane::Dataplane;
-use crate::ebpf::EbpfDataplane;
+use crate::ebpf::{EbpfConfig, EbpfDataplane};
 use crate::iptables::{IptablesConfig, IptablesDataplane};
 use crate::lock::NodeLock;
 use crate::privileges;
@@ -45,9 +44,13 @@ pub(super) async fn cleanup_mode(mode: Mode, kernel: &KernelArgs) -> anyhow::Res
                 .await?
         }
         Mode::Ebpf => {
-            EbpfDataplane::new(setup::ebpf_config(kernel, "")?)?
-                .cleanup()
-                .await?
+            // Everything is found by its pin: a machine without a cgroup2 hierarchy has nothing to remove.
+            let cgroup_root = kernel.cgroup_root.clone().unwrap_or_default();
+            let config = EbpfConfig {
+                bpffs_root: kernel.bpffs_root.clone(),
+                ..EbpfConfig::new("", cgroup_root)
+            };
+            EbpfDataplane::new(config)?.cleanup().await?
         }
     })
 }

@@ -32,12 +32,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     privileges::check(config.mode)?;
     let _lock = NodeLock::take(&config.kernel.run_dir)?;
+    // Before the ports: another proxy has them, and is the better reason.
+    prepare(&run).await?;
     let health_listener = admin::bind(run.healthz, "healthz-bind-address").await?;
     let metrics_listener = admin::bind(run.metrics, "metrics-bind-address").await?;
     let shutdown = shutdown_on_signals()?;
     setup::tell(&config.notes);
     setup::tell(&run.notes);
-    prepare(&run).await?;
 
     let health = Health::default();
     let mut registry = Registry::default();
@@ -54,6 +55,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         metrics_listener,
         Arc::new(registry),
         config.mode,
+        config.configz(&run),
     ));
     tokio::spawn(systemd::watchdog(health.clone()));
 

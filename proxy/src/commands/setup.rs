@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::cli::KernelArgs;
 use crate::config::{Config, LocalTraffic};
 use crate::ebpf::{EbpfConfig, EbpfDataplane};
-use crate::iptables::{IptablesConfig, IptablesDataplane};
+use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 /// How long the one-shot commands wait for their inputs.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +25,7 @@ pub(super) struct ThisNode {
     pub(super) detect_local: DetectLocal,
     pub(super) node_port_addresses: Option<Vec<IpNetwork>>,
     pub(super) masquerade_all: bool,
+    pub(super) nat_variant: NatVariant,
 }
 
 impl ThisNode {
@@ -64,6 +65,7 @@ impl ThisNode {
                 .node_port_addresses
                 .networks(node.map_or(&[], |node| &node.addresses)),
             masquerade_all: config.masquerade_all,
+            nat_variant: config.nat_variant,
             settings: NodeSettings {
                 external_ip_cidrs: config.external_ip_cidrs.clone(),
                 ..NodeSettings::new(name)
@@ -201,6 +203,7 @@ pub(super) async fn iptables(this: &ThisNode) -> anyhow::Result<IptablesDataplan
         node_port_addresses: this.node_port_addresses.clone(),
         masquerade_all: this.masquerade_all,
         drop_invalid: !conntrack_is_liberal()?,
+        nat_variant: this.nat_variant,
         ..IptablesConfig::default()
     };
     let machine = Capabilities::probe().await?;

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::duration;
 use super::schema::{FIELDS, Field, Here, Kind};
 
-const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
-const KIND: &str = "KubeProxyConfiguration";
+pub(super) const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
+pub(super) const KIND: &str = "KubeProxyConfiguration";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,14 @@ pub enum FileError {
     },
 }
 
+/// The text of the file.
+pub(super) fn read(path: &Path) -> Result<String, FileError> {
+    std::fs::read_to_string(path).map_err(|cause| FileError::Read {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
 /// The fields that mean something here, checked.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ConfigFile {
@@ -39,14 +47,6 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        let text = std::fs::read_to_string(path).map_err(|cause| FileError::Read {
-            path: path.to_owned(),
-            cause,
-        })?;
-        Self::parse(&text, path)
-    }
-
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let document: Value = serde_saphyr::from_str(text).map_err(|cause| FileError::Syntax {
             path: path.to_owned(),

@@ -17,22 +17,33 @@ pub enum LocalMode {
     InterfaceNamePrefix,
 }
 
-const NAMES: [(LocalMode, &str); 4] = [
-    (LocalMode::ClusterCidr, "ClusterCIDR"),
-    (LocalMode::NodeCidr, "NodeCIDR"),
-    (LocalMode::BridgeInterface, "BridgeInterface"),
-    (LocalMode::InterfaceNamePrefix, "InterfaceNamePrefix"),
+const MODES: [LocalMode; 4] = [
+    LocalMode::ClusterCidr,
+    LocalMode::NodeCidr,
+    LocalMode::BridgeInterface,
+    LocalMode::InterfaceNamePrefix,
 ];
+
+impl LocalMode {
+    /// As the flag takes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ClusterCidr => "ClusterCIDR",
+            Self::NodeCidr => "NodeCIDR",
+            Self::BridgeInterface => "BridgeInterface",
+            Self::InterfaceNamePrefix => "InterfaceNamePrefix",
+        }
+    }
+}
 
 impl FromStr for LocalMode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        NAMES
-            .iter()
-            .find(|(_, name)| *name == text)
-            .map(|(mode, _)| *mode)
-            .ok_or_else(|| format!("expected one of {}", NAMES.map(|(_, name)| name).join(", ")))
+        let mut modes = MODES.into_iter();
+        modes
+            .find(|mode| mode.name() == text)
+            .ok_or_else(|| format!("expected one of {}", MODES.map(Self::name).join(", ")))
     }
 }
 

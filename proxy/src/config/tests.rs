@@ -291,6 +291,7 @@ fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
         "--cluster-cidr=10.0.0.0/8",
         "--conntrack-min=5",
         "--external-ip-cidrs=192.0.2.0/24",
+        "--iptables-nat-variant=same",
     ];
     expect![[r#"
         --cluster-cidr is ignored, as in kube-proxy, because --config is given: set clusterCIDR in the file
@@ -299,6 +300,7 @@ fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
     let (config, _) = load(&format!("{HEADER}mode: nftables"), args).unwrap();
     assert_eq!(config.mode, Mode::Ebpf);
     assert_eq!(config.external_ip_cidrs.len(), 1);
+    assert_eq!(config.nat_variant, NatVariant::Same);
     assert_eq!(config.local_traffic, LocalTraffic::ClusterCidrs(Vec::new()));
 }
 
@@ -322,4 +324,42 @@ fn without_a_file_flags_are_all_there_is() {
     assert_eq!(config.node_port_addresses, NodePortAddresses::All);
     assert_eq!(run.conntrack.udp, Duration::from_secs(30));
     assert_eq!(run.conntrack.max_per_core, 32768);
+}
+
+#[test]
+fn what_configz_shows_brings_about_the_same() {
+    let of_flags = [
+        &[
+            "--detect-local-mode=BridgeInterface",
+            "--pod-bridge-interface=cni0",
+        ][..],
+        &[
+            "--mode=ebpf",
+            "--detect-local-mode=NodeCIDR",
+            "--kubeconfig=/k",
+            "--oom-score-adj=-999",
+        ],
+        &[
+            "--nodeport-addresses=primary,10.0.0.0/8",
+            "--conntrack-udp-timeout=250ms",
+        ],
+        &[
+            "--cluster-cidr=10.244.0.0/16,fd00::/56",
+            "--masquerade-all",
+            "--hostname-override=n1",
+        ],
+        &[
+            "--healthz-bind-address=[::1]:1",
+            "--conntrack-max-per-core=0",
+            "--conntrack-tcp-be-liberal",
+        ],
+    ];
+    for flags in of_flags {
+        let (config, run) = Config::for_run(&run_args(flags)).unwrap();
+        let shown = config.configz(&run);
+        let (again, run_again) = load(&shown["kubeproxy.config.k8s.io"].to_string(), &[]).unwrap();
+        assert_eq!(run_again, run);
+        assert_eq!(again.configz(&run_again), shown);
+        assert_eq!(again.notes, Vec::<String>::new());
+    }
 }

@@ -48,19 +48,28 @@ impl Direction {
     }
 }
 
-/// The programs of a role.
+/// The programs of a role, in the order in which they are attached: as with [`attach_order`], what translates answers
+/// comes before what translates requests.
 pub(super) fn programs_of(role: Role) -> &'static [(Direction, &'static str)] {
     match role {
         Role::Pod => &[
-            (Direction::Ingress, programs::FROM_POD),
             (Direction::Egress, programs::TO_LINK),
+            (Direction::Ingress, programs::FROM_POD),
         ],
         Role::Uplink => &[
-            (Direction::Ingress, programs::FROM_UPLINK),
             (Direction::Egress, programs::TO_LINK),
+            (Direction::Ingress, programs::FROM_UPLINK),
         ],
         Role::Overlay => &[(Direction::Ingress, programs::FROM_OVERLAY)],
     }
+}
+
+/// Uplinks last. A request that they translate is answered through a link of another role, and the answer would leave
+/// with the address of the endpoint, which the client has not asked.
+pub(super) fn attach_order(links: &BTreeMap<u32, NodeLink>) -> Vec<(u32, &NodeLink)> {
+    let mut order: Vec<_> = links.iter().map(|(index, link)| (*index, link)).collect();
+    order.sort_by_key(|(_, link)| link.role == Role::Uplink);
+    order
 }
 
 /// The hook that a socket program belongs to.
@@ -245,4 +254,31 @@ pub(super) fn remove(pin: &Path, link: &OwnedFd) -> Result<(), EbpfError> {
     // A link whose target is gone is detached already (ENOLINK); the last reference ends it in any case.
     let _ = sys::link_detach(link.as_fd());
     fs::remove_file(pin).map_err(|error| EbpfError::file("remove", pin, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_translates_answers_is_attached_first() {
+        let link = |name: &str, role| NodeLink {
+            name: name.to_owned(),
+            role,
+        };
+        let links = BTreeMap::from([
+            (2, link("eth0", Role::Uplink)),
+            (3, link("seaway.vxlan", Role::Overlay)),
+            (4, link("sw00000000001", Role::Pod)),
+            (5, link("eth1", Role::Uplink)),
+        ]);
+        let order: Vec<u32> = attach_order(&links)
+            .iter()
+            .map(|(index, _)| *index)
+            .collect();
+        assert_eq!(order, [3, 4, 2, 5]);
+        for role in [Role::Pod, Role::Uplink] {
+            assert_eq!(programs_of(role)[0], (Direction::Egress, programs::TO_LINK));
+        }
+    }
 }

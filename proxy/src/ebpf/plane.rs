@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use super::config::EbpfConfig;
 use super::error::EbpfError;
 use super::image::{Image, Owners};
-use super::links::Attachments;
+use super::links::{Attachments, attach_order};
 use super::node::{self, NodeLink, NodeView};
 use super::objects::Programs;
 use super::plan::{self, EbpfPlan};
@@ -196,9 +196,9 @@ impl EbpfDataplane {
             return Ok(());
         };
         active.attachments.retain(&self.view.links)?;
-        for (index, link) in &self.view.links {
-            if !active.attachments.attached().contains_key(index) {
-                attach(&self.netns, active, *index, link)?;
+        for (index, link) in attach_order(&self.view.links) {
+            if !active.attachments.attached().contains_key(&index) {
+                attach(&self.netns, active, index, link)?;
             }
         }
         Ok(())

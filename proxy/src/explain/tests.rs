@@ -2,24 +2,15 @@ use std::net::IpAddr;
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
-use seaway_model::{
-    Endpoint, EndpointSlice, InputEvent, Node, Protocol, ServicePort, SlicePort, derive_all,
-};
+use seaway_model::testing::plain;
+use seaway_model::{Endpoint, InputEvent, Node, Protocol, ServicePort, derive_all};
 
 use super::*;
 
 const NODE: &str = "n1";
 
 fn endpoint(ip: &str, conditions: &str, node: &str) -> Endpoint {
-    Endpoint {
-        addresses: vec![ip.parse().unwrap()],
-        ready: conditions.contains('r'),
-        serving: conditions.contains('s'),
-        terminating: conditions.contains('t'),
-        node: Some(node.into()),
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
-    }
+    plain::endpoint(ip.parse().unwrap(), conditions, Some(node))
 }
 
 fn in_zone(mut endpoint: Endpoint, zone: &str) -> Endpoint {
@@ -28,38 +19,20 @@ fn in_zone(mut endpoint: Endpoint, zone: &str) -> Endpoint {
 }
 
 fn service() -> Service {
+    let port = ServicePort {
+        node_port: Some(30080),
+        ..plain::port("http", Protocol::Tcp, 80)
+    };
     Service {
-        key: ObjectKey::new("default", "web"),
-        cluster_ips: vec!["10.96.0.10".parse().unwrap()],
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: Some(30080),
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
         load_balancer_ips: vec!["192.0.2.1".parse().unwrap()],
         external_ips: vec!["198.51.100.1".parse().unwrap()],
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
+        ..plain::service("web", vec!["10.96.0.10".parse().unwrap()], vec![port])
     }
 }
 
 fn inputs(service: Service, endpoints: Vec<Endpoint>) -> Inputs {
-    let slice = EndpointSlice {
-        key: ObjectKey::new("default", "web-abc"),
-        service: "web".into(),
-        family: Family::V4,
-        ports: vec![SlicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-        endpoints,
-        last_change: None,
-    };
+    let target = plain::target("http", Protocol::Tcp, 8080);
+    let slice = plain::slice("web-abc", "web", Family::V4, target, endpoints);
     let node = Node {
         name: NODE.into(),
         addresses: Vec::new(),

@@ -5,6 +5,7 @@ use seaway_kernel::Capabilities;
 use seaway_kernel::capabilities::IptablesProgram;
 use seaway_model::{DetectLocal, Family};
 
+use super::placement::NatVariant;
 use super::plan::Settings;
 
 /// What the operator decides.
@@ -22,6 +23,8 @@ pub struct IptablesConfig {
     /// Drop forwarded packets that connection tracking calls invalid. Off where it is told to be liberal
     /// (`net.netfilter.nf_conntrack_tcp_be_liberal`) or where routes are not symmetric.
     pub drop_invalid: bool,
+    /// `--iptables-nat-variant`.
+    pub nat_variant: NatVariant,
 }
 
 impl Default for IptablesConfig {
@@ -32,6 +35,7 @@ impl Default for IptablesConfig {
             masquerade_all: false,
             ipv6: true,
             drop_invalid: true,
+            nat_variant: NatVariant::default(),
         }
     }
 }

@@ -9,20 +9,22 @@
 //! ```
 //!
 //! Only chains with something in them exist: with one Service there is one of each kind. A change touches one leaf,
-//! and what is above it only when the leaf comes or goes. The ports that no Service has are refused in filter, so that a change of
-//! endpoints does not touch (and legacy iptables does not read) a rule for each cluster IP.
+//! and what is above it only when the leaf comes or goes. The ports that no Service has are refused by a tree of their
+//! own, so that a change of endpoints does not touch a table with a rule for each cluster IP: see
+//! [`Settings::unknown_ports`].
 //!
 //! Cluster IPs are masqueraded for whom is no pod: replies to clients outside of the cluster must come back through
 //! this node. The mark for that is set in front of the tree and taken back behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use seaway_model::{Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, Protocol};
 
 use super::names;
 use super::plan::Settings;
-use super::rule::{AddrMask, ChainId, ChainName, Match, Rule, Rules, Target};
+use super::rule::{AddrMask, ChainId, ChainName, Match, Rule, Rules, Table, Target};
 use super::service::{Decision, Entry, shares};
 
 #[cfg(test)]
@@ -53,6 +55,8 @@ pub enum Slot {
     Unmark,
     /// To the node ports: behind all exact addresses.
     NodePorts(usize),
+    /// To the ports that cluster IPs do not have, where nat is the place for them.
+    UnknownPorts,
 }
 
 /// The rules of a dispatch chain in their order.
@@ -67,6 +71,7 @@ pub struct TreeEdit<'a> {
     base: &'a Tree,
     family: Family,
     comments: bool,
+    unknown_ports: ByAddress,
     changed: Tree,
 }
 
@@ -84,6 +89,7 @@ impl<'a> TreeEdit<'a> {
             base,
             family: settings.family,
             comments: settings.comments,
+            unknown_ports: unknown_ports(settings),
             changed: Tree::new(),
         };
         if base.is_empty() {
@@ -147,7 +153,7 @@ impl<'a> TreeEdit<'a> {
     }
 
     fn unknown_port(&mut self, service: &ObjectKey, addr: IpAddr, rules: Option<Rules>) {
-        let way = address_way(&CLUSTER_IPS, addr, self.family);
+        let way = address_way(&self.unknown_ports, addr, self.family);
         let service = service.clone();
         self.set(way, Slot::UnknownPort { addr, service }, rules);
     }
@@ -185,24 +191,40 @@ impl<'a> TreeEdit<'a> {
 }
 
 /// A tree of chains by address.
+#[derive(Debug)]
 struct ByAddress {
-    id: fn(&ChainName) -> ChainId,
+    table: Table,
     root: &'static str,
     /// Of the names of the chains below.
     prefix: &'static str,
 }
 
+impl ByAddress {
+    fn chain(&self, name: impl Into<Arc<str>>) -> ChainId {
+        ChainId {
+            table: self.table,
+            name: ChainName::new(name),
+        }
+    }
+
+    fn root(&self) -> ChainId {
+        self.chain(self.root)
+    }
+}
+
 const SERVICES: ByAddress = ByAddress {
-    id: ChainId::nat,
+    table: Table::Nat,
     root: names::SERVICES,
     prefix: names::SERVICES_BELOW,
 };
 
-const CLUSTER_IPS: ByAddress = ByAddress {
-    id: ChainId::filter,
-    root: names::CLUSTER_IPS,
-    prefix: names::CLUSTER_IPS_BELOW,
-};
+fn unknown_ports(settings: &Settings) -> ByAddress {
+    ByAddress {
+        table: settings.unknown_ports,
+        root: names::CLUSTER_IPS,
+        prefix: names::CLUSTER_IPS_BELOW,
+    }
+}
 
 /// Whether the chain stays when it is empty: others refer to it by name.
 pub fn is_root(chain: &ChainId) -> bool {
@@ -219,14 +241,15 @@ fn roots(settings: &Settings) -> Tree {
     }
     let node_ports = node_ports(settings).into_iter().enumerate();
     slots.extend(node_ports.map(|(i, rule)| (Slot::NodePorts(i), one(rule))));
-    let root = |by: &ByAddress| (by.id)(&ChainName::new(by.root));
+    let unknown_ports = unknown_ports(settings).root();
+    if unknown_ports.table == Table::Nat {
+        let jump = Rule::new([], Target::Jump(unknown_ports.name.clone()));
+        slots.insert(Slot::UnknownPorts, one(jump));
+    }
     Tree::from([
-        (root(&SERVICES), slots),
-        (
-            ChainId::nat(&ChainName::new(names::NODE_PORTS)),
-            Slots::new(),
-        ),
-        (root(&CLUSTER_IPS), Slots::new()),
+        (SERVICES.root(), slots),
+        (SERVICES.chain(names::NODE_PORTS), Slots::new()),
+        (unknown_ports, Slots::new()),
     ])
 }
 
@@ -282,18 +305,17 @@ fn cluster_ips(entries: &[Entry]) -> BTreeSet<IpAddr> {
 fn address_way(by: &ByAddress, ip: IpAddr, family: Family) -> Vec<Step> {
     let byte = lowest_byte(ip);
     let (low, high) = (byte & 0x0f, byte >> 4);
-    let chain = |name: String| (by.id)(&ChainName::new(name));
-    let bucket = chain(format!("{}-{low:X}", by.prefix));
+    let bucket = by.chain(format!("{}-{low:X}", by.prefix));
     vec![
         Step {
-            above: chain(by.root.to_owned()),
+            above: by.root(),
             matches: vec![bits(low, 0x0f, family)],
             below: bucket.clone(),
         },
         Step {
             above: bucket,
             matches: vec![bits(byte & 0xf0, 0xf0, family)],
-            below: chain(format!("{}-{low:X}{high:X}", by.prefix)),
+            below: by.chain(format!("{}-{low:X}{high:X}", by.prefix)),
         },
     ]
 }

@@ -8,14 +8,17 @@ use super::plan::{PodSource, Settings};
 use super::render;
 use super::rule::{ChainId, ChainName, CtState, Mark, Match, Rule, Rules, Table, Target};
 
+#[cfg(test)]
+mod tests;
+
 /// Fixed chains of ours, and what we want in the built-in ones.
 pub fn chains(settings: &Settings) -> Vec<(ChainId, Rules)> {
     let mut chains = vec![
         (nat(names::POSTROUTING), postrouting(settings)),
         (nat(names::REJECT), refuse(MARK_REJECT)),
         (nat(names::DROP), refuse(MARK_DROP)),
-        (filter(names::UNKNOWN_PORT), unknown_port()),
-        (filter(names::FILTER), refusals()),
+        unknown_port(settings.unknown_ports),
+        (filter(names::FILTER), refusals(settings)),
         (filter(names::FORWARD), forward(settings)),
     ];
     if settings.pods.len() > 1 {
@@ -96,30 +99,40 @@ fn refuse(bit: u32) -> Vec<Rule> {
 }
 
 /// What nat has marked, and what nat had no rule for although it is for a cluster IP.
-fn refusals() -> Vec<Rule> {
+fn refusals(settings: &Settings) -> Vec<Rule> {
     let tcp = Match::Protocol(Protocol::Tcp);
     let reject = Match::Mark(Mark::bit(MARK_REJECT));
-    vec![
+    let mut rules = vec![
         Rule::new([tcp, reject.clone()], Target::RejectWithReset)
             .comment("Service without endpoints"),
         Rule::new([reject], Target::Reject).comment("Service without endpoints"),
         Rule::new([Match::Mark(Mark::bit(MARK_DROP))], Target::Drop)
             .comment("no endpoint allowed by policy, or source not allowed"),
-        Rule::new([Match::Conntrack(CtState::Dnat)], Target::Return),
-        Rule::new([], Target::Jump(ChainName::new(names::CLUSTER_IPS))),
-    ]
+    ];
+    if settings.unknown_ports == Table::Filter {
+        rules.extend([
+            Rule::new([Match::Conntrack(CtState::Dnat)], Target::Return),
+            Rule::new([], Target::Jump(ChainName::new(names::CLUSTER_IPS))),
+        ]);
+    }
+    rules
 }
 
 /// For what asks a cluster IP for a port that nobody has there. Other protocols (a ping) are left alone.
-fn unknown_port() -> Vec<Rule> {
+fn unknown_port(table: Table) -> (ChainId, Vec<Rule>) {
     let refuse = |protocol| {
-        let target = match protocol {
-            Protocol::Tcp => Target::RejectWithReset,
-            Protocol::Udp | Protocol::Sctp => Target::Reject,
+        let target = match (table, protocol) {
+            (Table::Nat, _) => Target::Jump(ChainName::new(names::REJECT)),
+            (Table::Filter, Protocol::Tcp) => Target::RejectWithReset,
+            (Table::Filter, Protocol::Udp | Protocol::Sctp) => Target::Reject,
         };
         Rule::new([Match::Protocol(protocol)], target)
     };
-    render::PROTOCOLS.map(refuse).to_vec()
+    let name = ChainName::new(names::UNKNOWN_PORT);
+    (
+        ChainId { table, name },
+        render::PROTOCOLS.map(refuse).to_vec(),
+    )
 }
 
 fn forward(settings: &Settings) -> Vec<Rule> {

@@ -6,15 +6,16 @@
 //! ```
 //!
 //! [`config`] says what is wanted, [`rule`] has the types, [`plan`] decides, [`transaction`] and [`render`] write,
-//! [`parse`] reads back, [`tool`] runs the programs under the lock of [`xlock`], [`selftest`] tries them, [`routes`]
-//! lets refusals be reached, [`digest`] verifies and [`watch`] notices strangers. [`walk`] leads a packet through the
-//! rules and [`fake`] takes a transaction, both without a kernel.
+//! [`parse`] reads back, [`placement`] chooses the program for each table, [`tool`] runs it under the lock of [`xlock`],
+//! [`selftest`] tries it, [`routes`] lets refusals be reached, [`digest`] verifies, [`watch`] notices strangers and
+//! [`audit`] says what they did. [`walk`] leads a packet through the rules and [`fake`] takes a transaction, both
+//! without a kernel.
 //!
 //! Parity with kube-proxy's iptables mode with `--iptables-localhost-nodeports=false`: node ports are not served on
 //! loopback addresses.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaway_kernel::Capabilities;
 use seaway_kernel::capabilities::IptablesVariant;
@@ -22,6 +23,7 @@ use seaway_model::{Change, Desired, Family};
 
 use crate::dataplane::{ApplyError, Dataplane, Report};
 
+pub mod audit;
 mod cleanup;
 pub mod config;
 pub mod digest;
@@ -30,39 +32,53 @@ pub mod fake;
 pub mod fixed;
 pub mod names;
 pub mod parse;
+pub mod placement;
 pub mod plan;
 pub mod render;
 pub mod routes;
 pub mod rule;
 pub mod selftest;
 pub mod service;
+mod settle;
 pub mod tool;
 pub mod transaction;
 pub mod walk;
 pub mod watch;
 pub mod xlock;
 
-use cleanup::{every_tool, remove_all, remove_routes};
+use cleanup::{every_tool, remove_from, remove_routes};
 pub use config::{IptablesConfig, without_ipv6};
+pub use placement::{NatVariant, Placement};
+use placement::{Share, short};
 use plan::{FamilyPlan, Image, Settings};
+use rule::Table;
 use tool::{Locking, Tool};
-use watch::{Stamp, Watcher};
+use transaction::Transaction;
+use watch::{Commits, Stamp, Stamps, Watcher};
 
 /// The rules of this network namespace.
 #[derive(Debug)]
 pub struct IptablesDataplane {
-    default_variant: Option<IptablesVariant>,
+    /// What plain `iptables` is.
+    plain: Option<IptablesVariant>,
+    kernel: (u32, u32),
+    nat_variant: NatVariant,
     families: Vec<OneFamily>,
-    /// Set by [`Dataplane::observe`].
-    variant: Option<IptablesVariant>,
-    /// The other variant holds rules of ours: they go once the first plan is applied.
-    leftovers: bool,
-    /// What the self-test has found; before the first apply it has not run.
+    /// Where our tables are; set by [`Dataplane::observe`].
+    placement: Option<Placement>,
+    /// Why our nat rules are not in the nft variant although they should be.
+    obstacle: Option<String>,
+    /// What the self-test has said of our nat rules in the nft variant.
+    nft_refused: Option<String>,
+    /// Variants with rules of ours in tables that belong elsewhere: they go once the first plan is applied.
+    leftovers: Vec<IptablesVariant>,
+    /// What the self-test has found; before the first plan it has not run.
     tested: Option<Locking>,
     /// To be said once.
     without_ipv6: Option<String>,
-    /// Frontends have come or gone since the routes were last looked at.
+    /// Frontends, or routes of the node, have come or gone since the routes were last looked at.
     routes_pending: bool,
+    roads: routes::Follower,
     watcher: Watcher,
 }
 
@@ -97,20 +113,31 @@ impl IptablesDataplane {
     pub fn new(config: &IptablesConfig, machine: &Capabilities) -> Self {
         let families = config.families(machine).into_iter();
         let missing = without_ipv6(machine).filter(|_| config.ipv6);
+        let plain = machine.iptables.as_ref().map(|p| p.variant);
+        let mut watcher = Watcher::default();
+        // Most probably: then the rules need not be read once more when they have been.
+        if let Some(likely) = plain {
+            watcher.place(Placement::usual(likely, config.nat_variant));
+        }
         Self {
-            default_variant: machine.iptables.as_ref().map(|p| p.variant),
+            plain,
+            kernel: machine.kernel,
+            nat_variant: config.nat_variant,
             families: families
                 .map(|settings| OneFamily {
                     settings,
                     image: Image::default(),
                 })
                 .collect(),
-            variant: None,
-            leftovers: false,
+            placement: None,
+            obstacle: None,
+            nft_refused: None,
+            leftovers: Vec::new(),
             tested: None,
             without_ipv6: missing.map(str::to_owned),
             routes_pending: true,
-            watcher: Watcher::default(),
+            roads: routes::Follower::default(),
+            watcher,
         }
     }
 
@@ -118,107 +145,42 @@ impl IptablesDataplane {
         self.families.iter().map(|f| f.settings.family).collect()
     }
 
-    /// Reads both variants of all families and settles on one variant.
-    async fn detect(&mut self) -> Result<IptablesVariant, ApplyError> {
-        self.read().await.map(|(variant, _)| variant)
-    }
-
-    /// The same, with what the variant has saved.
-    async fn read(&mut self) -> Result<(IptablesVariant, Vec<(Tool, String)>), ApplyError> {
-        let mut saved = Vec::new();
-        for tool in every_tool(self.family_list().into_iter()) {
-            if let Some(text) = tool.save_if_installed().await? {
-                saved.push((tool, text));
-            }
-        }
-        let variant =
-            tool::choose(&saved, self.default_variant).ok_or_else(|| ApplyError::Missing {
-                what: "iptables".into(),
-                remedy: "install the iptables package (1.8 or newer) or use --mode ebpf".into(),
-            })?;
-        let ours = |text: &str| !parse::saved(text, Family::V4).is_empty();
-        self.leftovers = saved
-            .iter()
-            .any(|(tool, text)| tool.variant != variant && ours(text));
-        if self.variant != Some(variant) {
-            self.watcher.reset();
-        }
-        self.variant = Some(variant);
-        saved.retain(|(tool, _)| tool.variant == variant);
-        Ok((variant, saved))
-    }
-
-    async fn settled(&mut self) -> Result<IptablesVariant, ApplyError> {
-        match self.variant {
-            Some(variant) => Ok(variant),
-            None => self.detect().await,
-        }
-    }
-
-    fn stamp(&mut self) -> Option<Stamp> {
+    fn stamps(&mut self) -> Stamps {
         let families = self.family_list();
-        self.watcher.stamp(self.variant?, &families)
+        self.watcher.stamps(&families)
     }
 
-    /// Tries every kind of rule on the very program and kernel that are going to be used. A node on which IPv6 does
-    /// not work serves IPv4; the error of IPv4 names what is missing. Leaves nothing behind.
-    pub async fn self_test(&mut self) -> Result<(), ApplyError> {
-        let variant = self.settled().await?;
-        let before = self.stamp();
-        let mut locking = Locking::Its;
-        for settings in self
-            .families
-            .iter()
-            .map(|one| one.settings.clone())
-            .collect::<Vec<_>>()
-        {
-            let family = settings.family;
-            let tool = Tool { family, variant };
-            if family == Family::V4 {
-                locking = tool.locking().await?;
-            }
-            match (tool.try_rules(&settings, locking).await, family) {
-                (Ok(()), _) => {}
-                (Err(error), Family::V4) => return Err(error),
-                (Err(error), Family::V6) => {
-                    self.families.retain(|one| one.settings.family != family);
-                    self.without_ipv6 = Some(error.to_string());
-                }
-            }
-        }
-        self.tested = Some(locking);
-        if let Some(reason) = self.without_ipv6.take() {
-            tracing::warn!(reason, "serving IPv4 only");
-        }
-        let after = self.stamp();
-        let tests = 4 * u32::try_from(self.families.len()).unwrap_or(0);
-        self.watcher.changed_by_us(before, after, tests);
-        Ok(())
-    }
-
-    /// Compares the kernel with the image.
-    async fn look(&mut self, stamp: Option<Stamp>) -> Result<Option<String>, ApplyError> {
-        let variant = self.settled().await?;
+    /// Compares tables with the image.
+    async fn look(
+        &mut self,
+        share: Share,
+        stamp: Option<Stamp>,
+    ) -> Result<Option<String>, ApplyError> {
+        let Share { variant, tables } = share;
         let started = Instant::now();
         for one in &self.families {
             let family = one.settings.family;
-            let text = Tool { family, variant }.save().await?;
-            let actual = parse::saved(&text, family);
-            if let Some(difference) = watch::difference(&one.image.chains, &actual) {
+            let saved = Tool { family, variant }.save_tables(tables).await?;
+            let chains = &one.image.chains;
+            if let Some(difference) = audit::difference(chains, &saved, family, tables) {
                 return Ok(Some(format!("{}: {difference}", family_name(family))));
             }
         }
-        self.watcher.looked(stamp, started.elapsed());
+        self.watcher.looked(share, stamp, started.elapsed());
         Ok(None)
     }
 
-    async fn remove_leftovers(&mut self, in_use: IptablesVariant) -> Result<(), ApplyError> {
+    /// Everything that is where it does not belong.
+    async fn remove_leftovers(&mut self, placement: Placement) -> Result<(), ApplyError> {
         for tool in every_tool(self.family_list().into_iter()) {
-            if tool.variant != in_use {
-                remove_all(tool).await?;
+            if self.leftovers.contains(&tool.variant) {
+                let tables = placement.foreign_tables(tool.variant);
+                if let Some(removed) = remove_from(tool, &tables).await? {
+                    tracing::info!("removed what belongs elsewhere now: {removed}");
+                }
             }
         }
-        self.leftovers = false;
+        self.leftovers.clear();
         Ok(())
     }
 
@@ -238,22 +200,37 @@ impl IptablesDataplane {
 }
 
 impl Dataplane for IptablesDataplane {
-    const USES_IPTABLES: bool = true;
-
     type Plan = Plan;
 
     async fn observe(&mut self) -> Result<(), ApplyError> {
         // Taken before reading where it can be: what is changed meanwhile is noticed afterwards.
-        let stamp = self.stamp();
-        let (_, saved) = self.read().await?;
+        let stamps = match self.placement {
+            Some(_) => self.stamps(),
+            None => self.watcher.first_stamps(),
+        };
+        let (placement, saved) = self.read().await?;
         for one in &mut self.families {
             let family = one.settings.family;
-            let text = saved.iter().find(|(tool, _)| tool.family == family);
-            let text = text.map_or("", |(_, text)| text);
-            one.image = Image::observed(parse::saved(text, family));
+            // The old one goes first: two of ten thousand Services need not be there at once.
+            one.image = Image::default();
+            let mut chains = plan::Chains::new();
+            for Share { variant, tables } in placement.shares() {
+                let tool = Tool { family, variant };
+                let text = saved.iter().find(|(of, _)| *of == tool);
+                let text = text.map_or("", |(_, text)| text);
+                chains.append(&mut parse::saved_in(text, family, tables));
+            }
+            one.image = Image::observed(chains);
         }
-        self.watcher.set_known(stamp);
+        self.watcher.set_known(stamps);
         self.routes_pending = true;
+        Ok(())
+    }
+
+    async fn rehearse(&mut self) -> Result<(), ApplyError> {
+        if self.tested.is_none() {
+            self.self_test().await?;
+        }
         Ok(())
     }
 
@@ -268,15 +245,12 @@ impl Dataplane for IptablesDataplane {
     }
 
     async fn apply(&mut self, plan: Plan) -> Result<Report, ApplyError> {
-        let variant = self.settled().await?;
+        let placement = self.settled().await?;
         let started = Instant::now();
         let mut report = Report::default();
-        if self.tested.is_none() {
-            self.self_test().await?;
-        }
         let locking = self.tested.unwrap_or(Locking::Its);
-        let before = self.stamp();
-        let mut commits: u32 = 0;
+        let before = self.stamps();
+        let mut commits = Commits::default();
         for family_plan in plan.families {
             let family = family_plan.family;
             let own = |one: &&mut OneFamily| one.settings.family == family;
@@ -293,85 +267,145 @@ impl Dataplane for IptablesDataplane {
             }
             let transaction = &family_plan.transaction;
             if !transaction.is_empty() {
-                let tool = Tool { family, variant };
-                report.lock_wait += tool.restore(transaction.as_str(), locking).await?;
+                report.lock_wait += tell(transaction, family, placement, locking).await?;
                 report.operations += transaction.operations;
                 report.deletions += transaction.deletions;
-                commits += transaction.commits;
+                for (table, _) in transaction.inputs() {
+                    commits.add(table, 1);
+                }
             }
             self.routes_pending |= one.image.learn(family_plan);
-            let counted =
-                rule::Table::ALL.map(|table| (family, table.as_str(), one.image.rules(table)));
+            let counted = Table::ALL.map(|table| (family, table.as_str(), one.image.rules(table)));
             report.rules.extend(counted);
         }
-        let after = self.stamp();
-        self.watcher.changed_by_us(before, after, commits);
-        if self.leftovers {
-            self.remove_leftovers(variant).await?;
+        let after = self.stamps();
+        self.watcher.changed_by_us(&before, after, commits);
+        if !self.leftovers.is_empty() {
+            self.remove_leftovers(placement).await?;
         }
         if self.routes_pending {
             self.sync_routes().await;
         }
+        report.places = Table::ALL
+            .map(|table| (table.as_str(), short(placement.of(table))))
+            .to_vec();
         report.took = started.elapsed();
         Ok(report)
     }
 
     async fn watch(&mut self) -> Result<String, ApplyError> {
         loop {
-            self.watcher.tick().await;
-            let stamp = self.stamp();
-            if self.watcher.is_due(stamp.as_ref())
-                && let Some(reason) = self.look(stamp).await?
-            {
-                return Ok(reason);
+            tokio::select! {
+                () = self.watcher.tick() => {}
+                event = self.roads.next() => {
+                    let families = &self.families;
+                    let has_frontend =
+                        |network| families.iter().any(|one| one.image.has_address_in(network));
+                    self.routes_pending |=
+                        event.is_none_or(|event| routes::concerns(&event, has_frontend));
+                    continue;
+                }
+            }
+            // At most once a tick, however much happens.
+            if self.routes_pending {
+                self.sync_routes().await;
+            }
+            let stamps = self.stamps();
+            for (share, stamp) in self.watcher.due(stamps) {
+                if let Some(reason) = self.look(share, stamp).await? {
+                    return Ok(reason);
+                }
             }
         }
     }
 
     async fn dump(&mut self) -> Result<String, ApplyError> {
         use fmt::Write;
-        let variant = self.settled().await?;
+        let placement = self.settled().await?;
         let mut text = String::new();
         for one in &self.families {
             let family = one.settings.family;
-            let tool = Tool { family, variant };
-            let saved = tool.save().await?;
-            let actual = parse::saved(&saved, family);
-            let rules: usize = actual.values().map(|rules| rules.len()).sum();
-            let state = match watch::difference(&one.image.chains, &actual) {
-                _ if one.image == Image::default() => "as found".to_owned(),
-                None => "as wanted".to_owned(),
-                Some(difference) => format!("not as wanted: {difference}"),
-            };
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "# {}: {} chains, {rules} rules, {state}",
-                tool.name(),
-                actual.len(),
-            );
-            for (id, rules) in &actual {
-                let table = id.table.as_str();
-                for rule in rules.iter() {
-                    let rule = render::rule(rule, family);
-                    let _ = writeln!(text, "{table} {} {rule}", id.name);
+            for Share { variant, tables } in placement.shares() {
+                let tool = Tool { family, variant };
+                let saved = tool.save_tables(tables).await?;
+                let actual = parse::saved_in(&saved, family, tables);
+                let rules: usize = actual.values().map(|rules| rules.len()).sum();
+                let image = &one.image;
+                let state = match audit::difference(&image.chains, &saved, family, tables) {
+                    _ if *image == Image::default() => "as found".to_owned(),
+                    None => "as wanted".to_owned(),
+                    Some(difference) => format!("not as wanted: {difference}"),
+                };
+                let place = match tables {
+                    [table] => format!("{}, table {}", tool.name(), table.as_str()),
+                    _ => tool.name().to_owned(),
+                };
+                // Writing to a String cannot fail.
+                let _ = writeln!(
+                    text,
+                    "# {place}: {} chains, {rules} rules, {state}",
+                    actual.len(),
+                );
+                for (id, rules) in &actual {
+                    let table = id.table.as_str();
+                    for rule in rules.iter() {
+                        let rule = render::rule(rule, family);
+                        let _ = writeln!(text, "{table} {} {rule}", id.name);
+                    }
                 }
             }
+        }
+        for variant in &self.leftovers {
+            let _ = writeln!(
+                text,
+                "# {} variant: rules of ours that belong elsewhere, to be removed",
+                short(*variant)
+            );
         }
         Ok(text)
     }
 
     async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {
         let mut removed = Vec::new();
+        let mut failed = None;
         for tool in every_tool([Family::V4, Family::V6].into_iter()) {
-            removed.extend(remove_all(tool).await?);
+            // One program that fails does not keep what others hold.
+            match remove_from(tool, &Table::ALL).await {
+                Ok(line) => removed.extend(line),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
         removed.extend(remove_routes().await?);
         for one in &mut self.families {
             one.image = Image::default();
         }
-        Ok(removed)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(removed),
+        }
     }
+}
+
+/// Tells the programs, in the order of the tables: of both at once where both are in one variant.
+async fn tell(
+    transaction: &Transaction,
+    family: Family,
+    placement: Placement,
+    locking: Locking,
+) -> Result<Duration, ApplyError> {
+    let tool = |table| Tool {
+        family,
+        variant: placement.of(table),
+    };
+    if !placement.is_split() {
+        let input = transaction.as_str();
+        return tool(Table::Filter).restore(input, locking).await;
+    }
+    let mut waited = Duration::ZERO;
+    for (table, input) in transaction.inputs() {
+        waited += tool(table).restore(input, locking).await?;
+    }
+    Ok(waited)
 }
 
 fn family_name(family: Family) -> &'static str {

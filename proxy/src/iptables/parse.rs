@@ -10,11 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use seaway_model::ownership::CHAIN_PREFIX;
 use seaway_model::{Family, Protocol};
 
 use super::render;
 use super::rule::{
     AddrMask, ChainId, ChainName, CtState, LinkPattern, Mark, Match, Rule, Rules, Table, Target,
+    is_ours,
 };
 
 #[cfg(test)]
@@ -22,34 +24,66 @@ mod tests;
 
 /// Our chains with all of their rules, and of other chains those rules that lead into ours.
 pub fn saved(text: &str, family: Family) -> BTreeMap<ChainId, Rules> {
-    let mut chains: BTreeMap<ChainId, Vec<Rule>> = BTreeMap::new();
-    let mut table = None;
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            table = Table::ALL.into_iter().find(|t| t.as_str() == name.trim());
-            continue;
+    saved_in(text, family, &Table::ALL)
+}
+
+/// The same of some tables.
+pub fn saved_in(text: &str, family: Family, tables: &[Table]) -> BTreeMap<ChainId, Rules> {
+    let mut chains = BTreeMap::new();
+    let mut lines = lines(text, tables).peekable();
+    while let Some(first) = lines.peek().copied() {
+        // One allocation a chain: its lines come one after the other.
+        let mut rules = Vec::new();
+        while let Some(line) = lines.next_if(|line| line.is_of_chain(&first)) {
+            rules.extend(line.rule.map(|spec| rule(spec, family)));
         }
-        let Some(table) = table else { continue };
-        let id = |name: &str| ChainId {
-            table,
-            name: ChainName::new(name),
-        };
-        if let Some(declaration) = line.strip_prefix(':') {
-            let chain = id(declaration.split_whitespace().next().unwrap_or_default());
-            if chain.name.is_ours() {
-                chains.entry(chain).or_default();
-            }
-        } else if let Some((name, spec)) = appended(line) {
-            let chain = id(name);
-            if chain.name.is_ours() || leads_to_ours(spec) {
-                chains.entry(chain).or_default().push(rule(spec, family));
-            }
-        }
+        let known: &mut Rules = chains.entry(first.id()).or_default();
+        *known = known.iter().cloned().chain(rules).collect();
     }
     chains
-        .into_iter()
-        .map(|(id, rules)| (id, Rules::from(rules)))
-        .collect()
+}
+
+/// One line about us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    pub table: Table,
+    pub chain: &'a str,
+    /// What stands behind `-A CHAIN `; `None` where the chain is declared.
+    pub rule: Option<&'a str>,
+}
+
+impl Line<'_> {
+    /// The chain in its table.
+    pub fn id(&self) -> ChainId {
+        ChainId {
+            table: self.table,
+            name: ChainName::new(self.chain),
+        }
+    }
+
+    fn is_of_chain(&self, other: &Self) -> bool {
+        (self.table, self.chain) == (other.table, other.chain)
+    }
+}
+
+/// The lines of some tables that declare our chains, are in them, or lead into them.
+pub fn lines<'a>(text: &'a str, tables: &'a [Table]) -> impl Iterator<Item = Line<'a>> {
+    let mut table = None;
+    text.lines().filter_map(move |line| {
+        if let Some(name) = line.strip_prefix('*') {
+            table = tables.iter().find(|t| t.as_str() == name.trim()).copied();
+            return None;
+        }
+        let table = table?;
+        if let Some(declaration) = line.strip_prefix(':') {
+            let chain = declaration.split_whitespace().next().unwrap_or_default();
+            let rule = None;
+            return is_ours(chain).then_some(Line { table, chain, rule });
+        }
+        let (chain, spec) = appended(line)?;
+        let rule = Some(spec);
+        (is_ours(chain) || leads_to_ours(spec)).then_some(Line { table, chain, rule })
+    })
 }
 
 /// Chain and rest of an `-A` line; packet counters in front (`iptables-save -c`) do not matter.
@@ -59,15 +93,17 @@ fn appended(line: &str) -> Option<(&str, &str)> {
         None => line,
     };
     let rest = line.strip_prefix("-A ")?;
-    Some(rest.split_once(' ').unwrap_or((rest, "")))
+    // A name ends where that of a declaration does.
+    Some(rest.split_once(char::is_whitespace).unwrap_or((rest, "")))
 }
 
 /// Whether a rule, as text, jumps to one of our chains.
 pub(super) fn leads_to_ours(spec: &str) -> bool {
-    let words = words(spec);
-    words.windows(2).any(|pair| {
-        matches!(pair[0].as_str(), "-j" | "-g") && ChainName::new(pair[1].as_str()).is_ours()
-    })
+    // Most rules of others do not name us at all.
+    spec.contains(CHAIN_PREFIX)
+        && words(spec)
+            .windows(2)
+            .any(|pair| matches!(pair[0].as_str(), "-j" | "-g") && is_ours(&pair[1]))
 }
 
 /// Everything behind `-A CHAIN `, back to a rule.

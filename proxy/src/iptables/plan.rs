@@ -41,6 +41,10 @@ pub struct Settings {
     /// Say in the first rule of a Service's port whose it is. Legacy iptables pays for it with half as much again for
     /// every change: 288 bytes a comment, all of them copied.
     pub comments: bool,
+    /// Where a packet is refused that asks a cluster IP for a port that it does not have. In filter, so that a change
+    /// of endpoints does not concern the table: legacy iptables pays for every rule in it. In nat where that is kept
+    /// by another program than filter, which then has a few fixed rules only.
+    pub unknown_ports: Table,
 }
 
 impl Settings {
@@ -65,6 +69,7 @@ impl Settings {
             random_fully: true,
             drop_invalid: true,
             comments: true,
+            unknown_ports: Table::Filter,
         }
     }
 
@@ -268,6 +273,12 @@ impl Image {
         self.layout.addresses.keys().copied()
     }
 
+    /// Whether some frontend has an address in this network, node ports apart.
+    pub fn has_address_in(&self, network: IpNetwork) -> bool {
+        let range = network.network()..=network.broadcast();
+        self.layout.addresses.range(range).next().is_some()
+    }
+
     /// How many rules of ours a table has.
     pub fn rules(&self, table: Table) -> usize {
         self.rules[table as usize]
@@ -332,13 +343,16 @@ impl Image {
             .map(|(id, rules)| (id.clone(), Some(rules.clone())))
             .chain(delta.pending_deletions().map(|(id, _)| (id.clone(), None)))
             .collect();
-        let mut digest = self.digest;
-        for (id, after) in &chains {
-            let of = |rules: &Rules| Digest::of(id, rules.iter());
-            let before = self.chains.get(id).map(of).unwrap_or_default();
-            digest = digest.without(before);
-            digest = digest.with(after.as_ref().map(of).unwrap_or_default());
-        }
+        let digest = match full {
+            // It ends at what is wanted, whatever the sum was before.
+            true => edit.wanted,
+            false => chains.iter().fold(self.digest, |sum, (id, after)| {
+                let of = |rules: &Rules| Digest::of(id, rules.iter());
+                let before = self.chains.get(id).map(of).unwrap_or_default();
+                let after = after.as_ref().map(of).unwrap_or_default();
+                sum.without(before).with(after)
+            }),
+        };
         FamilyPlan {
             family: settings.family,
             transaction: Transaction::new(settings.family, &delta),

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::{Link, Netlink, Route, RouteFilter, RouteKind, Scope};
+use seaway_kernel::{
+    Event, Link, Netlink, Route, RouteFilter, RouteKind, Scope, Watch, WatchGroups,
+};
 use seaway_model::Family;
 use seaway_model::ownership::{
     POD_LINK_DIGITS, POD_LINK_PREFIX, ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK,
@@ -49,16 +51,64 @@ pub fn is_ours(route: &Route) -> bool {
     route.protocol == ROUTE_PROTOCOL && route.metric == Some(ROUTE_METRIC)
 }
 
-/// The link that refused packets are routed over; they never get there. Links of pods and the overlay's come and go.
+/// The link that refused packets are routed over; they never get there.
 pub fn uplink(links: &[Link]) -> Option<u32> {
-    let of_pod = |name: &str| {
-        let digits = name.strip_prefix(POD_LINK_PREFIX);
-        digits.is_some_and(|digits| digits.len() == POD_LINK_DIGITS)
-    };
-    let usable = |link: &&Link| {
-        link.up && link.name != "lo" && link.name != VXLAN_LINK && !of_pod(&link.name)
-    };
+    let usable = |link: &&Link| link.up && leads_out(link);
     links.iter().filter(usable).map(|link| link.index).min()
+}
+
+/// Links of pods and the overlay's come and go.
+fn leads_out(link: &Link) -> bool {
+    let digits = link.name.strip_prefix(POD_LINK_PREFIX);
+    let of_pod = digits.is_some_and(|digits| digits.len() == POD_LINK_DIGITS);
+    link.name != "lo" && link.name != VXLAN_LINK && !of_pod
+}
+
+/// Whether the routes of ours may be others after this: most of what happens on a node are routes and links of pods.
+pub fn concerns(event: &Event, has_frontend: impl Fn(IpNetwork) -> bool) -> bool {
+    match event {
+        Event::LinkSet(link) | Event::LinkDeleted(link) => leads_out(link),
+        // What we have just written ourselves.
+        Event::RouteSet(route) if is_ours(route) => false,
+        Event::RouteSet(route) | Event::RouteDeleted(route) => {
+            route.destination.prefix() == 0 || has_frontend(route.destination)
+        }
+        _ => false,
+    }
+}
+
+/// Follows the node's routes and links.
+#[derive(Debug, Default)]
+pub struct Follower {
+    watch: Option<Watch>,
+    failed: bool,
+}
+
+impl Follower {
+    /// What happens next; `None` when something may have been missed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        if let Some(watch) = &mut self.watch {
+            let event = watch.next().await;
+            if event.is_none() {
+                self.watch = None;
+            }
+            return event;
+        }
+        let groups = WatchGroups {
+            links: true,
+            routes: true,
+            ..WatchGroups::default()
+        };
+        match Watch::new(groups) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) if !self.failed => {
+                self.failed = true;
+                tracing::warn!(%error, "cannot follow the routes of the node; refusals may become unreachable when they change");
+            }
+            Err(_) => std::future::pending().await,
+        }
+        None
+    }
 }
 
 fn route(addr: IpAddr, link: u32) -> Route {

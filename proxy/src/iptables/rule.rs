@@ -47,10 +47,15 @@ impl ChainName {
         &self.0
     }
 
-    /// Whether the chain belongs to the proxy: our prefix, but not the overlay's.
+    /// See [`is_ours`].
     pub fn is_ours(&self) -> bool {
-        self.0.starts_with(CHAIN_PREFIX) && &*self.0 != CHAIN_EGRESS
+        is_ours(&self.0)
     }
+}
+
+/// Whether a chain of this name belongs to the proxy: our prefix, but not the overlay's.
+pub fn is_ours(chain: &str) -> bool {
+    chain.starts_with(CHAIN_PREFIX) && chain != CHAIN_EGRESS
 }
 
 impl fmt::Display for ChainName {

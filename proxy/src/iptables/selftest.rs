@@ -22,7 +22,8 @@ pub struct Need {
     pub module: &'static str,
     /// What a node without it could not do.
     pub used_for: &'static str,
-    table: Table,
+    /// The table whose program and kernel have to know it.
+    pub table: Table,
     rule: Rule,
 }
 
@@ -120,6 +121,19 @@ pub fn needs(family: Family, random_fully: bool) -> Vec<Need> {
             Table::Nat,
             Rule::new([], Target::Masquerade { random_fully }),
         ),
+        // The filter rules may be for another program than the nat rules.
+        need(
+            "xt_conntrack",
+            "refusals",
+            Table::Filter,
+            Rule::new([Match::Conntrack(CtState::New)], Target::Return),
+        ),
+        need(
+            "xt_mark",
+            "masquerade and refusals",
+            Table::Filter,
+            Rule::new([Match::Mark(Mark::bit(1 << 16))], Target::Return),
+        ),
         need(
             reject_module(family),
             "Services without endpoints",
@@ -161,18 +175,18 @@ pub fn trial(needs: &[Need], family: Family) -> String {
     text
 }
 
-/// The input that leaves no trace of a [`trial`], whether it was taken or not.
-pub fn removal() -> String {
+/// The input that leaves no trace of a [`trial`] of these tables, whether it was taken or not.
+pub fn removal(tables: &[Table]) -> String {
     let chain = scratch();
-    Table::ALL
-        .map(|table| {
-            format!(
-                "*{}\n:{chain} - [0:0]\n-X {chain}\nCOMMIT\n",
-                table.as_str()
-            )
-        })
-        .concat()
+    let of = |table: &Table| {
+        let table = table.as_str();
+        format!("*{table}\n:{chain} - [0:0]\n-X {chain}\nCOMMIT\n")
+    };
+    tables.iter().map(of).collect()
 }
+
+/// How many commits to each of these tables [`trial`] and [`removal`] are.
+pub const COMMITS: u32 = 2;
 
 fn scratch() -> ChainName {
     ChainName::new(names::PROBE)

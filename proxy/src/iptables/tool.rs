@@ -1,14 +1,14 @@
-//! The programs: `iptables-save`, `iptables-restore`, and which of their two variants a node uses.
+//! The programs: `iptables-save`, `iptables-restore`, in both variants and families.
 
 use std::path::Path;
 use std::time::Duration;
 
 use seaway_kernel::capabilities::IptablesVariant;
-use seaway_kernel::{Command, CommandError};
+use seaway_kernel::{Command, CommandError, Output};
 use seaway_model::Family;
-use seaway_model::ownership::CHAIN_PREFIX;
 
 use super::plan::Settings;
+use super::rule::Table;
 use super::selftest::{self, Need};
 use super::xlock;
 use crate::dataplane::ApplyError;
@@ -21,9 +21,6 @@ const LOCK_WAIT_SECONDS: &str = "5";
 
 /// A first sync of thousands of Services takes minutes in the nft variant of iptables 1.8.9.
 const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Chains by which the kubelet says which variant the node uses (KEP-3178).
-const KUBELET_HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "];
 
 /// Who holds the lock of the legacy variant while the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +37,6 @@ pub struct Tool {
     pub family: Family,
     pub variant: IptablesVariant,
 }
-
-/// Both variants, the newer first.
-pub const VARIANTS: [IptablesVariant; 2] = [IptablesVariant::NfTables, IptablesVariant::Legacy];
 
 impl Tool {
     /// The tool's name without its verb, as `ip6tables-nft`.
@@ -64,9 +58,14 @@ impl Tool {
         }
     }
 
-    /// The rules of all tables that are loaded; loads none.
-    pub async fn save(self) -> Result<String, ApplyError> {
-        self.run("save", Command::new(self.program("save"))).await
+    /// The rules of one table, which is loaded if it is not yet, or of all that are loaded.
+    pub async fn save_tables(self, tables: &[Table]) -> Result<String, ApplyError> {
+        let mut command = Command::new(self.program("save"));
+        // It takes one table or all.
+        if let [table] = tables {
+            command = command.args(["-t", table.as_str()]);
+        }
+        self.run("save", command).await
     }
 
     /// Tells the kernel. All or nothing within a table. Returns how long others kept the lock.
@@ -90,7 +89,8 @@ impl Tool {
         let result = self.run("restore", command).await;
         drop(held);
         result.map(|_| waited).map_err(|error| match error {
-            ApplyError::Failed { what, reason } => ApplyError::Failed {
+            ApplyError::Failed { what, reason } => ApplyError::Refused {
+                family: self.family,
                 what,
                 reason: point_at_line(&reason, input),
             },
@@ -98,11 +98,18 @@ impl Tool {
         })
     }
 
-    /// Puts one rule of each kind into a chain of no use and takes it out again; the error names those that were
-    /// refused.
-    pub async fn try_rules(self, settings: &Settings, locking: Locking) -> Result<(), ApplyError> {
-        let needs = selftest::needs(self.family, settings.random_fully);
-        let trial = |needs: &[Need]| selftest::trial(needs, self.family) + &selftest::removal();
+    /// Puts one rule of each kind that these tables need into a chain of no use and takes it out again; the error names
+    /// those that were refused.
+    pub async fn try_rules(
+        self,
+        tables: &[Table],
+        settings: &Settings,
+        locking: Locking,
+    ) -> Result<(), ApplyError> {
+        let mut needs = selftest::needs(self.family, settings.random_fully);
+        needs.retain(|need| tables.contains(&need.table));
+        let trial =
+            |needs: &[Need]| selftest::trial(needs, self.family) + &selftest::removal(tables);
         let Err(error) = self.restore(&trial(&needs), locking).await else {
             return Ok(());
         };
@@ -113,12 +120,12 @@ impl Tool {
                 .await
             {
                 Ok(_) => {}
-                Err(ApplyError::Failed { reason, .. }) => refused.push((need, reason)),
+                Err(ApplyError::Refused { reason, .. }) => refused.push((need, reason)),
                 Err(missing) => return Err(missing),
             }
         }
         // The first table of a trial may be there although the second was refused.
-        self.restore(&selftest::removal(), locking).await?;
+        self.restore(&selftest::removal(tables), locking).await?;
         if refused.is_empty() {
             return Err(error);
         }
@@ -159,22 +166,20 @@ impl Tool {
 
     async fn run(self, verb: &str, command: Command) -> Result<String, ApplyError> {
         let result = command.timeout(TIMEOUT).output().await;
-        result
-            .map(|output| output.text())
-            .map_err(|error| match error {
-                CommandError::Missing { program } => ApplyError::Missing {
-                    what: program,
-                    remedy: "install the iptables package (1.8 or newer) or use --mode ebpf".into(),
-                },
-                CommandError::Failed { stderr, .. } => ApplyError::Failed {
-                    what: self.program(verb),
-                    reason: stderr.trim().to_owned(),
-                },
-                other => ApplyError::Failed {
-                    what: self.program(verb),
-                    reason: other.to_string(),
-                },
-            })
+        result.map(Output::into_text).map_err(|error| match error {
+            CommandError::Missing { program } => ApplyError::Missing {
+                what: program,
+                remedy: "install the iptables package (1.8 or newer) or use --mode ebpf".into(),
+            },
+            CommandError::Failed { stderr, .. } => ApplyError::Failed {
+                what: self.program(verb),
+                reason: stderr.trim().to_owned(),
+            },
+            other => ApplyError::Failed {
+                what: self.program(verb),
+                reason: other.to_string(),
+            },
+        })
     }
 }
 
@@ -195,43 +200,4 @@ fn point_at_line(reason: &str, input: &str) -> String {
         Some(line) => format!("{reason} — that line is: {line}"),
         None => reason.to_owned(),
     }
-}
-
-/// Which variant a node uses, from what both variants of all families have saved. The kubelet's hint counts first,
-/// then rules of our own, then which one has more rules, as `iptables-wrappers` decides for kube-proxy's image.
-pub fn choose(
-    saved: &[(Tool, String)],
-    default: Option<IptablesVariant>,
-) -> Option<IptablesVariant> {
-    let installed =
-        |variant: IptablesVariant| saved.iter().any(|(tool, _)| tool.variant == variant);
-    let with = |wanted: &dyn Fn(&str) -> bool| {
-        VARIANTS.into_iter().find(|variant| {
-            let mut texts = saved.iter().filter(|(tool, _)| tool.variant == *variant);
-            texts.any(|(_, text)| text.lines().any(wanted))
-        })
-    };
-    let rules = |variant| {
-        let texts = saved.iter().filter(|(tool, _)| tool.variant == variant);
-        texts
-            .flat_map(|(_, text)| text.lines())
-            .filter(|line| line.starts_with('-'))
-            .count()
-    };
-    let own = format!(":{CHAIN_PREFIX}");
-    with(&|line| KUBELET_HINTS.iter().any(|hint| line.starts_with(hint)))
-        .or_else(|| with(&|line| line.starts_with(&own)))
-        .or_else(|| {
-            let (nft, legacy) = (
-                rules(IptablesVariant::NfTables),
-                rules(IptablesVariant::Legacy),
-            );
-            match nft.cmp(&legacy) {
-                std::cmp::Ordering::Greater => Some(IptablesVariant::NfTables),
-                std::cmp::Ordering::Less => Some(IptablesVariant::Legacy),
-                std::cmp::Ordering::Equal => None,
-            }
-        })
-        .or(default.filter(|variant| installed(*variant)))
-        .or_else(|| VARIANTS.into_iter().find(|variant| installed(*variant)))
 }

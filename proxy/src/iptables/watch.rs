@@ -3,27 +3,20 @@
 //! The nft variant has a generation number that every change raises; asking for it is one netlink message, so the
 //! rules themselves are read only when the number says that they may differ. The legacy variant says how many rules
 //! its tables have, which a flush, an insertion or a deletion changes; for the rest it is read at intervals that keep
-//! the cost at a few percent.
+//! the cost at a few percent. Each variant in use is watched for the tables that it keeps.
 
-use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-};
-use nix::sys::time::TimeVal;
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_kernel::{LegacyTables, TableSize};
 use seaway_model::Family;
 use tokio::time::Instant;
 
-use super::fixed;
-use super::plan::Chains;
-use super::rule::{ChainId, Table};
+use super::placement::{Placement, Share};
+use super::rule::Table;
+use generation::Generation;
 
+mod generation;
 #[cfg(test)]
 mod tests;
 
@@ -35,18 +28,6 @@ pub const PAUSE: Duration = Duration::from_millis(500);
 
 /// A look that takes long is repeated less often: it may take this part of the time at most.
 const IDLE_PER_WORK: u32 = 40;
-
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN` (linux/netfilter/nf_tables.h).
-const GET_GENERATION: u16 = (10 << 8) | 16;
-
-/// `NLM_F_REQUEST`.
-const REQUEST: u16 = 1;
-
-/// `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADERS: usize = 20;
-
-/// `NFTA_GEN_ID`.
-const GENERATION_ID: u16 = 1;
 
 /// How long to wait after a look that took `took`.
 pub fn pause(took: Duration) -> Duration {
@@ -63,14 +44,31 @@ pub enum Stamp {
     Sizes(Vec<TableSize>),
 }
 
-/// Decides when to look at the rules.
+/// The stamp of each variant in use; `None` where the kernel does not say.
+pub type Stamps = Vec<Option<Stamp>>;
+
+/// Whether this kernel has nf_tables at all.
+pub fn has_nf_tables() -> bool {
+    let generation = Generation::open().and_then(|generation| generation.now());
+    generation.is_ok_and(|number| number.is_some())
+}
+
+/// Decides when to look at which rules.
 #[derive(Debug, Default)]
 pub struct Watcher {
+    placement: Option<Placement>,
+    sides: Vec<Side>,
+    /// Next time to ask for the stamps.
+    next_poll: Option<Instant>,
+}
+
+/// The tables of one variant.
+#[derive(Debug)]
+struct Side {
+    share: Share,
     source: Option<Source>,
     /// Of the rules that the image describes, if it is known.
     known: Option<Stamp>,
-    /// Next time to ask for the stamp.
-    next_poll: Option<Instant>,
     /// After a change that was none of ours, not before this.
     not_before: Option<Instant>,
     /// An equal stamp that proves nothing: look all the same, but then.
@@ -84,10 +82,96 @@ enum Source {
 }
 
 impl Watcher {
-    /// The stamp now; `None` where the kernel does not say.
-    pub fn stamp(&mut self, variant: IptablesVariant, families: &[Family]) -> Option<Stamp> {
+    /// Watches these tables from now on; of those that were not watched so far it knows nothing yet.
+    pub fn place(&mut self, placement: Placement) {
+        if self.placement.replace(placement) == Some(placement) {
+            return;
+        }
+        let side = |share| Side {
+            share,
+            source: None,
+            known: None,
+            not_before: None,
+            next_audit: None,
+        };
+        self.sides = placement.shares().into_iter().map(side).collect();
+    }
+
+    /// The stamps before it is known which tables there are: without those of the legacy variant, which makes the
+    /// tables that it is asked for.
+    pub fn first_stamps(&mut self) -> Stamps {
+        let nft = |side: &mut Side| match side.share.variant {
+            IptablesVariant::NfTables => side.stamp(&[]),
+            IptablesVariant::Legacy => None,
+        };
+        self.sides.iter_mut().map(nft).collect()
+    }
+
+    /// The stamps now.
+    pub fn stamps(&mut self, families: &[Family]) -> Stamps {
+        let stamp = |side: &mut Side| side.stamp(families);
+        self.sides.iter_mut().map(stamp).collect()
+    }
+
+    /// The image describes the rules of these stamps.
+    pub fn set_known(&mut self, stamps: Stamps) {
+        for (side, stamp) in self.sides.iter_mut().zip(stamps) {
+            side.known = stamp;
+        }
+    }
+
+    /// We have changed the rules ourselves, between two moments, in so many commits to each table. If nobody else did
+    /// meanwhile, the image still describes them.
+    pub fn changed_by_us(&mut self, before: &Stamps, after: Stamps, commits: Commits) {
+        for ((side, before), after) in self.sides.iter_mut().zip(before).zip(after) {
+            side.changed_by_us(before, after, commits.of(side.share.tables));
+        }
+    }
+
+    /// Waits until the next stamps are due. Cancel-safe, and goes on where it was when cancelled.
+    pub async fn tick(&mut self) {
+        let now = Instant::now();
+        let due = *self.next_poll.get_or_insert(now + INTERVAL);
+        tokio::time::sleep_until(due).await;
+        self.next_poll = Some(Instant::now() + INTERVAL);
+    }
+
+    /// The tables to look at now that the stamps are these, each variant with its own stamp.
+    pub fn due(&self, stamps: Stamps) -> Vec<(Share, Option<Stamp>)> {
+        let sides = self.sides.iter().zip(stamps);
+        sides
+            .filter(|(side, stamp)| side.is_due(stamp.as_ref()))
+            .map(|(side, stamp)| (side.share, stamp))
+            .collect()
+    }
+
+    /// A look at these tables that began at `stamp` and took so long has found nothing amiss.
+    pub fn looked(&mut self, share: Share, stamp: Option<Stamp>, took: Duration) {
+        if let Some(side) = self.sides.iter_mut().find(|side| side.share == share) {
+            side.looked(stamp, took);
+        }
+    }
+}
+
+/// How often each table was changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Commits([u32; Table::ALL.len()]);
+
+impl Commits {
+    /// Counts some more.
+    pub fn add(&mut self, table: Table, count: u32) {
+        self.0[table as usize] += count;
+    }
+
+    fn of(&self, tables: &[Table]) -> u32 {
+        tables.iter().map(|table| self.0[*table as usize]).sum()
+    }
+}
+
+impl Side {
+    fn stamp(&mut self, families: &[Family]) -> Option<Stamp> {
         if self.source.is_none() {
-            self.source = match variant {
+            self.source = match self.share.variant {
                 IptablesVariant::NfTables => Generation::open().ok().map(Source::NfTables),
                 IptablesVariant::Legacy => {
                     let open = |family: &Family| LegacyTables::open(*family == Family::V6).ok();
@@ -99,28 +183,17 @@ impl Watcher {
         match self.source.as_ref()? {
             Source::NfTables(generation) => generation.now().ok().flatten().map(Stamp::Generation),
             Source::Legacy(families) => {
+                let tables = self.share.tables;
                 let sizes = families
                     .iter()
-                    .flat_map(|tables| Table::ALL.map(|table| tables.size(table.as_str()).ok()));
+                    .flat_map(|family| tables.iter().map(|t| family.size(t.as_str()).ok()));
                 sizes.collect::<Option<_>>().map(Stamp::Sizes)
             }
         }
     }
 
-    /// Forgets which variant it was.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    /// The image describes the rules of this stamp.
-    pub fn set_known(&mut self, stamp: Option<Stamp>) {
-        self.known = stamp;
-    }
-
-    /// We have changed the rules ourselves, between two stamps, in so many commits. If nobody else did meanwhile, the
-    /// image still describes them.
-    pub fn changed_by_us(&mut self, before: Option<Stamp>, after: Option<Stamp>, commits: u32) {
-        if before.is_none() || before != self.known {
+    fn changed_by_us(&mut self, before: &Option<Stamp>, after: Option<Stamp>, commits: u32) {
+        if before.is_none() || *before != self.known {
             return;
         }
         match (before, after) {
@@ -134,16 +207,7 @@ impl Watcher {
         }
     }
 
-    /// Waits until the next stamp is due. Cancel-safe, and goes on where it was when cancelled.
-    pub async fn tick(&mut self) {
-        let now = Instant::now();
-        let due = *self.next_poll.get_or_insert(now + INTERVAL);
-        tokio::time::sleep_until(due).await;
-        self.next_poll = Some(Instant::now() + INTERVAL);
-    }
-
-    /// Whether to look at the rules now that the stamp is this.
-    pub fn is_due(&self, stamp: Option<&Stamp>) -> bool {
+    fn is_due(&self, stamp: Option<&Stamp>) -> bool {
         let now = Instant::now();
         let reached = |time: Option<Instant>| time.is_none_or(|time| time <= now);
         match stamp {
@@ -154,8 +218,7 @@ impl Watcher {
         }
     }
 
-    /// A look that began at `stamp` and took so long has found nothing amiss.
-    pub fn looked(&mut self, stamp: Option<Stamp>, took: Duration) {
+    fn looked(&mut self, stamp: Option<Stamp>, took: Duration) {
         let next = Some(Instant::now() + pause(took));
         if stamp.is_none() || stamp != self.known {
             self.not_before = next;
@@ -163,88 +226,4 @@ impl Watcher {
         self.next_audit = next;
         self.known = stamp;
     }
-}
-
-/// Asks for the generation of the nf_tables rules of one network namespace.
-#[derive(Debug)]
-pub struct Generation {
-    socket: OwnedFd,
-}
-
-impl Generation {
-    /// Of the calling thread's network namespace.
-    pub fn open() -> Result<Self, Errno> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        // The kernel answers within the call; this is for the day when it does not.
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0))?;
-        Ok(Self { socket })
-    }
-
-    /// The number now; `None` when the kernel's answer has none.
-    pub fn now(&self) -> Result<Option<u32>, Errno> {
-        let fd = self.socket.as_raw_fd();
-        send(fd, &request(), MsgFlags::empty())?;
-        let mut answer = [0; 512];
-        let length = recv(fd, &mut answer, MsgFlags::empty())?;
-        Ok(read_generation(&answer[..length.min(answer.len())]))
-    }
-}
-
-fn request() -> Vec<u8> {
-    let length: u32 = 20;
-    let mut message = Vec::with_capacity(HEADERS);
-    message.extend(length.to_ne_bytes());
-    message.extend(GET_GENERATION.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
-    // Sequence and port number: one request at a time, the kernel fills the port in.
-    message.extend([0; 8]);
-    // Family, version, resource.
-    message.extend([0; 4]);
-    message
-}
-
-/// Finds the attribute in the kernel's answer.
-fn read_generation(message: &[u8]) -> Option<u32> {
-    let mut rest = message.get(HEADERS..)?;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
-        let value = rest.get(4..length)?;
-        if kind == GENERATION_ID {
-            return Some(u32::from_be_bytes(value.try_into().ok()?));
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-/// What differs between what we wrote and what is there, in one sentence; `None` if nothing of ours does.
-pub fn difference(image: &Chains, actual: &Chains) -> Option<String> {
-    let ids: BTreeSet<&ChainId> = image.keys().chain(actual.keys()).collect();
-    let mut differences = ids
-        .into_iter()
-        .filter(|id| id.name.is_ours() || fixed::is_built_in(id))
-        .filter_map(|id| {
-            let what = match (image.get(id), actual.get(id)) {
-                (Some(wanted), Some(found)) if wanted == found => return None,
-                (Some(_), Some(_)) => "was changed",
-                (Some(_), None) if id.name.is_ours() => "is gone",
-                (Some(_), None) => "has lost its jump to our chains",
-                (None, _) => "was added",
-            };
-            Some(format!(
-                "chain {} of table {} {what}",
-                id.name,
-                id.table.as_str()
-            ))
-        });
-    let first = differences.next()?;
-    Some(match differences.count() {
-        0 => first,
-        more => format!("{first}, and {more} other chains"),
-    })
 }

@@ -5,9 +5,11 @@
 //! iptables 1.8.3); a program that does not know this is left to wait for itself, and our wait is measured before.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use seaway_kernel::file_lock::holder;
 
 use crate::dataplane::ApplyError;
 
@@ -77,25 +79,4 @@ pub async fn take(path: &Path, limit: Duration) -> Result<Option<Held>, ApplyErr
             }
         }
     }
-}
-
-/// Who holds the lock on a file: name and process id.
-fn holder(file: &File) -> Option<String> {
-    let inode = file.metadata().ok()?.ino();
-    let pid = holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode)?;
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    let name = name.as_deref().map_or("a process", str::trim);
-    Some(format!("{name} (pid {pid})"))
-}
-
-/// Finds the process in the text of proc_locks(5): `1: FLOCK  ADVISORY  WRITE 1718 00:19:1234 0 EOF`.
-fn holder_in(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice() else {
-            return None;
-        };
-        let found: u64 = place.rsplit(':').next()?.parse().ok()?;
-        (found == inode).then(|| pid.parse().ok())?
-    })
 }

@@ -202,13 +202,11 @@ impl KubeProxyMetrics {
     }
 
     /// Families are restored one after the other: a failure of one stops the sync of both.
-    pub(super) fn restore_failed(&self, full: bool) {
-        for family in FAMILIES {
-            let labels = label(family);
-            self.restore_failures.get_or_create(&labels).inc();
-            if !full {
-                self.partial_restore_failures.get_or_create(&labels).inc();
-            }
+    pub(super) fn restore_failed(&self, family: Family, full: bool) {
+        let labels = label(family);
+        self.restore_failures.get_or_create(&labels).inc();
+        if !full {
+            self.partial_restore_failures.get_or_create(&labels).inc();
         }
     }
 

@@ -22,6 +22,14 @@ fn has(registry: &Registry, lines: &[&str]) {
     }
 }
 
+fn refused() -> ApplyError {
+    ApplyError::Refused {
+        family: Family::V4,
+        what: "iptables-nft-restore".into(),
+        reason: "line 2 failed".into(),
+    }
+}
+
 #[test]
 fn names_and_labels_are_kube_proxys() {
     let mut registry = Registry::default();
@@ -42,7 +50,7 @@ fn names_and_labels_are_kube_proxys() {
         ],
     );
     metrics.synced(Duration::from_millis(3), &report, false, at(5));
-    metrics.failed(false, true);
+    metrics.failed(false, &refused());
     metrics.kube_proxy.without_local_endpoints(Family::V4, 1, 2);
     metrics.kube_proxy.healthz_answered(false);
     metrics.kube_proxy.livez_answered(true);
@@ -58,6 +66,7 @@ fn names_and_labels_are_kube_proxys() {
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
             "kubeproxy_sync_proxy_rules_iptables_total{ip_family=\"IPv4\",table=\"nat\"} 7",
             "kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv6\"} 0",
             "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family=\"IPv4\"} 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"internal\"} 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"external\"} 2",
@@ -88,7 +97,7 @@ fn network_programming_is_measured_from_the_annotation_once_the_kernel_follows()
     metrics.took_in(Seen::of(&old), true, started);
     took_in(1, false);
     took_in(2, true);
-    metrics.failed(true, true);
+    metrics.failed(true, &refused());
     let synced = |seconds| {
         let now = started + Duration::from_secs(seconds);
         metrics.synced(Duration::ZERO, &Report::default(), true, now);

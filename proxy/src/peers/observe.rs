@@ -7,7 +7,8 @@ use seaway_kernel::{Command, CommandError, Netlink};
 use seaway_model::Family;
 
 use super::{PINS, Traces};
-use crate::iptables::tool::{Tool, VARIANTS};
+use crate::iptables::placement::VARIANTS;
+use crate::iptables::tool::Tool;
 
 /// What is on this node now. What cannot be asked is left out: a tool that is missing has left nothing either.
 pub async fn observe() -> anyhow::Result<Traces> {

@@ -26,6 +26,16 @@ fn a_clean_node_with_a_kubelet_and_ourselves_has_no_peers() {
     assert_eq!(find(&traces), []);
 }
 
+/// Else nobody could go on from there.
+#[test]
+fn what_the_cleanup_of_kube_proxy_leaves_is_no_peer() {
+    let traces = Traces {
+        chains: names(&["KUBE-FIREWALL", "KUBE-MARK-MASQ", "KUBE-PROXY-CANARY"]),
+        ..Traces::default()
+    };
+    assert_eq!(find(&traces), []);
+}
+
 #[test]
 fn each_is_known_by_each_of_its_traces() {
     let chain = |name: &str| Traces {

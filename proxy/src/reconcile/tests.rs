@@ -2,9 +2,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use prometheus_client::registry::Registry;
-use seaway_model::{
-    Endpoint, EndpointSlice, Family, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
-};
+use seaway_model::testing::plain;
+use seaway_model::{Family, Protocol};
 
 use super::*;
 
@@ -57,50 +56,17 @@ impl Dataplane for Recorder {
 }
 
 fn service(name: &str) -> InputEvent {
-    let key = ObjectKey::new("default", name);
-    let service = Service {
-        key: key.clone(),
-        cluster_ips: vec!["10.96.0.10".parse().unwrap()],
-        ports: vec![ServicePort {
-            name: "".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: None,
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: vec![],
-        external_ips: vec![],
-        source_ranges: vec![],
-        health_check_node_port: None,
-    };
-    InputEvent::Service(key, Some(service))
+    let port = plain::port("", Protocol::Tcp, 80);
+    let service = plain::service(name, vec!["10.96.0.10".parse().unwrap()], vec![port]);
+    InputEvent::Service(service.key.clone(), Some(service))
 }
 
 fn slice(service: &str, address: &str) -> InputEvent {
-    let key = ObjectKey::new("default", format!("{service}-1"));
-    let slice = EndpointSlice {
-        key: key.clone(),
-        service: service.into(),
-        family: Family::V4,
-        ports: vec![SlicePort {
-            name: "".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-        endpoints: vec![Endpoint {
-            addresses: vec![address.parse().unwrap()],
-            ready: true,
-            serving: true,
-            terminating: false,
-            node: None,
-            zone_hints: vec![],
-            node_hints: vec![],
-        }],
-        last_change: None,
-    };
-    InputEvent::Slice(key, Some(slice))
+    let endpoint = plain::endpoint(address.parse().unwrap(), "rs", None);
+    let target = plain::target("", Protocol::Tcp, 8080);
+    let name = format!("{service}-1");
+    let slice = plain::slice(&name, service, Family::V4, target, vec![endpoint]);
+    InputEvent::Slice(slice.key.clone(), Some(slice))
 }
 
 /// Runs the loop over `script`, a future that feeds events, and returns what the data plane was asked.
@@ -110,7 +76,12 @@ async fn run(
 ) -> Vec<(Change, usize)> {
     let health = Health::default();
     let metrics = Metrics::new(&mut Registry::default());
-    let mut reconciler = Reconciler::new("n1", recorder.clone(), health.clone(), metrics);
+    let mut reconciler = Reconciler::new(
+        NodeSettings::new("n1"),
+        recorder.clone(),
+        health.clone(),
+        metrics,
+    );
     let (sender, receiver) = mpsc::channel(16);
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
@@ -173,7 +144,12 @@ async fn what_a_batch_has_no_room_for_stays_in_the_channel() {
         sender.try_send(service(&format!("s{number}"))).unwrap();
     }
     let metrics = Metrics::new(&mut Registry::default());
-    let mut reconciler = Reconciler::new("n1", Recorder::default(), Health::default(), metrics);
+    let mut reconciler = Reconciler::new(
+        NodeSettings::new("n1"),
+        Recorder::default(),
+        Health::default(),
+        metrics,
+    );
     let first = events.try_recv().unwrap();
     reconciler.take_in(first, &mut events);
     assert_eq!(events.len(), 1);

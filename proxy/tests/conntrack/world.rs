@@ -11,10 +11,8 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_kernel::{Capabilities, NetNs};
-use seaway_model::{
-    Endpoint, EndpointSlice, Family, InputEvent, ObjectKey, Protocol, Service, ServicePort,
-    SlicePort, TrafficPolicy, testing,
-};
+use seaway_model::testing::{self, plain};
+use seaway_model::{Family, InputEvent, NodeSettings, ObjectKey, Protocol, ServicePort};
 use seaway_proxy::conntrack::{self, Cleaner};
 use seaway_proxy::health::Health;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
@@ -163,8 +161,9 @@ impl World {
                     let dataplane = IptablesDataplane::new(&config, &machine);
                     let mut registry = Registry::default();
                     let metrics = Metrics::new(&mut registry);
+                    let settings = NodeSettings::new(testing::NODE);
                     let mut reconciler =
-                        Reconciler::new(testing::NODE, dataplane, Health::default(), metrics);
+                        Reconciler::new(settings, dataplane, Health::default(), metrics);
                     if cleans {
                         let metrics = conntrack::Metrics::new(&mut registry);
                         let cleaner = Cleaner::start(conntrack::Settings::default(), metrics);
@@ -224,50 +223,22 @@ fn key() -> ObjectKey {
 }
 
 fn service() -> InputEvent {
-    let service = Service {
-        key: key(),
-        cluster_ips: vec![cluster_ip(Family::V4), cluster_ip(Family::V6)],
-        ports: vec![ServicePort {
-            name: "".into(),
-            protocol: Protocol::Udp,
-            port: PORT,
-            node_port: Some(NODE_PORT),
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
+    let port = ServicePort {
+        node_port: Some(NODE_PORT),
+        ..plain::port("", Protocol::Udp, PORT)
     };
-    InputEvent::Service(key(), Some(service))
+    let cluster_ips = vec![cluster_ip(Family::V4), cluster_ip(Family::V6)];
+    let service = plain::service("dns", cluster_ips, vec![port]);
+    InputEvent::Service(service.key.clone(), Some(service))
 }
 
 fn slice(family: Family, endpoints: &[(u8, &str)]) -> InputEvent {
-    let slice = EndpointSlice {
-        key: ObjectKey::new("default", format!("dns-{family:?}")),
-        service: "dns".into(),
-        family,
-        ports: vec![SlicePort {
-            name: "".into(),
-            protocol: Protocol::Udp,
-            port: TARGET_PORT,
-        }],
-        endpoints: endpoints
-            .iter()
-            .map(|(host, conditions)| Endpoint {
-                addresses: vec![pod_ip(family, *host)],
-                ready: conditions.contains('r'),
-                serving: conditions.contains('s'),
-                terminating: conditions.contains('t'),
-                node: Some(testing::NODE.into()),
-                zone_hints: Vec::new(),
-                node_hints: Vec::new(),
-            })
-            .collect(),
-        last_change: None,
-    };
+    let endpoints = endpoints.iter().map(|(host, conditions)| {
+        plain::endpoint(pod_ip(family, *host), conditions, Some(testing::NODE))
+    });
+    let name = format!("dns-{family:?}");
+    let target = plain::target("", Protocol::Udp, TARGET_PORT);
+    let slice = plain::slice(&name, "dns", family, target, endpoints.collect());
     InputEvent::Slice(slice.key.clone(), Some(slice))
 }
 

@@ -214,8 +214,8 @@ fn counters_outlive_the_changes_of_others() {
         let to = cluster_ip(Family::V4, 10, 80);
         world.servers("out", &to, 5);
         let packets = || {
-            let saved =
-                crate::machine::run(&format!("{}-save", machine.name(Family::V4)), &["-c"], "");
+            let program = crate::machine::program(Family::V4, machine.variant_of("nat"));
+            let saved = crate::machine::run(&format!("{program}-save"), &["-c"], "");
             let line = saved
                 .lines()
                 .find(|line| line.contains("-p tcp") && line.contains("10.244.1.2:8080"))

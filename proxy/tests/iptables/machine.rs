@@ -7,15 +7,29 @@ use std::process::Stdio;
 
 use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
 use seaway_kernel::{Capabilities, NetNs};
+use seaway_model::testing::{self, plain};
 use seaway_model::{
-    Change, Desired, DetectLocal, Endpoint, EndpointSlice, Family, InputEvent, Inputs, ObjectKey,
-    Protocol, Service, ServicePort, SlicePort, TrafficPolicy, derive_all, testing,
+    Change, Desired, DetectLocal, Family, InputEvent, Inputs, ObjectKey, Protocol, ServicePort,
+    derive_all,
 };
 use seaway_proxy::dataplane::Dataplane;
-use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
+use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
-pub(crate) const VARIANTS: [IptablesVariant; 2] =
-    [IptablesVariant::NfTables, IptablesVariant::Legacy];
+/// Everything in the nft variant, everything in the legacy one, and nat in nft on a legacy node.
+pub(crate) const PLACES: [Machine; 3] = [NFT, LEGACY, SPLIT];
+
+pub(crate) const NFT: Machine = Machine {
+    variant: IptablesVariant::NfTables,
+    nat: NatVariant::Auto,
+};
+pub(crate) const LEGACY: Machine = Machine {
+    variant: IptablesVariant::Legacy,
+    nat: NatVariant::Same,
+};
+pub(crate) const SPLIT: Machine = Machine {
+    variant: IptablesVariant::Legacy,
+    nat: NatVariant::Auto,
+};
 
 /// Runs `test` for each variant, in a namespace of its own.
 pub(crate) fn in_each_variant<F, Fut>(test: F)
@@ -23,24 +37,44 @@ where
     F: Fn(Machine) -> Fut + Send + Sync,
     Fut: Future<Output = ()>,
 {
-    for variant in VARIANTS {
-        let netns = NetNs::anonymous().unwrap();
-        netns
-            .run(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap();
-                runtime.block_on(test(Machine { variant }));
-            })
-            .unwrap();
+    for machine in [NFT, LEGACY] {
+        on(machine, &test);
     }
 }
 
+/// The same for each place that our tables can be in.
+pub(crate) fn in_each_place<F, Fut>(test: F)
+where
+    F: Fn(Machine) -> Fut + Send + Sync,
+    Fut: Future<Output = ()>,
+{
+    for machine in PLACES {
+        on(machine, &test);
+    }
+}
+
+fn on<F, Fut>(machine: Machine, test: &F)
+where
+    F: Fn(Machine) -> Fut + Send + Sync,
+    Fut: Future<Output = ()>,
+{
+    let netns = NetNs::anonymous().unwrap();
+    netns.run(|| block_on(test(machine))).unwrap();
+}
+
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(future)
+}
+
 /// A machine whose plain `iptables` is of one variant.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
     pub(crate) variant: IptablesVariant,
+    pub(crate) nat: NatVariant,
 }
 
 impl Machine {
@@ -56,7 +90,11 @@ impl Machine {
     }
 
     pub(crate) fn dataplane_for(self, config: &IptablesConfig) -> IptablesDataplane {
-        IptablesDataplane::new(config, &self.capabilities())
+        let config = IptablesConfig {
+            nat_variant: self.nat,
+            ..config.clone()
+        };
+        IptablesDataplane::new(&config, &self.capabilities())
     }
 
     fn capabilities(self) -> Capabilities {
@@ -87,6 +125,7 @@ impl Machine {
         desired: &Desired,
     ) -> IptablesDataplane {
         dataplane.observe().await.unwrap();
+        dataplane.rehearse().await.unwrap();
         let plan = dataplane.plan(desired, &Change::Full);
         let text = plan.to_string();
         if let Err(error) = dataplane.apply(plan).await {
@@ -95,40 +134,67 @@ impl Machine {
         dataplane
     }
 
-    pub(crate) fn name(self, family: Family) -> &'static str {
-        match (family, self.variant) {
-            (Family::V4, IptablesVariant::NfTables) => "iptables-nft",
-            (Family::V4, IptablesVariant::Legacy) => "iptables-legacy",
-            (Family::V6, IptablesVariant::NfTables) => "ip6tables-nft",
-            (Family::V6, IptablesVariant::Legacy) => "ip6tables-legacy",
+    /// Which variant has our rules of a table.
+    pub(crate) fn variant_of(self, table: &str) -> IptablesVariant {
+        match (self.nat, table) {
+            (NatVariant::Auto | NatVariant::Nft, "nat") => IptablesVariant::NfTables,
+            _ => self.variant,
         }
+    }
+
+    pub(crate) fn is_split(self) -> bool {
+        self.variant_of("nat") != self.variant
+    }
+
+    /// The node's own program.
+    pub(crate) fn name(self, family: Family) -> &'static str {
+        program(family, self.variant)
     }
 
     /// The rules of a family, without what differs from run to run.
     pub(crate) fn saved(self, family: Family) -> Vec<String> {
-        let text = run(&format!("{}-save", self.name(family)), &[], "");
-        text.lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| line.split(" [").next().unwrap_or(line).to_owned())
-            .collect()
+        let own = saved(family, self.variant);
+        if self.is_split() {
+            [own, saved(family, self.variant_of("nat"))].concat()
+        } else {
+            own
+        }
     }
 
     pub(crate) fn iptables(self, args: &str) {
         self.iptables_of(Family::V4, args);
     }
 
+    /// The program that has our rules of the table.
     pub(crate) fn iptables_of(self, family: Family, args: &str) {
         let args: Vec<_> = args.split(' ').collect();
-        run(self.name(family), &args, "");
+        let table = args.iter().skip_while(|word| **word != "-t").nth(1);
+        let variant = self.variant_of(table.unwrap());
+        run(program(family, variant), &args, "");
     }
 
+    /// By the node's own program.
     pub(crate) fn restore(self, family: Family, text: &str) {
-        run(
-            &format!("{}-restore", self.name(family)),
-            &["--noflush"],
-            text,
-        );
+        let program = format!("{}-restore", self.name(family));
+        run(&program, &["--noflush"], text);
     }
+}
+
+pub(crate) fn program(family: Family, variant: IptablesVariant) -> &'static str {
+    match (family, variant) {
+        (Family::V4, IptablesVariant::NfTables) => "iptables-nft",
+        (Family::V4, IptablesVariant::Legacy) => "iptables-legacy",
+        (Family::V6, IptablesVariant::NfTables) => "ip6tables-nft",
+        (Family::V6, IptablesVariant::Legacy) => "ip6tables-legacy",
+    }
+}
+
+fn saved(family: Family, variant: IptablesVariant) -> Vec<String> {
+    let text = run(&format!("{}-save", program(family, variant)), &[], "");
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(" [").next().unwrap_or(line).to_owned())
+        .collect()
 }
 
 pub(crate) fn run(program: &str, args: &[&str], stdin: &str) -> String {
@@ -164,55 +230,24 @@ pub(crate) fn service_with(hosts: &[u8]) -> Desired {
 }
 
 pub(crate) fn service_events(name: &str, last: u8, hosts: &[u8]) -> [InputEvent; 3] {
-    let key = ObjectKey::new("default", name);
-    let service = Service {
-        key: key.clone(),
-        cluster_ips: vec![
-            IpAddr::from([10, 96, 0, last]),
-            IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)]),
-        ],
-        ports: vec![ServicePort {
-            name: "".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: Some(30_070 + u16::from(last)),
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
+    let cluster_ips = vec![
+        IpAddr::from([10, 96, 0, last]),
+        IpAddr::from([0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)]),
+    ];
+    let port = ServicePort {
+        node_port: Some(30_070 + u16::from(last)),
+        ..plain::port("", Protocol::Tcp, 80)
     };
+    let service = plain::service(name, cluster_ips, vec![port]);
     let slice = |family, suffix: &str| {
-        let slice = EndpointSlice {
-            key: ObjectKey::new("default", format!("{name}-{suffix}")),
-            service: name.into(),
-            family,
-            ports: vec![SlicePort {
-                name: "".into(),
-                protocol: Protocol::Tcp,
-                port: 8080,
-            }],
-            endpoints: hosts
-                .iter()
-                .map(|host| Endpoint {
-                    addresses: vec![pod(family, *host)],
-                    ready: true,
-                    serving: true,
-                    terminating: false,
-                    node: Some(testing::NODE.into()),
-                    zone_hints: Vec::new(),
-                    node_hints: Vec::new(),
-                })
-                .collect(),
-            last_change: None,
-        };
+        let endpoint = |host: &u8| plain::endpoint(pod(family, *host), "rs", Some(testing::NODE));
+        let endpoints = hosts.iter().map(endpoint).collect();
+        let target = plain::target("", Protocol::Tcp, 8080);
+        let slice = plain::slice(&format!("{name}-{suffix}"), name, family, target, endpoints);
         InputEvent::Slice(slice.key.clone(), Some(slice))
     };
     [
-        InputEvent::Service(key, Some(service)),
+        InputEvent::Service(service.key.clone(), Some(service)),
         slice(Family::V4, "v4"),
         slice(Family::V6, "v6"),
     ]

@@ -9,6 +9,7 @@ mod kernel;
 mod machine;
 mod packets;
 mod refusals;
+mod split;
 mod states;
 mod strangers;
 mod world;

@@ -1,6 +1,8 @@
 //! What is refused and what is dropped, with packets of both families and protocols, on a node with a default route
 //! and on one without.
 
+use std::time::Duration;
+
 use seaway_model::{Change, Desired, Protocol, TrafficPolicy};
 use seaway_proxy::dataplane::Dataplane;
 
@@ -145,5 +147,36 @@ fn node_ports_without_endpoints_are_refused() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn routes_of_ours_follow_those_of_the_node() {
+    in_each_world(|machine, world| async move {
+        let mut dataplane = machine.with(&web_with(&[], |_| {})).await;
+        let mut until = async |count: usize| {
+            for _ in 0..600 {
+                if routes_of_ours() == count {
+                    return;
+                }
+                let moment = Duration::from_millis(25);
+                let change = tokio::time::timeout(moment, dataplane.watch()).await;
+                assert!(change.is_err(), "{change:?}");
+            }
+            panic!("{} routes of ours, not {count}", routes_of_ours());
+        };
+        let without = routes_of_ours();
+        assert_ne!(without, 0);
+        until(without).await;
+        world.add_default_routes();
+        until(0).await;
+        world.ip("node", "route del default\n-6 route del default");
+        until(without).await;
+        // The kernel takes all routes of a link with it.
+        world.ip("node", "link set eth0 down");
+        world.ip("node", "link set eth0 up");
+        until(without).await;
+        let to = cluster_ip(FAMILIES[0], 10, 80);
+        assert_eq!(world.ask("node", &to, Protocol::Tcp), Answer::Refused);
     });
 }

@@ -8,11 +8,11 @@ use seaway_model::{Change, Desired, Family};
 use seaway_proxy::dataplane::{ApplyError, Dataplane};
 use seaway_proxy::iptables::xlock;
 
-use crate::machine::{in_each_variant, service_events, service_with, web};
+use crate::machine::{in_each_place, service_events, service_with, web};
 
 #[test]
 fn waiting_for_the_lock_is_measured() {
-    in_each_variant(|machine| async move {
+    in_each_place(|machine| async move {
         let mut dataplane = machine.with(&service_with(&[2, 3])).await;
         let lock = File::options()
             .read(true)
@@ -29,7 +29,7 @@ fn waiting_for_the_lock_is_measured() {
         let plan = dataplane.plan(&service_with(&[2, 4]), &web());
         let report = dataplane.apply(plan).await.unwrap();
         let waited = report.lock_wait;
-        match machine.variant {
+        match machine.variant_of("nat") {
             IptablesVariant::Legacy => {
                 assert!(waited >= Duration::from_millis(100), "{report:?}");
                 assert!(waited <= report.took, "{report:?}");
@@ -44,7 +44,7 @@ fn waiting_for_the_lock_is_measured() {
 
 #[test]
 fn the_self_test_passes_here_and_leaves_nothing() {
-    in_each_variant(|machine| async move {
+    in_each_place(|machine| async move {
         let mut dataplane = machine.with(&Desired::default()).await;
         let families = [Family::V4, Family::V6];
         let before = families.map(|family| machine.saved(family));
@@ -70,7 +70,7 @@ fn many() -> Desired {
 
 #[test]
 fn a_strangers_flush_is_repaired_within_a_second() {
-    in_each_variant(|machine| async move {
+    in_each_place(|machine| async move {
         let desired = many();
         let mut dataplane = machine.with(&desired).await;
         let mut repairs = Vec::new();
@@ -90,10 +90,7 @@ fn a_strangers_flush_is_repaired_within_a_second() {
                 dataplane.apply(plan).await.unwrap();
                 let took = started.elapsed();
                 repairs.push(took);
-                println!(
-                    "{:?} {family:?} {edit}: {reason}: {took:?}",
-                    machine.variant
-                );
+                println!("{machine:?} {family:?} {edit}: {reason}: {took:?}");
             }
         }
         // The machine may be busy with other tests: half of them have to make it.
@@ -105,7 +102,7 @@ fn a_strangers_flush_is_repaired_within_a_second() {
 
 #[test]
 fn what_others_do_to_their_own_rules_is_none_of_our_business() {
-    in_each_variant(|machine| async move {
+    in_each_place(|machine| async move {
         let mut dataplane = machine.with(&service_with(&[2, 3])).await;
         machine.iptables("-t nat -N KUBE-X");
         machine.iptables("-t nat -A KUBE-X -j ACCEPT");
@@ -121,7 +118,7 @@ fn what_others_do_to_their_own_rules_is_none_of_our_business() {
 
 #[test]
 fn events_that_cancel_the_watch_do_not_keep_it_from_looking() {
-    in_each_variant(|machine| async move {
+    in_each_place(|machine| async move {
         let mut dataplane = machine.with(&service_with(&[2, 3])).await;
         machine.iptables("-t nat -F");
         let started = Instant::now();

@@ -18,7 +18,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 use seaway_kernel::NetNs;
 use seaway_model::{Desired, Family, InputEvent, Inputs, Protocol, Service, derive_all, testing};
 
-use crate::machine::{Machine, VARIANTS, pod, run, service_events};
+use crate::machine::{Machine, PLACES, block_on, pod, run, service_events};
 
 pub(crate) const PODS: [u8; 2] = [2, 3];
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -44,24 +44,26 @@ pub(crate) enum Answer {
     Silence,
 }
 
-/// Runs `test` inside of the node of a fresh world, for each variant.
+/// Runs `test` inside of the node of a fresh world, for each place that our tables can be in.
 pub(crate) fn in_each_world<F, Fut>(test: F)
 where
     F: Fn(Machine, World) -> Fut + Send + Sync,
     Fut: Future<Output = ()>,
 {
-    for variant in VARIANTS {
-        let world = World::new();
-        let node = world.netns("node");
-        node.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(test(Machine { variant }, world));
-        })
-        .unwrap();
+    for machine in PLACES {
+        in_world_of(machine, &test);
     }
+}
+
+/// The same for one of them.
+pub(crate) fn in_world_of<F, Fut>(machine: Machine, test: F)
+where
+    F: Fn(Machine, World) -> Fut + Send + Sync,
+    Fut: Future<Output = ()>,
+{
+    let world = World::new();
+    let node = world.netns("node");
+    node.run(|| block_on(test(machine, world))).unwrap();
 }
 
 impl World {

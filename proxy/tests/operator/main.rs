@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod legacy;
 mod node;
 
 use std::os::unix::net::UnixDatagram;
@@ -113,7 +114,10 @@ fn a_configuration_file_and_manifests_are_enough_to_serve() {
 fn another_proxy_is_refused_unless_the_operator_insists() {
     let node = Node::new();
     node.sh("iptables -t nat -N KUBE-SERVICES");
+    // It has our ports, too; that is not what the operator has to hear of.
+    let port = node.listen(10256);
     let (code, _, error) = node.ask("run", &[]);
+    drop(port);
     assert_eq!(code, 1);
     for part in ["kube-proxy (chain KUBE-SERVICES)", "--ignore-other-proxies"] {
         assert!(error.contains(part), "{error}");
@@ -129,6 +133,14 @@ fn another_proxy_is_refused_unless_the_operator_insists() {
     let (code, text, error) = node.bare("check");
     assert_eq!(code, 0, "{text}{error}");
     assert!(text.contains("other proxies: none"), "{text}");
+}
+
+#[test]
+fn cleanup_needs_no_cgroup_hierarchy() {
+    let node = Node::new();
+    let (code, text, error) = node.without_cgroup2("cleanup");
+    assert_eq!(code, 0, "{text}{error}");
+    assert!(text.contains("ebpf: nothing to remove"), "{text}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,11 @@ impl Node {
         assert!(output.status.success(), "{line}: {error}");
     }
 
+    /// Runs something here.
+    pub(crate) fn here<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.netns.run(f).unwrap()
+    }
+
     /// A file as a process of this node sees it.
     pub(crate) fn read(&self, path: &str) -> String {
         let text = self.netns.run(|| std::fs::read_to_string(path)).unwrap();
@@ -87,9 +92,60 @@ impl Node {
         self.finish(self.node_command(subcommand, args))
     }
 
+    /// The same with variables in its environment.
+    pub(crate) fn ask_with(
+        &self,
+        subcommand: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> (i32, String, String) {
+        let mut command = self.node_command(subcommand, args);
+        command.envs(env.iter().copied());
+        self.finish(command)
+    }
+
+    /// A port of all addresses that is taken.
+    pub(crate) fn listen(&self, port: u16) -> TcpListener {
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        self.netns
+            .run(|| TcpListener::bind(address))
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Runs a subcommand that takes no node where no cgroup2 hierarchy is mounted.
+    pub(crate) fn without_cgroup2(&self, subcommand: &str) -> (i32, String, String) {
+        let inner = self.command(subcommand);
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                "umount --all --types cgroup2 && exec \"$@\"",
+                "sh",
+            ])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .env_remove("KUBECONFIG")
+            .env_remove("RUST_LOG");
+        self.finish(command)
+    }
+
     /// Runs a subcommand that takes no node.
     pub(crate) fn bare(&self, subcommand: &str) -> (i32, String, String) {
-        self.finish(self.command(subcommand))
+        self.bare_with(subcommand, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn bare_with(
+        &self,
+        subcommand: &str,
+        env: &[(&str, &str)],
+    ) -> (i32, String, String) {
+        let mut command = self.command(subcommand);
+        command.envs(env.iter().copied());
+        self.finish(command)
     }
 
     fn finish(&self, mut command: Command) -> (i32, String, String) {
@@ -157,6 +213,12 @@ impl Daemon {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
         self.child.wait().unwrap()
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub(crate) fn log(&self) -> String {

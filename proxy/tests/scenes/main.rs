@@ -1,5 +1,6 @@
 //! The specification by example ([`seaway_model::testing::scenes`]) with real rules and real packets: each scene on a
-//! node in a namespace of its own, in both families and with both variants of iptables.
+//! node in a namespace of its own, in both families, with both variants of iptables and with nat in the one and filter in
+//! the other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,7 @@ use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
 use seaway_model::testing::scenes::{Case, Scene, scenes};
 use seaway_model::{Change, Desired, Family, Origin, Outcome, Packet, Protocol, derive_all};
 use seaway_proxy::dataplane::Dataplane;
-use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
+use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 use ebpf::Programmed;
 use stage::Stage;
@@ -42,28 +43,39 @@ enum Seen {
 /// What programs the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    Iptables(IptablesVariant),
+    /// What the node's own `iptables` is, and where our nat rules are to be.
+    Iptables(IptablesVariant, NatVariant),
     Ebpf,
 }
 
 #[test]
 fn scenes_of_ipv4_with_iptables_nft() {
-    play(Family::V4, Mode::Iptables(IptablesVariant::NfTables));
+    play(Family::V4, NFT);
 }
 
 #[test]
 fn scenes_of_ipv4_with_iptables_legacy() {
-    play(Family::V4, Mode::Iptables(IptablesVariant::Legacy));
+    play(Family::V4, LEGACY);
+}
+
+#[test]
+fn scenes_of_ipv4_with_nat_by_nft_on_a_legacy_node() {
+    play(Family::V4, SPLIT);
 }
 
 #[test]
 fn scenes_of_ipv6_with_iptables_nft() {
-    play(Family::V6, Mode::Iptables(IptablesVariant::NfTables));
+    play(Family::V6, NFT);
 }
 
 #[test]
 fn scenes_of_ipv6_with_iptables_legacy() {
-    play(Family::V6, Mode::Iptables(IptablesVariant::Legacy));
+    play(Family::V6, LEGACY);
+}
+
+#[test]
+fn scenes_of_ipv6_with_nat_by_nft_on_a_legacy_node() {
+    play(Family::V6, SPLIT);
 }
 
 #[test]
@@ -82,6 +94,10 @@ fn node_process() {
     ebpf::node_process();
 }
 
+const NFT: Mode = Mode::Iptables(IptablesVariant::NfTables, NatVariant::Auto);
+const LEGACY: Mode = Mode::Iptables(IptablesVariant::Legacy, NatVariant::Same);
+const SPLIT: Mode = Mode::Iptables(IptablesVariant::Legacy, NatVariant::Nft);
+
 fn play(family: Family, mode: Mode) {
     let mut played = 0;
     let mut left_out = Vec::new();
@@ -90,8 +106,8 @@ fn play(family: Family, mode: Mode) {
         let stage = Stage::new(&scene.node);
         let (desired, _) = derive_all(&scene.inputs, &scene.settings);
         let ebpf = match mode {
-            Mode::Iptables(variant) => {
-                stage.on_node(|| program(scene, &desired, variant));
+            Mode::Iptables(variant, nat_variant) => {
+                stage.on_node(|| program(scene, &desired, variant, nat_variant));
                 None
             }
             Mode::Ebpf => Some(Programmed::new(scene, &desired, stage.node())),
@@ -148,7 +164,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
+fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant, nat_variant: NatVariant) {
     let program = IptablesProgram {
         version: "1.8.9".into(),
         variant,
@@ -166,11 +182,13 @@ fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant) {
         detect_local: scene.node.detect_local.clone(),
         node_port_addresses: scene.node.node_port_addresses.clone(),
         masquerade_all: scene.node.masquerade_all,
+        nat_variant,
         ..IptablesConfig::default()
     };
     runtime().block_on(async {
         let mut dataplane = IptablesDataplane::new(&config, &machine);
         dataplane.observe().await.unwrap();
+        dataplane.rehearse().await.unwrap();
         let plan = dataplane.plan(desired, &Change::Full);
         dataplane.apply(plan).await.unwrap();
     });

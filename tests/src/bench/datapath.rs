@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::one_node::pod::PORT;
 use super::one_node::services::targets;
 use super::one_node::traffic::{Ask, Exchange, Told};
 use super::one_node::wiring::Role;
-use super::one_node::{Bench, BenchArgs, Contender, Pod, Stand};
+use super::one_node::{Bench, BenchArgs, Measured, Pod};
 use super::{Figures, Stage, Unit};
 
 /// Few Services, to compare with.
@@ -38,36 +38,20 @@ pub async fn run(stage: &Stage, args: &DatapathArgs) -> Result<Figures> {
     }
     for size in sizes {
         bench.populate(stage, size).await?;
-        let (services, endpoints) = (size.to_string(), args.bench.endpoints());
-        for contender in &contenders {
-            let mut labels = contender.labels();
-            labels.extend([("services", services.as_str()), ("endpoints", &endpoints)]);
-            let mut measured = Measured {
-                stage,
-                stand: &bench.stand,
-                contender,
-                labels: &labels,
-                figures: &mut figures,
-            };
-            let client = &mut bench.client;
-            let done = measured.run(client, size == many).await;
-            done.with_context(|| contender.title())?;
-        }
+        let rates = size == many;
+        let measure = async |measured: &mut Measured<'_>, client: &mut Pod| {
+            measured.datapath(client, rates).await
+        };
+        bench
+            .each(stage, &args.bench, &contenders, &mut figures, measure)
+            .await?;
     }
     Ok(figures)
 }
 
-/// One proxy under test, at one number of Services.
-struct Measured<'a> {
-    stage: &'a Stage,
-    stand: &'a Stand,
-    contender: &'a Contender,
-    labels: &'a [(&'static str, &'a str)],
-    figures: &'a mut Figures,
-}
-
 impl Measured<'_> {
-    async fn run(&mut self, client: &mut Pod, rates: bool) -> Result<()> {
+    /// At one number of Services.
+    async fn datapath(&mut self, client: &mut Pod, rates: bool) -> Result<()> {
         let (running, took) = self.stand.cold_start(client, self.contender).await?;
         let count = self.stand.services.count();
         self.say(&format!("{count} Services served after {took:.2} s"));
@@ -135,11 +119,6 @@ impl Measured<'_> {
     fn targets(&self) -> Result<Vec<SocketAddr>> {
         let services = &self.stand.services;
         services.addresses_of(&targets(services.count()))
-    }
-
-    fn say(&self, line: &str) {
-        self.stage
-            .say(&format!("{}: {line}", self.contender.title()));
     }
 }
 

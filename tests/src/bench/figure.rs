@@ -34,11 +34,11 @@ impl Unit {
     }
 
     /// As people write it.
-    fn symbol(self) -> &'static str {
+    pub(super) fn symbol(self) -> &'static str {
         match self {
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
-            Self::Microseconds => "us",
+            Self::Microseconds => "µs",
             Self::Megabytes => "MB",
             Self::Bytes => "bytes",
             Self::PerSecond => "/s",
@@ -218,13 +218,14 @@ impl Figures {
 }
 
 /// Three significant digits are all that a measurement here is worth; the rest would only suggest more.
-fn shown(value: f64) -> String {
-    let decimals = match value.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.decimals$}")
+pub(super) fn shown(value: f64) -> String {
+    // Written this way, 9.999 has become 1.00e1 before its decimals are counted.
+    let scientific = format!("{value:.2e}");
+    let exponent = scientific.split_once('e').map(|(_, exponent)| exponent);
+    let exponent: i32 = exponent.and_then(|e| e.parse().ok()).unwrap_or_default();
+    let decimals = (2 - exponent).clamp(0, 3) as usize;
+    let rounded: f64 = scientific.parse().unwrap_or(value);
+    format!("{rounded:.decimals$}")
 }
 
 /// A count, as in `services=10000`, is a number for programs, too.
@@ -282,6 +283,24 @@ mod tests {
         figures.percentiles(&[], "add", Unit::Milliseconds, &[]);
         figures.median(&[], "up", Unit::Seconds, &[]);
         assert!(figures.list().is_empty());
+    }
+
+    #[test]
+    fn three_digits_are_shown() {
+        for (value, text) in [
+            (0.0, "0.00"),
+            (0.0123, "0.012"),
+            (0.978, "0.978"),
+            (1.0, "1.00"),
+            (9.999, "10.0"),
+            (27.735, "27.7"),
+            (99.96, "100"),
+            (180.007, "180"),
+            (10_648.333, "10600"),
+            (-4.5, "-4.50"),
+        ] {
+            assert_eq!(shown(value), text);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use tokio::time::sleep;
 
@@ -14,7 +14,7 @@ use super::one_node::services::targets;
 use super::one_node::traffic::{Ask, Told};
 use super::one_node::usage::Usage;
 use super::one_node::wiring::Role;
-use super::one_node::{Bench, BenchArgs, Contender, Pod, Stand};
+use super::one_node::{Bench, BenchArgs, Measured, Pod};
 use super::statistics::median;
 use super::{Figures, Stage, Unit};
 
@@ -42,30 +42,12 @@ pub async fn run(stage: &Stage, args: &ProgrammingArgs) -> Result<Figures> {
     let count = args.bench.services();
     bench.stand.services.plan(count);
     bench.populate(stage, count).await?;
-    let (services, endpoints) = (count.to_string(), args.bench.endpoints());
-    for contender in &contenders {
-        let mut labels = contender.labels();
-        labels.extend([("services", services.as_str()), ("endpoints", &endpoints)]);
-        let mut measured = Measured {
-            stage,
-            stand: &bench.stand,
-            contender,
-            labels: &labels,
-            figures: &mut figures,
-        };
-        let done = measured.run(&mut bench.client).await;
-        done.with_context(|| contender.title())?;
-    }
+    let measure =
+        async |measured: &mut Measured<'_>, client: &mut Pod| measured.programming(client).await;
+    bench
+        .each(stage, &args.bench, &contenders, &mut figures, measure)
+        .await?;
     Ok(figures)
-}
-
-/// One proxy under test.
-struct Measured<'a> {
-    stage: &'a Stage,
-    stand: &'a Stand,
-    contender: &'a Contender,
-    labels: &'a [(&'static str, &'a str)],
-    figures: &'a mut Figures,
 }
 
 /// How long one took, in milliseconds since it was sent.
@@ -76,7 +58,7 @@ struct Change {
 }
 
 impl<'a> Measured<'a> {
-    async fn run(&mut self, client: &mut Pod) -> Result<()> {
+    async fn programming(&mut self, client: &mut Pod) -> Result<()> {
         let mut running = self.start(client).await?;
         sleep(REST).await;
         let rested = running.usage()?;
@@ -229,10 +211,5 @@ impl<'a> Measured<'a> {
     fn named(&mut self, metric: &str, unit: Unit, value: f64) {
         self.say(&format!("{metric}: {value:.1}"));
         self.figures.named(self.labels, metric, unit, value);
-    }
-
-    fn say(&self, line: &str) {
-        self.stage
-            .say(&format!("{}: {line}", self.contender.title()));
     }
 }

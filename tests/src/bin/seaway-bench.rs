@@ -8,6 +8,7 @@ use seaway_daemon::{LogArgs, stop_signal};
 use seaway_tests::bench::datapath::{self, DatapathArgs};
 use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
 use seaway_tests::bench::one_node::pod::{self, PodArgs};
+use seaway_tests::bench::plot::{self, PlotArgs};
 use seaway_tests::bench::programming::{self, ProgrammingArgs};
 use seaway_tests::bench::{Figure, Figures, Stage, cni, walkthrough};
 
@@ -42,6 +43,8 @@ enum Scenario {
     Programming(ProgrammingArgs),
     /// What a packet pays for many Services: first packets, connections a second, requests a second
     Datapath(DatapathArgs),
+    /// No scenario: draw what --json printed
+    Plot(PlotArgs),
     #[command(name = first_answer::SUBCOMMAND, hide = true)]
     FirstAnswer(FirstAnswerArgs),
     #[command(name = pod::SUBCOMMAND, hide = true)]
@@ -68,6 +71,7 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
         match &cli.scenario {
             Scenario::FirstAnswer(args) => first_answer::run(args).await.map(|()| None),
             Scenario::Pod(args) => pod::run(args).await.map(|()| None),
+            Scenario::Plot(args) => plot::run(args).map(|()| None),
             Scenario::Programming(args) => {
                 stage.describe_machine();
                 programming::run(&stage, args).await.map(Some)

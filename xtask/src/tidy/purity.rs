@@ -7,6 +7,7 @@ const PURE: &[&str] = &[
     "crates/model/src/",
     "crates/cluster/src/convert.rs",
     "crates/cluster/src/convert/",
+    "crates/cluster/src/manifests/parse.rs",
     "proxy/src/iptables/dispatch.rs",
     "proxy/src/iptables/fixed.rs",
     "proxy/src/iptables/names.rs",

@@ -126,11 +126,19 @@ async fn a_crashing_container_backs_off_and_a_stubborn_one_is_killed() {
     let stubborn = TestNode::start("stubborn").await;
     let mut web = pod(
         "stubborn",
-        &["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"],
+        &[
+            "sh",
+            "-c",
+            "trap '' TERM; echo stubborn; while :; do sleep 0.05; done",
+        ],
     );
     stubborn.apply(&web);
     stubborn
         .until("running", |status| status["phase"] == "Running")
+        .await;
+    // From then on; a shell that has just begun still ends at the first signal.
+    stubborn
+        .until_log("stubborn", "main", 1, "stubborn\n")
         .await;
     web["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     web["metadata"]["deletionGracePeriodSeconds"] = json!(1);

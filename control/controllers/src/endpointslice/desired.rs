@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pods;
@@ -163,6 +165,8 @@ fn endpoint(
     let serving = pods::is_ready(pod);
     let terminating = pods::is_terminating(pod);
     let always_ready = spec.publish_not_ready_addresses == Some(true);
+    let ready = always_ready || (serving && !terminating);
+    let zone = node.and_then(zone);
     let pod_spec = pod.spec.as_ref();
     let subdomain = pod_spec.and_then(|s| s.subdomain.as_deref());
     let hostname = pod_spec
@@ -171,13 +175,14 @@ fn endpoint(
     Endpoint {
         addresses: vec![ip.to_string()],
         conditions: Some(EndpointConditions {
-            ready: Some(always_ready || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: hostname.filter(|name| !name.is_empty()),
         node_name: node.map(str::to_owned),
-        zone: node.and_then(zone),
+        hints: hints(spec, node, zone.as_deref()).filter(|_| ready),
+        zone,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".to_owned()),
             namespace: pod.metadata.namespace.clone(),
@@ -187,4 +192,23 @@ fn endpoint(
         }),
         ..Endpoint::default()
     }
+}
+
+/// Where `trafficDistribution` (KEP-4444, KEP-3015) wants an endpoint to be used: in its own zone, or on its own node
+/// and else in its zone. A proxy heeds hints only while every ready endpoint has one.
+fn hints(spec: &ServiceSpec, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let per_node = match spec.traffic_distribution.as_deref()? {
+        "PreferSameNode" => true,
+        // The older name says the same.
+        "PreferSameZone" | "PreferClose" => false,
+        _ => return None,
+    };
+    let zones = zone.map(|name| vec![ForZone { name: name.into() }]);
+    let nodes = node
+        .filter(|_| per_node)
+        .map(|name| vec![ForNode { name: name.into() }]);
+    (zones.is_some() || nodes.is_some()).then_some(EndpointHints {
+        for_nodes: nodes,
+        for_zones: zones,
+    })
 }

@@ -144,6 +144,51 @@ fn dual_stack_has_slices_of_both_types() {
     assert_eq!(shown(&slices), ["10.0.0.1 rs-", "fd00::1 rs-"]);
 }
 
+/// Hints of the ready Pod on `n1` in zone `west`, of the ready one on `n2` without a zone, and of the other one.
+fn hints(world: &World) -> Vec<String> {
+    let slices: Vec<_> = world.state.all::<EndpointSlice>().cloned().collect();
+    let mut endpoints: Vec<_> = slices.iter().flat_map(|s| &s.endpoints).collect();
+    endpoints.sort_by_key(|endpoint| &endpoint.addresses);
+    let show = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| match &endpoint.hints {
+        None => "-".to_owned(),
+        Some(hints) => {
+            let nodes = hints.for_nodes.iter().flatten().map(|n| n.name.clone());
+            let zones = hints.for_zones.iter().flatten().map(|z| z.name.clone());
+            nodes.chain(zones).collect::<Vec<_>>().join(" ")
+        }
+    };
+    endpoints.iter().map(show).collect()
+}
+
+#[test]
+fn ready_endpoints_are_hinted_to_where_the_traffic_shall_stay() {
+    let mut world = World::default();
+    let mut n1 = node("n1");
+    n1["metadata"]["labels"] = json!({ZONE: "west"});
+    world.put(Kind::Node, n1);
+    world.put(Kind::Node, node("n2"));
+    let at = service(&mut world, json!({}));
+    pod(&mut world, "a", "10.0.0.1", true);
+    let other = pod(&mut world, "b", "10.0.0.2", true);
+    world.patch(&other, &json!({"spec": {"nodeName": "n2"}}));
+    pod(&mut world, "c", "10.0.0.3", false);
+    let mut controller = EndpointSlices::default();
+    for (distribution, wanted) in [
+        (json!("PreferSameZone"), ["west", "-", "-"]),
+        (json!("PreferClose"), ["west", "-", "-"]),
+        (json!("PreferSameNode"), ["n1 west", "n2", "-"]),
+        (json!("example.com/own"), ["-", "-", "-"]),
+        (json!("PreferSameNode"), ["n1 west", "n2", "-"]),
+        (Value::Null, ["-", "-", "-"]),
+    ] {
+        let spec = json!({"spec": {"trafficDistribution": distribution}});
+        world.patch(&at, &spec);
+        world.step(&mut controller, &at);
+        assert_eq!(hints(&world), wanted, "{distribution}");
+        assert!(world.plan(&mut controller, &at).steps.is_empty());
+    }
+}
+
 #[test]
 fn no_endpoints_means_one_empty_slice_and_no_service_none() {
     let mut world = World::default();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use seaway_model::{Family, ObjectKey, Service, ServicePort, TrafficPolicy};
 
+use super::names::is_label;
 use super::{Report, has_label, port_number, protocol};
 use crate::intern::Interner;
 use crate::ip::{parse_cidr, parse_ip};
@@ -98,6 +99,14 @@ fn ports(spec: &wire::ServiceSpec, names: &mut Interner, report: &mut Report) ->
             );
             continue;
         };
+        let name = port.name.as_deref().unwrap_or_default();
+        if !name.is_empty() && !is_label(name) {
+            report.add(
+                format!("spec.ports[{i}].name"),
+                format!("{name:?} is not a DNS label: the port is not served"),
+            );
+            continue;
+        }
         let Some(number) = port_number(port.port) else {
             report.add(
                 format!("spec.ports[{i}].port"),
@@ -113,7 +122,7 @@ fn ports(spec: &wire::ServiceSpec, names: &mut Interner, report: &mut Report) ->
             );
         }
         ports.push(ServicePort {
-            name: names.get(port.name.as_deref().unwrap_or_default()),
+            name: names.get(name),
             protocol,
             port: number,
             node_port: node_port.and_then(port_number),

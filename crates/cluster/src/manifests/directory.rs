@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::parse::parse;
+use super::parse;
 use crate::convert::{Object, ObjectRef};
 use crate::intern::Interner;
 

@@ -7,15 +7,15 @@ use crate::wire;
 
 /// What a file holds: the objects that could be read, and the documents that could not.
 #[derive(Debug, Default)]
-pub(super) struct Parsed {
-    pub(super) objects: Vec<Object>,
+pub struct Parsed {
+    pub objects: Vec<Object>,
     /// Document number (from 1) and reason, with the line in the file and the object if it has a name.
-    pub(super) broken: Vec<(usize, String)>,
+    pub broken: Vec<(usize, String)>,
 }
 
 /// Reads a multi-document YAML or JSON text. Documents of kinds that we do not read are passed over: a
 /// directory of whole applications is a legitimate input.
-pub(super) fn parse(text: &str) -> Parsed {
+pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     for (i, document) in documents(text).iter().enumerate() {
         match serde_saphyr::from_str::<Value>(document) {

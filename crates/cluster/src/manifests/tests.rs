@@ -226,7 +226,7 @@ fn documents_that_cannot_be_used_say_why() {
         ),
         ("just text", "line 1: Object 'Kind' is missing"),
     ] {
-        let parsed = parse::parse(text);
+        let parsed = parse(text);
         assert_eq!(parsed.broken, [(1, want.to_owned())], "{text}");
     }
     for text in [
@@ -235,14 +235,14 @@ fn documents_that_cannot_be_used_say_why() {
         "---\n---\n# more\n...\n",
         "kind: ServiceList\napiVersion: v1\nitems: []\n",
     ] {
-        let parsed = parse::parse(text);
+        let parsed = parse(text);
         assert!(
             parsed.objects.is_empty() && parsed.broken.is_empty(),
             "{text}"
         );
     }
     let typed = "kind: NodeList\napiVersion: v1\nitems: [{metadata: {name: n1}}]\n";
-    assert_eq!(parse::parse(typed).objects.len(), 1);
+    assert_eq!(parse(typed).objects.len(), 1);
 }
 
 /// Parts of manifests, and what breaks them.
@@ -278,7 +278,7 @@ const PIECES: [&str; 26] = [
 proptest! {
     #[test]
     fn any_text_is_read_or_said_to_be_broken(pieces in vec(select(PIECES.to_vec()), 0..24)) {
-        let parsed = parse::parse(&pieces.concat());
+        let parsed = parse(&pieces.concat());
         for (document, reason) in &parsed.broken {
             prop_assert!(*document > 0 && !reason.is_empty());
         }

@@ -44,6 +44,14 @@ proptest! {
         prop_assert_eq!(read(&message), Some(flow));
     }
 
+    /// The kernel translates within a family; what says otherwise is no entry.
+    #[test]
+    fn both_directions_are_of_one_family(flow in flow(), other in flow()) {
+        let mixed = Flow { reply: other.reply, ..flow };
+        let found = read(&wire::entry_message(&mixed, 7));
+        prop_assert_eq!(found, (flow.family() == other.family()).then_some(mixed));
+    }
+
     /// A kernel of tomorrow or a stranger's socket may send anything.
     #[test]
     fn foreign_bytes_are_no_entry_and_no_panic(

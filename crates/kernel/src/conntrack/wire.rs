@@ -155,6 +155,9 @@ pub(super) fn read_flow(message: &NetlinkBuffer<&[u8]>) -> Option<Flow> {
         }
     }
     let (original, reply) = (original?, reply?);
+    // Address translation stays within a family.
+    let family = |tuple: &ReadTuple| Family::of(tuple.addresses.source.ip());
+    (family(&original) == family(&reply)).then_some(())?;
     Some(Flow {
         protocol: original.protocol,
         original: original.addresses,

@@ -143,13 +143,13 @@ impl Endpoints {
     }
 
     /// For policy `Cluster`: the ready ones that topology prefers; if none is ready, the ones that terminate but still
-    /// serve, wherever they are.
+    /// serve, wherever they are: topology prefers only what is ready.
     pub(super) fn cluster(&self) -> Vec<Backend> {
         let topology = self.topology();
         self.choose(|seen| match topology {
-            Topology::SameNode if seen.state == State::Ready => seen.node_hint == Hint::Here,
-            Topology::SameZone if seen.state == State::Ready => seen.zone_hint == Hint::Here,
-            _ => true,
+            Topology::SameNode => seen.node_hint == Hint::Here,
+            Topology::SameZone => seen.zone_hint == Hint::Here,
+            Topology::Anywhere => true,
         })
     }
 

@@ -4,60 +4,29 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::desired::Backend;
-use crate::inputs::{Endpoint, InputEvent, SlicePort, TrafficPolicy};
+use crate::inputs::{Endpoint, InputEvent, SlicePort};
+use crate::testing::plain;
 
+mod duplicates;
 mod findings;
 mod history;
 mod node;
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {
-    let mut service = Service {
-        key: ObjectKey::new("default", "web"),
-        cluster_ips: vec![[10, 96, 0, 10].into()],
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: None,
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
-    };
+    let port = plain::port("http", Protocol::Tcp, 80);
+    let mut service = plain::service("web", vec![[10, 96, 0, 10].into()], vec![port]);
     change(&mut service);
     service
 }
 
 /// `ready`, `serving`, `terminating` as letters; local when on `n1`.
 fn endpoint(ip: &str, conditions: &str, node: &str) -> Endpoint {
-    Endpoint {
-        addresses: vec![ip.parse().unwrap()],
-        ready: conditions.contains('r'),
-        serving: conditions.contains('s'),
-        terminating: conditions.contains('t'),
-        node: Some(node.into()),
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
-    }
+    plain::endpoint(ip.parse().unwrap(), conditions, Some(node))
 }
 
 fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {
-    EndpointSlice {
-        key: ObjectKey::new("default", name),
-        service: "web".into(),
-        family: Family::V4,
-        ports: vec![SlicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port,
-        }],
-        endpoints,
-        last_change: None,
-    }
+    let target = plain::target("http", Protocol::Tcp, port);
+    plain::slice(name, "web", Family::V4, target, endpoints)
 }
 
 /// Of `n1`, where the external IPs of these tests are allowed.
@@ -126,22 +95,6 @@ fn union_of_slices_joined_by_port_name_and_protocol() {
         &expect![[r"
             10.96.0.10:80/tcp ClusterIp
               cluster: 10.244.1.2:8080* 10.244.2.2:9090
-              local: 10.244.1.2:8080*
-              any: true
-        "]],
-    );
-}
-
-#[test]
-fn the_better_state_of_a_duplicate_wins() {
-    let stale = slice("a", 8080, vec![endpoint("10.244.1.2", "st", "n1")]);
-    let fresh = slice("b", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
-    check(
-        service(|_| {}),
-        vec![stale, fresh],
-        &expect![[r"
-            10.96.0.10:80/tcp ClusterIp
-              cluster: 10.244.1.2:8080*
               local: 10.244.1.2:8080*
               any: true
         "]],

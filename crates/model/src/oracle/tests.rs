@@ -251,6 +251,30 @@ fn settings_decide_who_is_masqueraded_at_the_cluster_ip() {
     assert!(none.contains("endpoint -> cluster IP: local+masq remote\n"));
 }
 
+/// Where pods are known by their ranges; an address of the node means the node, wherever the packet comes in.
+#[test]
+fn pods_and_the_node_are_inside() {
+    for (source, origin, expected) in [
+        ("10.244.2.9", Origin::LocalPod, Client::Internal),
+        ("10.244.2.9", Origin::External, Client::Internal),
+        ("192.168.100.1", Origin::NodeProcess, Client::Internal),
+        ("192.168.100.1", Origin::External, Client::Internal),
+        ("127.0.0.1", Origin::NodeProcess, Client::Internal),
+        ("192.168.100.2", Origin::External, Client::External),
+        ("192.0.2.1", Origin::External, Client::External),
+        // Not a pod of a range: what is inside is said by the operator.
+        ("192.0.2.1", Origin::LocalPod, Client::External),
+    ] {
+        let packet = Packet {
+            source: source.parse().unwrap(),
+            destination: "10.96.0.10:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            origin,
+        };
+        assert_eq!(node().client(&packet), expected, "{source} {origin:?}");
+    }
+}
+
 /// The tables of [`testing::scenes`], which every data plane runs as well.
 #[test]
 fn the_scenes_end_as_their_tables_say() {

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 
 use super::NODE;
+use super::plain::{self, port, service};
 use crate::inputs::{
-    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, ObjectKey, Protocol, Service,
-    ServicePort, SlicePort, TrafficPolicy,
+    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, Protocol, Service, TrafficPolicy,
 };
 use crate::oracle::{NodeContext, Outcomes, Packet};
 use crate::settings::{DetectLocal, NodeSettings};
@@ -162,18 +162,10 @@ impl Setup {
 
     /// One more slice of `web`.
     fn slice(&mut self, name: &str, target: u16, endpoints: &[&str]) {
-        self.slices.push(EndpointSlice {
-            key: ObjectKey::new("default", name),
-            service: "web".into(),
-            family: self.family,
-            ports: vec![SlicePort {
-                name: "http".into(),
-                protocol: Protocol::Tcp,
-                port: target,
-            }],
-            endpoints: endpoints.iter().map(|e| self.endpoint(e)).collect(),
-            last_change: None,
-        });
+        let endpoints = endpoints.iter().map(|e| self.endpoint(e)).collect();
+        let target = plain::target("http", Protocol::Tcp, target);
+        let slice = plain::slice(name, "web", self.family, target, endpoints);
+        self.slices.push(slice);
     }
 
     fn endpoint(&self, text: &str) -> Endpoint {
@@ -187,13 +179,9 @@ impl Setup {
         };
         let node = if name.starts_with("here") { NODE } else { "n2" };
         Endpoint {
-            addresses: vec![self.ip(name)],
-            ready: conditions.contains('r'),
-            serving: conditions.contains('s'),
-            terminating: conditions.contains('t'),
-            node: Some(node.into()),
             zone_hints: hinted("zone="),
             node_hints: hinted("node="),
+            ..plain::endpoint(self.ip(name), conditions, Some(node))
         }
     }
 
@@ -214,29 +202,5 @@ impl Setup {
             node: self.node,
             cases,
         }
-    }
-}
-
-fn service(name: &str, cluster_ips: Vec<std::net::IpAddr>, ports: Vec<ServicePort>) -> Service {
-    Service {
-        key: ObjectKey::new("default", name),
-        cluster_ips,
-        ports,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
-    }
-}
-
-fn port(name: &str, protocol: Protocol, number: u16) -> ServicePort {
-    ServicePort {
-        name: name.into(),
-        protocol,
-        port: number,
-        node_port: None,
     }
 }

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 use seaway_kernel::conntrack::Flow;
-use seaway_model::{InputEvent, Inputs, derive_all, testing};
+use seaway_model::testing::{self, plain};
+use seaway_model::{InputEvent, Inputs, ServicePort, derive_all};
 
-use super::super::stale::tests::{endpoints, flow, flows, resolve};
+use super::super::stale::tests::{flow, flows, resolve};
 use super::super::stale::{is_stale, stale};
 use super::*;
 
@@ -35,7 +36,7 @@ proptest! {
         look in prop::collection::vec(any::<bool>(), 24),
     ) {
         let node = node();
-        let candidates = resolve(&flows, &endpoints(&events));
+        let candidates = resolve(&flows, &events);
         let mut flows = BTreeSet::new();
         let (mut inputs, mut desired) = (Inputs::default(), Desired::default());
         let mut frontends = Frontends::default();
@@ -69,51 +70,18 @@ proptest! {
 
 /// A UDP Service with these endpoints, as the events that make it.
 fn service(name: &str, cluster_ip: [u8; 4], endpoints: &[u8]) -> Vec<InputEvent> {
-    use seaway_model::{Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TrafficPolicy};
-    let key = ObjectKey::new("default", name);
-    let service = Service {
-        key: key.clone(),
-        cluster_ips: vec![cluster_ip.into()],
-        ports: vec![ServicePort {
-            name: "".into(),
-            protocol: Protocol::Udp,
-            port: 53,
-            node_port: Some(30_053),
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
+    let port = ServicePort {
+        node_port: Some(30_053),
+        ..plain::port("", Protocol::Udp, 53)
     };
-    let slice = EndpointSlice {
-        key: key.clone(),
-        service: name.into(),
-        family: Family::V4,
-        ports: vec![SlicePort {
-            name: "".into(),
-            protocol: Protocol::Udp,
-            port: 53,
-        }],
-        endpoints: endpoints
-            .iter()
-            .map(|last| Endpoint {
-                addresses: vec![[10, 244, 1, *last].into()],
-                ready: true,
-                serving: true,
-                terminating: false,
-                node: None,
-                zone_hints: Vec::new(),
-                node_hints: Vec::new(),
-            })
-            .collect(),
-        last_change: None,
-    };
+    let service = plain::service(name, vec![cluster_ip.into()], vec![port]);
+    let endpoint = |last: &u8| plain::endpoint([10, 244, 1, *last].into(), "rs", None);
+    let endpoints = endpoints.iter().map(endpoint).collect();
+    let target = plain::target("", Protocol::Udp, 53);
+    let slice = plain::slice(name, name, Family::V4, target, endpoints);
     vec![
-        InputEvent::Service(key.clone(), Some(service)),
-        InputEvent::Slice(key, Some(slice)),
+        InputEvent::Service(service.key.clone(), Some(service)),
+        InputEvent::Slice(slice.key.clone(), Some(slice)),
     ]
 }
 

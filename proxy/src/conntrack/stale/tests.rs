@@ -206,33 +206,58 @@ fn what_goes_and_what_stays() {
 }
 
 /// Every address and port that an endpoint of this history ever had, and one that none has.
-pub(crate) fn endpoints(events: &[InputEvent]) -> Vec<SocketAddr> {
-    let mut all = BTreeSet::from([SocketAddr::from(([198, 51, 100, 7], 8080))]);
+fn endpoints(events: &[InputEvent], family: Family) -> Vec<SocketAddr> {
+    let foreign = match family {
+        Family::V4 => SocketAddr::from(([198, 51, 100, 7], 8080)),
+        Family::V6 => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 8080)),
+    };
+    let mut all = BTreeSet::from([foreign]);
     for event in events {
         let InputEvent::Slice(_, Some(slice)) = event else {
             continue;
         };
         let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
-        for &ip in addresses {
+        for &ip in addresses.filter(|ip| Family::of(**ip) == family) {
             all.extend(slice.ports.iter().map(|p| SocketAddr::new(ip, p.port)));
         }
     }
     all.into_iter().collect()
 }
 
-/// Flows to the destinations of packets, answered by endpoints or not translated.
-pub(crate) fn flows() -> impl Strategy<Value = Vec<(SocketAddr, Option<Index>)>> {
-    let answers = prop::option::weighted(0.8, any::<Index>());
-    let one = (testing::packet(), answers).prop_map(|(packet, index)| (packet.destination, index));
-    prop::collection::vec(one, 1..40)
+/// Every address and port at which a UDP port of this history was ever served, and one at which none was.
+fn destinations(events: &[InputEvent]) -> Vec<SocketAddr> {
+    let mut all = BTreeSet::from([SocketAddr::from(([192, 0, 2, 7], 53))]);
+    for event in events {
+        let InputEvent::Service(_, Some(service)) = event else {
+            continue;
+        };
+        let ips = service.cluster_ips.iter().chain(&service.external_ips);
+        let ips: Vec<_> = ips.chain(&service.load_balancer_ips).copied().collect();
+        for port in service.ports.iter().filter(|p| p.protocol == Protocol::Udp) {
+            all.extend(ips.iter().map(|ip| SocketAddr::new(*ip, port.port)));
+            let node = testing::node_addresses().into_iter();
+            all.extend(
+                port.node_port
+                    .into_iter()
+                    .flat_map(|number| node.clone().map(move |ip| SocketAddr::new(ip, number))),
+            );
+        }
+    }
+    all.into_iter().collect()
 }
 
-pub(crate) fn resolve(
-    flows: &[(SocketAddr, Option<Index>)],
-    endpoints: &[SocketAddr],
-) -> Vec<Flow> {
-    let one = |(to, index): &(SocketAddr, Option<Index>)| {
-        flow(*to, index.map_or(*to, |index| *index.get(endpoints)))
+/// Which destinations, and which endpoints answer (or none: not translated).
+pub(crate) fn flows() -> impl Strategy<Value = Vec<(Index, Option<Index>)>> {
+    let answers = prop::option::weighted(0.8, any::<Index>());
+    prop::collection::vec((any::<Index>(), answers), 1..100)
+}
+
+pub(crate) fn resolve(flows: &[(Index, Option<Index>)], events: &[InputEvent]) -> Vec<Flow> {
+    let destinations = destinations(events);
+    let one = |(to, answers): &(Index, Option<Index>)| {
+        let to = *to.get(&destinations);
+        let endpoints = endpoints(events, Family::of(to.ip()));
+        flow(to, answers.map_or(to, |index| *index.get(&endpoints)))
     };
     flows.iter().map(one).collect()
 }
@@ -249,7 +274,7 @@ proptest! {
         let mut frontends = Frontends::default();
         frontends.update(&desired, &Change::Full);
         let node = NodeAddresses::new(testing::node_addresses(), None);
-        for flow in resolve(&flows, &endpoints(&events)) {
+        for flow in resolve(&flows, &events) {
             let (to, answers) = (flow.original.destination, flow.reply.source);
             let at_node = testing::node_addresses().contains(&to.ip());
             let wanted = match desired.find(to.ip(), to.port(), Protocol::Udp, at_node) {

@@ -256,3 +256,32 @@ fn endpoints_stand_in_the_leaf() {
     "#]],
     );
 }
+
+#[test]
+fn unknown_ports_can_be_refused_in_nat() {
+    let settings = Settings {
+        unknown_ports: Table::Nat,
+        ..v4()
+    };
+    let nothing = Tree::new();
+    let mut edit = TreeEdit::new(&nothing, &settings);
+    edit.replace(&key("a"), &[], &[entry(Some("10.96.0.10"), 80)]);
+    let mut tree = edit.finish();
+    tree.retain(|id, _| !id.name.as_str().starts_with(names::SERVICES_BELOW));
+    check(
+        &tree,
+        &expect![[r#"
+        nat SEAWAY-CIPS-A
+          -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-A0
+        nat SEAWAY-CIPS-A0
+          -d 10.96.0.10/32 -j SEAWAY-UNKNOWN-PORT
+        nat SEAWAY-CLUSTER-IPS
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-CIPS-A
+        nat SEAWAY-NODEPORTS
+        nat SEAWAY-SERVICES
+          -d 0.0.0.10/0.0.0.15 -j SEAWAY-SVCS-A
+          ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SEAWAY-NODEPORTS
+          -j SEAWAY-CLUSTER-IPS
+    "#]],
+    );
+}

@@ -46,6 +46,13 @@ COMMIT
 }
 
 #[test]
+fn a_name_ends_at_the_first_blank_of_any_kind() {
+    let chains = saved("*nat\n:SEAWAY-A\tx\n-A SEAWAY-A\rB -j DROP\n", Family::V4);
+    let names: Vec<&str> = chains.keys().map(|id| id.name.as_str()).collect();
+    assert_eq!(names, ["SEAWAY-A"]);
+}
+
+#[test]
 fn a_rule_that_we_would_write_otherwise_stays_text() {
     for text in [
         "-p tcp -m tcp --dport 80 -m comment --comment late -j ACCEPT",

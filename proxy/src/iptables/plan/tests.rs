@@ -1,10 +1,13 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use seaway_model::{Inputs, NodeContext, derive_all, outcomes, testing};
 
 use super::*;
 use crate::iptables::walk::walk;
 use crate::iptables::{parse, render, transaction};
+
+mod image;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -30,10 +33,12 @@ proptest! {
         inputs in testing::inputs(),
         node in testing::node_context(),
         packets in vec(testing::packet(), 40),
+        unknown_ports in select(&Table::ALL),
     ) {
         let (desired, _) = derive_all(&inputs, &testing::settings());
         for family in FAMILIES {
-            let chains = full(&desired, &settings(family, &node)).chains;
+            let settings = Settings { unknown_ports, ..settings(family, &node) };
+            let chains = full(&desired, &settings).chains;
             for packet in packets.iter().filter(|p| Family::of(p.source) == family) {
                 let allowed = outcomes(&desired, packet, &node);
                 let found = walk(&chains, packet, &node).unwrap();
@@ -56,9 +61,10 @@ proptest! {
     fn following_changes_equals_a_full_sync(
         events in testing::events(30),
         node in testing::node_context(),
+        unknown_ports in select(&Table::ALL),
     ) {
         for family in FAMILIES {
-            let settings = settings(family, &node);
+            let settings = Settings { unknown_ports, ..settings(family, &node) };
             let mut inputs = Inputs::default();
             let mut desired = Desired::default();
             let mut image = full(&desired, &settings);
@@ -118,53 +124,21 @@ proptest! {
 
 /// One Service with an endpoint for each of `hosts`.
 fn service(name: &str, last: u8, hosts: &[u8]) -> Vec<seaway_model::InputEvent> {
-    use seaway_model::{
-        Endpoint, EndpointSlice, InputEvent, Protocol, Service, ServicePort, SlicePort,
-        TrafficPolicy,
+    use seaway_model::{InputEvent, Protocol, ServicePort};
+    use testing::plain;
+    let port = ServicePort {
+        // Few, so that the snapshots stay short.
+        node_port: [7, 201].contains(&last).then(|| 30_000 + u16::from(last)),
+        ..plain::port("http", Protocol::Tcp, 80)
     };
-    let key = ObjectKey::new("default", name);
-    let endpoint = |host: &u8| Endpoint {
-        addresses: vec![[10, 244, 1, *host].into()],
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
-    };
-    let service = Service {
-        key: key.clone(),
-        cluster_ips: vec![[10, 96, 0, last].into()],
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            // Few, so that the snapshots stay short.
-            node_port: [7, 201].contains(&last).then(|| 30_000 + u16::from(last)),
-        }],
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        load_balancer_ips: Vec::new(),
-        external_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
-    };
-    let slice = EndpointSlice {
-        key: key.clone(),
-        service: name.into(),
-        family: Family::V4,
-        ports: vec![SlicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-        endpoints: hosts.iter().map(endpoint).collect(),
-        last_change: None,
-    };
+    let service = plain::service(name, vec![[10, 96, 0, last].into()], vec![port]);
+    let endpoint = |host: &u8| plain::endpoint([10, 244, 1, *host].into(), "rs", None);
+    let endpoints = hosts.iter().map(endpoint).collect();
+    let target = plain::target("http", Protocol::Tcp, 8080);
+    let slice = plain::slice(name, name, Family::V4, target, endpoints);
     vec![
-        InputEvent::Service(key.clone(), Some(service)),
-        InputEvent::Slice(key, Some(slice)),
+        InputEvent::Service(service.key.clone(), Some(service)),
+        InputEvent::Slice(slice.key.clone(), Some(slice)),
     ]
 }
 

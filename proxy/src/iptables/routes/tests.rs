@@ -44,3 +44,20 @@ fn our_own_do_not_count() {
     assert!(!is_ours(&of_the_plugin));
     check(&[own, of_the_plugin], &["10.96.0.1", "fd00:10:96::1"]);
 }
+
+#[test]
+fn routes_and_links_of_pods_are_no_concern() {
+    let frontends: IpNetwork = "10.96.0.0/24".parse().unwrap();
+    let has = |network: IpNetwork| frontends.contains(network.ip()) || network.prefix() < 24;
+    let check = |event: Event, expected: bool| {
+        assert_eq!(concerns(&event, has), expected, "{event:?}");
+    };
+    let own = route("10.96.0.1".parse().unwrap(), 2);
+    check(Event::RouteSet(to("0.0.0.0/0", 3)), true);
+    check(Event::RouteDeleted(to("::/0", 3)), true);
+    check(Event::RouteSet(to("10.0.0.0/8", 3)), true);
+    check(Event::RouteSet(to("10.96.0.128/25", 3)), true);
+    check(Event::RouteSet(to("10.244.1.2/32", ROUTE_PROTOCOL)), false);
+    check(Event::RouteSet(own.clone()), false);
+    check(Event::RouteDeleted(own), true);
+}

@@ -8,10 +8,10 @@ fn a_trial_and_its_removal_leave_no_trace() {
         let before = fake.clone();
         fake.restore(&trial(&needs(family, true), family)).unwrap();
         assert_ne!(fake, before);
-        fake.restore(&removal()).unwrap();
+        fake.restore(&removal(&Table::ALL)).unwrap();
         assert_eq!(fake, before);
         // Also when there was nothing to remove.
-        fake.restore(&removal()).unwrap();
+        fake.restore(&removal(&Table::ALL)).unwrap();
         assert_eq!(fake, before);
     }
 }
@@ -39,4 +39,13 @@ fn a_module_is_named_once() {
         "xt_recent (for session affinity): No such file; \
          xt_bpf (for endpoints that reach themselves): No such file"
     );
+}
+
+#[test]
+fn a_trial_of_one_table_touches_no_other() {
+    let mut needs = needs(Family::V4, true);
+    needs.retain(|need| need.table == Table::Nat);
+    let text = trial(&needs, Family::V4) + &removal(&[Table::Nat]);
+    assert!(!text.contains("*filter"), "{text}");
+    assert_eq!(text.matches("COMMIT").count() as u32, COMMITS);
 }

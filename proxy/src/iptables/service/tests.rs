@@ -166,6 +166,34 @@ fn source_ranges_stand_in_front() {
 }
 
 #[test]
+fn only_restricted_load_balancers_have_a_chain_for_it() {
+    use FrontendKind::{ExternalIp, LoadBalancer, NodePort};
+    for (kind, ranges, expected) in [
+        (LoadBalancer, &["192.0.2.0/24"][..], true),
+        (LoadBalancer, &[], false),
+        (ExternalIp, &["192.0.2.0/24"], false),
+        (NodePort, &["192.0.2.0/24"], false),
+    ] {
+        let service = ServiceRules {
+            ports: vec![rule(|rule| {
+                rule.frontends[1].kind = kind;
+                rule.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            })],
+            health_check: None,
+        };
+        let key = ObjectKey::new("default", "web");
+        let all = chains(&key, &service, &settings(&[]));
+        let is_firewall = |name: &ChainName| name.as_str().starts_with("SEAWAY-FW-");
+        let made = all.chains.iter().any(|(name, _)| is_firewall(name));
+        let used = all.entries.iter().any(|entry| match &entry.decision {
+            Decision::Chain(name) => is_firewall(name),
+            Decision::Here(_) => false,
+        });
+        assert_eq!((made, used), (expected, expected), "{kind:?} {ranges:?}");
+    }
+}
+
+#[test]
 fn without_endpoints_the_filter_table_is_asked_to_reject() {
     let nowhere = rule(|rule| {
         rule.frontends.truncate(1);

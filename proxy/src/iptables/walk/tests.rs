@@ -8,10 +8,12 @@ use crate::iptables::plan::{Image, Settings};
 #[test]
 fn packets_fare_as_the_scenes_say() {
     let mut cases = 0;
-    for scene in scenes() {
+    let places = Table::ALL;
+    for (scene, unknown_ports) in scenes().iter().flat_map(|s| places.map(|table| (s, table))) {
         let (desired, _) = derive_all(&scene.inputs, &scene.settings);
         let settings = Settings {
             masquerade_all: scene.node.masquerade_all,
+            unknown_ports,
             ..Settings::new(scene.family, &scene.node.detect_local)
                 .node_ports_on(scene.node.node_port_addresses.as_deref())
         };
@@ -26,5 +28,5 @@ fn packets_fare_as_the_scenes_say() {
             cases += 1;
         }
     }
-    assert!(cases >= 300, "{cases}");
+    assert!(cases >= 600, "{cases}");
 }

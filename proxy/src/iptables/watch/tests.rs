@@ -1,32 +1,4 @@
 use super::*;
-use crate::iptables::parse;
-use seaway_model::Family;
-
-#[test]
-fn the_generation_is_found_in_the_kernels_answer() {
-    let mut message = vec![0_u8; HEADERS];
-    // NFTA_GEN_PROC_NAME first: odd length, padded.
-    message.extend([7, 0, 3, 0, b'n', b'f', b't', 0]);
-    message.extend([8, 0, 1, 0, 0, 0, 1, 2]);
-    assert_eq!(read_generation(&message), Some(258));
-}
-
-#[test]
-fn a_short_or_broken_answer_has_none() {
-    for tail in [
-        &[][..],
-        &[0, 0, 1, 0],
-        &[3, 0, 1, 0, 0],
-        &[8, 0, 1, 0, 0, 0],
-        &[255, 255, 1, 0],
-        &[4, 0, 9, 0],
-    ] {
-        let mut message = vec![0_u8; HEADERS];
-        message.extend(tail);
-        assert_eq!(read_generation(&message), None, "{tail:?}");
-    }
-    assert_eq!(read_generation(&[0; 4]), None);
-}
 
 #[test]
 fn a_slow_look_is_repeated_less_often() {
@@ -34,36 +6,70 @@ fn a_slow_look_is_repeated_less_often() {
     assert_eq!(pause(Duration::from_secs(1)), Duration::from_secs(40));
 }
 
+fn size(entries: u32) -> Stamp {
+    Stamp::Sizes(vec![TableSize {
+        entries,
+        bytes: 0,
+        hooks: [0; 5],
+    }])
+}
+
+fn stamps(entries: u32, generation: u32) -> Stamps {
+    vec![Some(size(entries)), Some(Stamp::Generation(generation))]
+}
+
+/// The tables that are to be looked at, of a legacy node with nat in nft.
+fn due(watcher: &Watcher, stamps: Stamps) -> Vec<Table> {
+    let due = watcher.due(stamps).into_iter();
+    due.flat_map(|(share, _)| share.tables).copied().collect()
+}
+
 #[test]
-fn differences_are_named() {
-    let chains = |text: &str| parse::saved(&format!("*nat\n{text}"), Family::V4);
-    let image = chains(":SEAWAY-A - [0:0]\n-A SEAWAY-A -j ACCEPT\n-A OUTPUT -j SEAWAY-A");
-    let check = |actual: &str, expected: Option<&str>| {
-        assert_eq!(difference(&image, &chains(actual)).as_deref(), expected);
+fn each_table_is_looked_at_when_its_own_variant_says_so() {
+    let mut watcher = Watcher::default();
+    let placement = Placement {
+        filter: IptablesVariant::Legacy,
+        nat: IptablesVariant::NfTables,
     };
-    check(
-        "-A OUTPUT -j ACCEPT\n-A OUTPUT -j SEAWAY-A\n:SEAWAY-A - [0:0]\n-A SEAWAY-A -j ACCEPT",
-        None,
-    );
-    check(
-        ":SEAWAY-A - [0:0]\n-A SEAWAY-A -j ACCEPT",
-        Some("chain OUTPUT of table nat has lost its jump to our chains"),
-    );
-    check(
-        "-A OUTPUT -j SEAWAY-A\n:SEAWAY-A - [0:0]\n-A SEAWAY-A -j DROP",
-        Some("chain SEAWAY-A of table nat was changed"),
-    );
-    check(
-        "",
-        Some("chain OUTPUT of table nat has lost its jump to our chains, and 1 other chains"),
-    );
-    check(
-        "-A OUTPUT -j SEAWAY-A\n:SEAWAY-A - [0:0]\n-A SEAWAY-A -j ACCEPT\n:SEAWAY-B - [0:0]",
-        Some("chain SEAWAY-B of table nat was added"),
-    );
-    // A chain of somebody's own that uses ours is nothing to repair.
-    check(
-        "-A OUTPUT -j SEAWAY-A\n:SEAWAY-A - [0:0]\n-A SEAWAY-A -j ACCEPT\n-A MINE -j SEAWAY-A",
-        None,
-    );
+    watcher.place(placement);
+    watcher.set_known(stamps(10, 5));
+    // Equal sizes prove nothing, an equal generation does.
+    assert_eq!(due(&watcher, stamps(10, 5)), [Table::Filter]);
+    let [filter, _] = placement.shares()[..] else {
+        panic!("two shares")
+    };
+    watcher.looked(filter, Some(size(10)), Duration::from_millis(1));
+    assert_eq!(due(&watcher, stamps(10, 5)), []);
+    assert_eq!(due(&watcher, stamps(11, 5)), [Table::Filter]);
+    assert_eq!(due(&watcher, stamps(10, 6)), [Table::Nat]);
+
+    // To be placed where it is changes nothing.
+    watcher.place(placement);
+    assert_eq!(due(&watcher, stamps(10, 5)), []);
+    watcher.place(Placement::whole(IptablesVariant::NfTables));
+    let nothing_known = vec![Some(Stamp::Generation(5))];
+    assert_eq!(due(&watcher, nothing_known), Table::ALL);
+}
+
+#[test]
+fn our_own_commits_are_counted_where_they_go() {
+    let changed = |commits: &[(Table, u32)], generation: u32| {
+        let mut watcher = Watcher::default();
+        watcher.place(Placement {
+            filter: IptablesVariant::Legacy,
+            nat: IptablesVariant::NfTables,
+        });
+        watcher.set_known(stamps(10, 5));
+        let mut all = Commits::default();
+        for (table, count) in commits {
+            all.add(*table, *count);
+        }
+        watcher.changed_by_us(&stamps(10, 5), stamps(10, generation), all);
+        due(&watcher, stamps(10, generation)).contains(&Table::Nat)
+    };
+    assert!(!changed(&[(Table::Nat, 2)], 7));
+    assert!(!changed(&[(Table::Nat, 2), (Table::Filter, 1)], 7));
+    // Somebody else has changed something meanwhile.
+    assert!(changed(&[(Table::Nat, 2)], 8));
+    assert!(changed(&[(Table::Filter, 2)], 7));
 }

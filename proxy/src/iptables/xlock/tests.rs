@@ -1,15 +1,5 @@
 use super::*;
 
-#[test]
-fn holders_are_found_by_inode() {
-    let locks = "1: POSIX  ADVISORY  WRITE 7 00:19:5 0 EOF\n\
-                 2: FLOCK  ADVISORY  WRITE 42 00:1a:5 0 EOF\n\
-                 2: -> FLOCK  ADVISORY  WRITE 43 00:1a:5 0 EOF\n";
-    assert_eq!(holder_in(locks, 5), Some(42));
-    assert_eq!(holder_in(locks, 6), None);
-    assert_eq!(holder_in("nonsense", 5), None);
-}
-
 #[tokio::test]
 async fn the_wait_is_measured_and_the_holder_named() {
     let dir = tempfile::tempdir().unwrap();

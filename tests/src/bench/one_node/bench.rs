@@ -9,7 +9,7 @@ use seaway_lab::Mode;
 
 use super::super::Stage;
 use super::super::first_answer::{milliseconds, now};
-use super::contender::{Contender, Peer, Variant};
+use super::contender::{Contender, Nat, Peer, Variant};
 use super::control::Control;
 use super::pod::Pod;
 use super::running::Running;
@@ -38,6 +38,10 @@ pub struct BenchArgs {
     /// Which program is called iptables [default: as on this machine]
     #[arg(long)]
     variant: Option<Variant>,
+
+    /// The --iptables-nat-variant of our proxy [default: its own]
+    #[arg(long)]
+    nat: Option<Nat>,
 
     /// Another proxy, measured in our place in the same run: kube-proxy=/PATH,mode=iptables; may be repeated
     #[arg(long, value_name = "NAME=/PATH,mode=MODE")]
@@ -69,7 +73,7 @@ impl BenchArgs {
                 program.variant.into()
             }
         };
-        let mut all = vec![Contender::ours(&self.mode.to_string(), variant)?];
+        let mut all = vec![Contender::ours(&self.mode.to_string(), variant, self.nat)?];
         let peers = self.peer.iter().cloned();
         all.extend(peers.map(|peer| Contender::other(peer, variant)));
         all.iter().try_for_each(Contender::check)?;

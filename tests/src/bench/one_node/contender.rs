@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,6 +38,24 @@ impl From<IptablesVariant> for Variant {
         match variant {
             IptablesVariant::Legacy => Self::Legacy,
             IptablesVariant::NfTables => Self::Nft,
+        }
+    }
+}
+
+/// What our proxy is told about its nat rules on a legacy node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Nat {
+    Auto,
+    Same,
+    Nft,
+}
+
+impl Nat {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Same => "same",
+            Self::Nft => "nft",
         }
     }
 }
@@ -90,22 +109,31 @@ impl FromStr for Peer {
 pub struct Contender {
     peer: Peer,
     variant: Variant,
+    /// `--iptables-nat-variant`, if it is not left alone.
+    nat: Option<Nat>,
 }
 
 impl Contender {
     /// Our own proxy, beside our other binaries.
-    pub fn ours(mode: &str, variant: Variant) -> Result<Self> {
+    pub fn ours(mode: &str, variant: Variant, nat: Option<Nat>) -> Result<Self> {
         let peer = Peer {
             kind: Kind::SeawayProxy,
             program: seaway_lab::topology::binaries()?.join("seaway-proxy"),
             mode: mode.to_owned(),
         };
-        Ok(Self::other(peer, variant))
+        Ok(Self {
+            nat,
+            ..Self::other(peer, variant)
+        })
     }
 
     /// Another one.
     pub fn other(peer: Peer, variant: Variant) -> Self {
-        Self { peer, variant }
+        Self {
+            peer,
+            variant,
+            nat: None,
+        }
     }
 
     /// Whether there is such a program: found before minutes are spent on the others.
@@ -129,6 +157,9 @@ impl Contender {
         ];
         if self.uses_iptables() {
             labels.push(("variant", self.variant.as_str()));
+        }
+        if let Some(nat) = self.nat {
+            labels.push(("nat", nat.as_str()));
         }
         labels
     }
@@ -170,11 +201,14 @@ impl Contender {
                     format!("--cluster-cidr={CLUSTER_CIDR}"),
                 ];
                 args.extend(seaway_flags(node));
+                let nat = self.nat.map(Nat::as_str);
+                args.extend(nat.map(|nat| format!("--iptables-nat-variant={nat}")));
                 args
             }
             Kind::KubeProxy => {
                 let config = node.scratch.join(format!("kube-proxy-{number}.json"));
-                fs::write(&config, self.kube_proxy_config(control).to_string())?;
+                let gates = feature_gates(&self.peer.mode, &self.version()?);
+                fs::write(&config, self.kube_proxy_config(control, &gates).to_string())?;
                 vec![format!("--config={}", config.display())]
             }
         };
@@ -191,13 +225,24 @@ impl Contender {
         Ok(Running::new(self, node, child, cgroup, log))
     }
 
+    /// What the program says of itself.
+    fn version(&self) -> Result<String> {
+        let program = &self.peer.program;
+        let output = Command::new(program)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("run {}", program.display()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// What matters is as in kube-proxy's defaults; the rest keeps it from what the node does not have: metrics of
     /// other namespaces, a writable `nf_conntrack_max`, an API that speaks protobuf.
-    fn kube_proxy_config(&self, control: &Control) -> serde_json::Value {
+    fn kube_proxy_config(&self, control: &Control, gates: &serde_json::Value) -> serde_json::Value {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": self.peer.mode,
+            "featureGates": gates,
             "clusterCIDR": CLUSTER_CIDR,
             "detectLocalMode": "ClusterCIDR",
             "hostnameOverride": control.name,
@@ -230,6 +275,20 @@ impl Contender {
     }
 }
 
+/// What kube-proxy has to be told before it takes this mode. `printed` is what `kube-proxy --version` says, such as
+/// `Kubernetes v1.30.5`. Nftables mode is alpha, so off, in 1.29 and 1.30 (KEP 3866); later the gate is on, then gone,
+/// and a gate that is unknown ends kube-proxy.
+fn feature_gates(mode: &str, printed: &str) -> serde_json::Value {
+    let minor = || -> Option<u32> {
+        let (_, version) = printed.split_once("v1.")?;
+        version.split('.').next()?.parse().ok()
+    };
+    match (mode, minor()) {
+        ("nftables", Some(29 | 30)) => json!({ "NFTablesProxyMode": true }),
+        _ => json!({}),
+    }
+}
+
 /// A program in a search path.
 pub(super) fn find(program: &str, path: &str) -> Result<PathBuf> {
     let mut places = path.split(':').map(|place| Path::new(place).join(program));
@@ -258,6 +317,29 @@ mod tests {
         assert_eq!(peer.mode, "nftables");
         for wrong in ["kube-proxy", "kube-proxy=/x", "other=/x,mode=y"] {
             assert!(wrong.parse::<Peer>().unwrap_err().contains("NAME=/PATH"));
+        }
+    }
+
+    #[test]
+    fn nftables_mode_is_asked_for_while_it_is_alpha() {
+        for (mode, printed, asked) in [
+            ("nftables", "Kubernetes v1.29.0\n", true),
+            ("nftables", "Kubernetes v1.30.5\n", true),
+            ("nftables", "Kubernetes v1.30.0-rc.1+k3s1\n", true),
+            ("nftables", "Kubernetes v1.28.9\n", false),
+            ("nftables", "Kubernetes v1.31.0\n", false),
+            ("nftables", "Kubernetes v1.36.2\n", false),
+            ("nftables", "Kubernetes v1.300.0\n", false),
+            ("nftables", "Kubernetes v0.0.0-master+18a57d7\n", false),
+            ("nftables", "", false),
+            ("iptables", "Kubernetes v1.30.5\n", false),
+        ] {
+            let gates = feature_gates(mode, printed);
+            assert_eq!(
+                gates["NFTablesProxyMode"] == true,
+                asked,
+                "{mode} {printed}"
+            );
         }
     }
 

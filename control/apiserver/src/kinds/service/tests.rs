@@ -55,6 +55,18 @@ fn bad_services_are_told_which_field_and_why() {
         ),
         (json!({}), vec!["spec.ports: Required value".to_owned()]),
         (
+            json!({"ports": [{"port": 1}], "trafficDistribution": "PreferFar"}),
+            vec![
+                "spec.trafficDistribution: Unsupported value: \"PreferFar\": supported values: \"PreferClose\", \
+                 \"PreferSameNode\", \"PreferSameZone\""
+                    .to_owned(),
+            ],
+        ),
+        (
+            json!({"ports": [{"port": 1}], "trafficDistribution": "PreferSameNode"}),
+            vec![],
+        ),
+        (
             json!({"type": "Foo", "ports": [{"port": 1}]}),
             vec![
                 "spec.type: Unsupported value: \"Foo\": supported values: \"ClusterIP\", \"ExternalName\", \

@@ -11,6 +11,8 @@ use super::super::value::{int, list, text};
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const AFFINITIES: &[&str] = &["ClientIP", "None"];
 const TRAFFIC_POLICIES: &[&str] = &["Cluster", "Local"];
+/// All of Kubernetes 1.35 (KEP-4444, KEP-3015).
+const TRAFFIC_DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
 const FAMILIES: &[&str] = &["IPv4", "IPv6"];
 const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
 /// Upstream's bound for the affinity timeout: one day.
@@ -237,14 +239,7 @@ fn policies(spec: &Value, kind: &str, errors: &mut Vec<FieldError>) {
         one_of(spec, "externalTrafficPolicy", TRAFFIC_POLICIES, errors);
     }
     one_of(spec, "internalTrafficPolicy", TRAFFIC_POLICIES, errors);
-    let distribution = text(spec, "/trafficDistribution");
-    if !distribution.is_empty() && distribution != "PreferClose" {
-        errors.push(FieldError::not_supported(
-            "spec.trafficDistribution",
-            distribution,
-            &["PreferClose"],
-        ));
-    }
+    one_of(spec, "trafficDistribution", TRAFFIC_DISTRIBUTIONS, errors);
     let class = text(spec, "/loadBalancerClass");
     if !class.is_empty() && kind != "LoadBalancer" {
         errors.push(FieldError::forbidden(

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::inputs::Node;
 
-fn node(zone: Option<&str>, address: &str) -> Node {
+pub(super) fn node(zone: Option<&str>, address: &str) -> Node {
     Node {
         name: "n1".into(),
         addresses: vec![address.parse().unwrap()],
