@@ -50,6 +50,14 @@ impl Default for DetectLocal {
 }
 
 impl DetectLocal {
+    /// The ranges of the modes that go by the source address; none in the others.
+    pub fn cidrs(&self) -> &[IpNetwork] {
+        match self {
+            Self::ClusterCidr(cidrs) | Self::NodeCidr(cidrs) => cidrs,
+            Self::BridgeInterface(_) | Self::InterfaceNamePrefix(_) | Self::None => &[],
+        }
+    }
+
     /// Whether pods can be told from others in this family.
     pub fn detects(&self, family: Family) -> bool {
         match self {
