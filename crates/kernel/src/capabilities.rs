@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{Command, CommandError, Error, NetNs, Netlink, cgroup};
 
 /// Answers of the machine. Nothing here is guessed from a distribution's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// `major.minor` of the running kernel.
     pub kernel: (u32, u32),

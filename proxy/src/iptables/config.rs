@@ -98,10 +98,7 @@ mod tests {
             kernel: (6, 1),
             iptables: Some(program.clone()),
             ip6tables: ip6tables.then_some(program),
-            cgroup2: None,
-            bpffs: None,
-            tcx: false,
-            vxlan: false,
+            ..Capabilities::default()
         }
     }
 

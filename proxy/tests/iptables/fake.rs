@@ -9,7 +9,7 @@ use seaway_model::Family;
 use seaway_proxy::iptables::fake::Fake;
 use seaway_proxy::iptables::parse;
 
-use crate::machine::{Machine, in_each_variant, run};
+use crate::machine::{Machine, in_each_variant, output, run};
 
 /// Lines of a transaction about few chains, so that they meet: three of ours and the built-in ones.
 fn line(table: &'static str) -> BoxedStrategy<String> {
@@ -170,21 +170,8 @@ fn targets_are_allowed_in_the_same_places() {
 }
 
 fn restore(machine: Machine, family: Family, text: &str) -> Result<(), String> {
-    use std::io::Write;
-    let mut child = std::process::Command::new(format!("{}-restore", machine.name(family)))
-        .args(["--noflush", "--wait", "5"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let program = format!("{}-restore", machine.name(family));
+    let output = output(&program, &["--noflush", "--wait", "5"], text);
     if output.status.success() {
         Ok(())
     } else {

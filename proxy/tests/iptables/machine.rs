@@ -106,10 +106,7 @@ impl Machine {
             kernel: (6, 1),
             iptables: Some(program.clone()),
             ip6tables: Some(program),
-            cgroup2: None,
-            bpffs: None,
-            tcx: false,
-            vxlan: false,
+            ..Capabilities::default()
         }
     }
 
@@ -197,7 +194,8 @@ fn saved(family: Family, variant: IptablesVariant) -> Vec<String> {
         .collect()
 }
 
-pub(crate) fn run(program: &str, args: &[&str], stdin: &str) -> String {
+/// What a program says to this input, and whether it succeeds.
+pub(crate) fn output(program: &str, args: &[&str], stdin: &str) -> std::process::Output {
     let mut child = std::process::Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
@@ -211,7 +209,11 @@ pub(crate) fn run(program: &str, args: &[&str], stdin: &str) -> String {
         .unwrap()
         .write_all(stdin.as_bytes())
         .unwrap();
-    let output = child.wait_with_output().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+pub(crate) fn run(program: &str, args: &[&str], stdin: &str) -> String {
+    let output = output(program, args, stdin);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -173,10 +173,7 @@ fn program(scene: &Scene, desired: &Desired, variant: IptablesVariant, nat_varia
         kernel: (6, 1),
         iptables: Some(program.clone()),
         ip6tables: Some(program),
-        cgroup2: None,
-        bpffs: None,
-        tcx: false,
-        vxlan: false,
+        ..Capabilities::default()
     };
     let config = IptablesConfig {
         detect_local: scene.node.detect_local.clone(),

@@ -49,8 +49,12 @@ fn check(tree: &Tree, expected: &Expect) {
 }
 
 fn built(entries: &[(&str, Entry)]) -> Tree {
+    built_with(&v4(), entries)
+}
+
+fn built_with(settings: &Settings, entries: &[(&str, Entry)]) -> Tree {
     let nothing = Tree::new();
-    let mut edit = TreeEdit::new(&nothing, &v4());
+    let mut edit = TreeEdit::new(&nothing, settings);
     for (name, entry) in entries {
         edit.replace(&key(name), &[], std::slice::from_ref(entry));
     }
@@ -166,9 +170,8 @@ fn replacing_an_entry_leaves_the_way_alone() {
 
 #[test]
 fn ipv6_goes_by_its_lowest_byte_too() {
-    let nothing = Tree::new();
-    let mut edit = TreeEdit::new(&nothing, &Settings::new(Family::V6, &DetectLocal::None));
-    edit.replace(&key("a"), &[], &[entry(Some("fd00::1a"), 80)]);
+    let settings = Settings::new(Family::V6, &DetectLocal::None);
+    let tree = built_with(&settings, &[("a", entry(Some("fd00::1a"), 80))]);
     expect![[r#"
         filter SEAWAY-CIPS-A
           -d ::10/::f0 -j SEAWAY-CIPS-A1
@@ -185,7 +188,7 @@ fn ipv6_goes_by_its_lowest_byte_too() {
         nat SEAWAY-SVCS-A1
           -d fd00::1a/128 -p tcp -m comment --comment o -m tcp --dport 80 -j SEAWAY-SVC-X
     "#]]
-    .assert_eq(&show(&edit.finish(), Family::V6));
+    .assert_eq(&show(&tree, Family::V6));
 }
 
 #[test]
@@ -229,11 +232,8 @@ fn endpoints_stand_in_the_leaf() {
             &DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
         )
     };
-    let nothing = Tree::new();
-    let mut edit = TreeEdit::new(&nothing, &settings);
-    edit.replace(&key("web"), &[], &[web]);
     check(
-        &edit.finish(),
+        &built_with(&settings, &[("web", web)]),
         &expect![[r#"
         filter SEAWAY-CIPS-A
           -d 0.0.0.0/0.0.0.240 -j SEAWAY-CIPS-A0
@@ -263,10 +263,7 @@ fn unknown_ports_can_be_refused_in_nat() {
         unknown_ports: Table::Nat,
         ..v4()
     };
-    let nothing = Tree::new();
-    let mut edit = TreeEdit::new(&nothing, &settings);
-    edit.replace(&key("a"), &[], &[entry(Some("10.96.0.10"), 80)]);
-    let mut tree = edit.finish();
+    let mut tree = built_with(&settings, &[("a", entry(Some("10.96.0.10"), 80))]);
     tree.retain(|id, _| !id.name.as_str().starts_with(names::SERVICES_BELOW));
     check(
         &tree,
