@@ -59,7 +59,8 @@ impl World {
     pub(crate) fn remove(&mut self, at: &ObjRef) {
         self.documents.remove(at);
         if let Some(object) = self.state.object(at).cloned() {
-            self.state.vanished(&object);
+            let now = self.clock().steady;
+            self.state.vanished(&object, now);
         }
     }
 

@@ -154,7 +154,8 @@ impl Driver {
                     self.update(|state| state.observed(object.into()));
                 }
                 Ok(watcher::Event::Delete(object)) => {
-                    self.update(|state| state.vanished(&object.into()));
+                    let now = self.start.elapsed();
+                    self.update(|state| state.vanished(&object.into(), now));
                 }
                 Err(error) => tracing::warn!(kind = K::KIND.as_str(), %error, "watch interrupted"),
             }

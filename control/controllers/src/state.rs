@@ -44,7 +44,8 @@ pub(crate) struct State {
     dependents: HashMap<String, BTreeSet<ObjRef>>,
     /// Node name -> Pods bound to it.
     pods_on: HashMap<String, BTreeSet<Key>>,
-    /// Uids deleted by us that a late watch event must not bring back, with the time of the deletion.
+    /// Uids of objects that are gone, with the time we learned of it: neither a late watch event nor the late answer
+    /// to an own write may bring them back.
     tombstones: HashMap<String, Duration>,
 }
 
@@ -120,9 +121,10 @@ impl State {
         Some(self.put(at, object, None))
     }
 
-    /// Takes in that a watch reports an object gone.
-    pub(crate) fn vanished(&mut self, object: &Object) -> Option<Change> {
-        self.tombstones.remove(object.uid());
+    /// Takes in that a watch reports an object gone. It may tell so before the answer to our write of the last
+    /// finalizer is here.
+    pub(crate) fn vanished(&mut self, object: &Object, now: Duration) -> Option<Change> {
+        self.tombstones.insert(object.uid().to_owned(), now);
         let at = object.reference();
         // A successor of the same name, written by us, may be here already.
         if self.objects.get(&at)?.object.uid() != object.uid() {

@@ -44,8 +44,20 @@ fn a_deleted_object_is_not_brought_back_by_old_news() {
     );
     // A successor of the same name is another object.
     assert!(state.observed(pod(4, "v", None)).is_some());
-    assert!(state.vanished(&pod(3, "u", None)).is_none());
+    assert!(state.vanished(&pod(3, "u", None), T0).is_none());
     assert!(state.object(&at()).is_some());
+}
+
+#[test]
+fn the_late_answer_to_an_own_write_does_not_bring_back_what_vanished() {
+    let mut state = State::default();
+    state.observed(pod(1, "u", None));
+    assert!(state.vanished(&pod(3, "u", None), T0).is_some());
+    assert!(state.wrote(pod(2, "u", None), T0).is_none());
+    assert_eq!(state.dependents("owner").count(), 0);
+    // What the tombstone costs is given back.
+    state.sweep(Duration::from_secs(61));
+    assert!(state.tombstones.is_empty());
 }
 
 #[test]
@@ -58,7 +70,7 @@ fn indexes_follow_changes() {
         (0, 1)
     );
     assert_eq!(state.owned::<Pod>("owner").count(), 1);
-    state.vanished(&pod(3, "u", Some("n2")));
+    state.vanished(&pod(3, "u", Some("n2")), T0);
     assert_eq!(
         (
             state.pods_on("n2").count(),
