@@ -62,10 +62,13 @@ impl Events {
     }
 }
 
-/// The object that a finding of the model is about: paths of a Service begin with `spec` or `status`, which slices do
-/// not have.
+/// The object that a finding of the model is about: a node has no namespace, and paths of a Service begin with `spec` or
+/// `status`, which slices do not have.
 fn object_of(diagnostic: &Diagnostic) -> ObjectRef {
     let key = diagnostic.object.clone();
+    if key.namespace.is_empty() {
+        return ObjectRef::Node(key.name);
+    }
     let service = ["spec", "status"]
         .iter()
         .any(|part| diagnostic.field.starts_with(part));
@@ -84,18 +87,25 @@ mod tests {
 
     #[test]
     fn findings_are_about_the_object_that_has_the_field() {
-        let about = |field: &str| {
+        let about = |namespace: &str, field: &str| {
             object_of(&Diagnostic {
-                object: ObjectKey::new("default", "web"),
+                object: ObjectKey::new(namespace, "web"),
                 field: field.to_owned(),
                 consequence: String::new(),
             })
         };
         for field in ["spec.ports[0].port", "status.loadBalancer.ingress[0].ip"] {
-            assert!(matches!(about(field), ObjectRef::Service(_)), "{field}");
+            assert!(
+                matches!(about("default", field), ObjectRef::Service(_)),
+                "{field}"
+            );
         }
         for field in ["ports[0].port", "endpoints[1].addresses[0]", "addressType"] {
-            assert!(matches!(about(field), ObjectRef::Slice(_)), "{field}");
+            assert!(
+                matches!(about("default", field), ObjectRef::Slice(_)),
+                "{field}"
+            );
         }
+        assert!(matches!(about("", "spec.podCIDRs"), ObjectRef::Node(_)));
     }
 }

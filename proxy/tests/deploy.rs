@@ -198,6 +198,7 @@ fn roles_allow_what_is_asked_of_the_api_and_no_more() {
         "get endpointslices.discovery.k8s.io",
         "list endpointslices.discovery.k8s.io",
         "watch endpointslices.discovery.k8s.io",
+        "get nodes.",
         "list nodes.",
         "watch nodes.",
         "create events.events.k8s.io",

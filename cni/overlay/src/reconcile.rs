@@ -66,7 +66,13 @@ impl Reconciler {
                 self.synced = true;
                 true
             }
-            InputEvent::Service(..) | InputEvent::Slice(..) | InputEvent::Findings(..) => false,
+            InputEvent::Findings(_, _, found) => {
+                for finding in found {
+                    tracing::warn!(object = %finding.object, field = %finding.field, consequence = %finding.consequence, "cannot use a field");
+                }
+                false
+            }
+            InputEvent::Service(..) | InputEvent::Slice(..) => false,
         }
     }
 

@@ -36,6 +36,14 @@ pub enum ObjectRef {
 }
 
 impl ObjectRef {
+    /// The key of the object; without a namespace for a node.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Service(key) | Self::Slice(key) => key.clone(),
+            Self::Node(name) => ObjectKey::new("", name.clone()),
+        }
+    }
+
     /// The event that takes the object away.
     pub fn deleted(&self) -> InputEvent {
         match self {
@@ -123,12 +131,8 @@ struct Report {
 
 impl Report {
     fn new(object: &ObjectRef) -> Self {
-        let object = match object {
-            ObjectRef::Service(key) | ObjectRef::Slice(key) => key.clone(),
-            ObjectRef::Node(name) => ObjectKey::new("", name.clone()),
-        };
         Self {
-            object,
+            object: object.key(),
             diagnostics: Vec::new(),
         }
     }

@@ -57,7 +57,7 @@ impl EventRecorder {
         }
     }
 
-    /// Records a warning about a namespaced object. False if it is dropped: too many at once. One that was told a
+    /// Records a warning about an object. False if it is dropped: too many at once. One that was told a
     /// short while ago is not told again, and not dropped either.
     pub fn warn(
         &mut self,
@@ -147,24 +147,31 @@ async fn send_all(client: Client, node: String, mut findings: mpsc::Receiver<Fin
 }
 
 async fn send(client: &Client, node: &str, finding: &Finding) -> Result<(), kube::Error> {
-    let (key, regarding) = match &finding.object {
-        ObjectRef::Service(key) => (key, regarding::<wire::Service>(client, key).await),
-        ObjectRef::Slice(key) => (key, regarding::<wire::EndpointSlice>(client, key).await),
-        // Cluster-scoped: its Events would have to be in a namespace of somebody else.
-        ObjectRef::Node(_) => return Ok(()),
+    let regarding = match &finding.object {
+        ObjectRef::Service(key) => {
+            let api = Api::<wire::Service>::namespaced(client.clone(), &key.namespace);
+            regarding(&api, key).await
+        }
+        ObjectRef::Slice(key) => {
+            let api = Api::<wire::EndpointSlice>::namespaced(client.clone(), &key.namespace);
+            regarding(&api, key).await
+        }
+        ObjectRef::Node(_) => {
+            let api = Api::<wire::Node>::all(client.clone());
+            regarding(&api, &finding.object.key()).await
+        }
     };
     let event = event(finding, regarding, node, Timestamp::now());
-    let api: Api<Event> = Api::namespaced(client.clone(), &key.namespace);
+    let namespace = event.metadata.namespace.as_deref();
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace.unwrap_or_default());
     api.create(&PostParams::default(), &event).await.map(drop)
 }
 
 /// With the uid, by which `kubectl describe` finds the Events of an object; without it if the object is gone.
-async fn regarding<K>(client: &Client, key: &ObjectKey) -> ObjectReference
+async fn regarding<K>(api: &Api<K>, key: &ObjectKey) -> ObjectReference
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
     let uid = match api.get_metadata(&key.name).await {
         Ok(object) => object.metadata.uid,
         Err(_) => None,
@@ -172,7 +179,7 @@ where
     ObjectReference {
         api_version: Some(K::api_version(&()).into_owned()),
         kind: Some(K::kind(&()).into_owned()),
-        namespace: Some(key.namespace.to_string()),
+        namespace: Some(key.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
         name: Some(key.name.to_string()),
         uid,
         ..ObjectReference::default()
@@ -190,7 +197,8 @@ fn event(finding: &Finding, regarding: ObjectReference, node: &str, now: Timesta
         metadata: ObjectMeta {
             // As client-go names them.
             name: Some(format!("{name}.{:x}", now.as_nanosecond())),
-            namespace: regarding.namespace.clone(),
+            // The Events of what has no namespace are in this one (client-go, `events.eventRecorderImpl`).
+            namespace: Some(regarding.namespace.clone().unwrap_or("default".to_owned())),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),

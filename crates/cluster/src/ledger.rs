@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use seaway_model::{Diagnostic, InputEvent, Kind};
-use tracing::warn;
 
 use crate::convert::{Conversion, ObjectRef};
 
@@ -81,7 +80,7 @@ impl Ledger {
         self.known.remove(object).then(|| object.deleted())
     }
 
-    /// What could not be used, once for each set of findings. Of Nodes there is nobody else to say it.
+    /// What could not be used, once for each set of findings.
     fn report(&mut self, object: &ObjectRef, diagnostics: &[Diagnostic]) -> Option<InputEvent> {
         if let Some(listed) = &mut self.listed
             && !diagnostics.is_empty()
@@ -97,18 +96,13 @@ impl Ledger {
         } else {
             self.reported.insert(object.clone(), diagnostics.to_vec());
         }
-        let (kind, key) = match object {
-            ObjectRef::Service(key) => (Kind::Service, key),
-            ObjectRef::Slice(key) => (Kind::Slice, key),
-            ObjectRef::Node(_) => {
-                for diagnostic in diagnostics {
-                    warn!(%object, field = %diagnostic.field, "{}", diagnostic.consequence);
-                }
-                return None;
-            }
+        let kind = match object {
+            ObjectRef::Service(_) => Kind::Service,
+            ObjectRef::Slice(_) => Kind::Slice,
+            ObjectRef::Node(_) => Kind::Node,
         };
         let findings = diagnostics.to_vec();
-        Some(InputEvent::Findings(kind, key.clone(), findings))
+        Some(InputEvent::Findings(kind, object.key(), findings))
     }
 }
 
@@ -224,6 +218,13 @@ mod tests {
         assert_eq!(ledger.end_list(), [found("b", &[])]);
 
         assert_eq!(take(&mut ledger, faulty("c", &["odd"])).len(), 1);
+        let mut broken = node("n1");
+        broken.diagnostics = vec![finding("n1", "odd")];
+        let told = take(&mut ledger, broken);
+        let key = ObjectKey::new("", "n1");
+        let finds = InputEvent::Findings(Kind::Node, key, vec![finding("n1", "odd")]);
+        assert_eq!(told[1..], [finds]);
+
         let reference = faulty("c", &[]).object;
         let taken_back: Vec<_> = ledger.remove(&reference).collect();
         assert_eq!(taken_back, [found("c", &[])]);

@@ -39,7 +39,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Derives the rules of one Service on a node; `None` when the Service is not there. The diagnostics are those of the
-/// Service and its slices, the source's findings among them.
+/// Service and its slices, the source's findings among them; a key without a namespace has those of a node.
 pub fn derive_service(
     inputs: &Inputs,
     key: &ObjectKey,

@@ -38,6 +38,9 @@ impl ObjectKey {
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return self.name.fmt(f);
+        }
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
@@ -206,6 +209,8 @@ pub struct Node {
 pub enum Kind {
     Service,
     Slice,
+    /// Its key has no namespace, and so is never that of a Service.
+    Node,
 }
 
 /// One change from a source. `None` means that the object is gone (or left our selector).

@@ -98,7 +98,8 @@ pub fn events(length: usize) -> impl Strategy<Value = Vec<InputEvent>> {
         1 => option::weighted(0.9, node())
             .prop_map(|node| InputEvent::Node(NODE.into(), node)),
         1 => prop_oneof![service_key().prop_map(|key| (Kind::Service, key)),
-            slice_key().prop_map(|key| (Kind::Slice, key))]
+            slice_key().prop_map(|key| (Kind::Slice, key)),
+            Just((Kind::Node, ObjectKey::new("", NODE)))]
             .prop_flat_map(|(kind, key)| (Just(kind), Just(key), 0..3_usize))
             .prop_map(|(kind, key, count)| InputEvent::Findings(kind, key.clone(), findings(&key, count))),
     ];

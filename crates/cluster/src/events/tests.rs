@@ -110,8 +110,7 @@ fn api() -> (Client, Asked) {
 async fn an_event_is_about_the_object_with_its_uid_and_only_once() {
     let (client, asked) = api();
     let mut recorder = EventRecorder::start(client, "n1");
-    let mut warn = |name: &str| {
-        let object = ObjectRef::Service(ObjectKey::new("shop", name));
+    let mut warn = |object: ObjectRef| {
         assert!(recorder.warn(
             object,
             "CannotUseField",
@@ -119,9 +118,11 @@ async fn an_event_is_about_the_object_with_its_uid_and_only_once() {
             Instant::now()
         ));
     };
-    warn("web");
-    warn("web");
-    warn("gone");
+    let service = |name: &str| ObjectRef::Service(ObjectKey::new("shop", name));
+    warn(service("web"));
+    warn(service("web"));
+    warn(service("gone"));
+    warn(ObjectRef::Node("n1".into()));
     let events = loop {
         let asked = asked.lock().unwrap().clone();
         let events: Vec<_> = asked
@@ -129,7 +130,7 @@ async fn an_event_is_about_the_object_with_its_uid_and_only_once() {
             .filter(|(line, _)| line.starts_with("POST"))
             .cloned()
             .collect();
-        if events.len() == 2 {
+        if events.len() == 3 {
             break events;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -152,4 +153,13 @@ async fn an_event_is_about_the_object_with_its_uid_and_only_once() {
     // Of an object that is gone meanwhile the Event has no uid.
     assert_eq!(events[1].1["regarding"]["name"], json!("gone"));
     assert_eq!(events[1].1["regarding"].get("uid"), None);
+    let (line, event) = &events[2];
+    assert_eq!(
+        line,
+        "POST /apis/events.k8s.io/v1/namespaces/default/events"
+    );
+    assert_eq!(
+        event["regarding"],
+        json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u-1"})
+    );
 }

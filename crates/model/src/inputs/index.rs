@@ -116,7 +116,7 @@ impl Inputs {
         touched
     }
 
-    /// Findings about a slice count for its Service; about one that nobody owns, for its own name.
+    /// Findings about a slice count for its Service; about one that nobody owns, and about a node, for its own name.
     fn apply_findings(
         &mut self,
         kind: Kind,
@@ -124,7 +124,7 @@ impl Inputs {
         found: Vec<Diagnostic>,
     ) -> BTreeSet<ObjectKey> {
         let owner = match kind {
-            Kind::Service => None,
+            Kind::Service | Kind::Node => None,
             Kind::Slice => self.owner_of_slice.get(&key),
         };
         let owner = owner.unwrap_or(&key).clone();
@@ -139,7 +139,7 @@ impl Inputs {
         changed.then_some(owner).into_iter().collect()
     }
 
-    /// What the source has found that counts for the Service of this name, whether it is there or not.
+    /// What the source has found that counts for the Service or node of this name, whether it is there or not.
     pub(crate) fn findings<'a>(
         &'a self,
         key: &'a ObjectKey,
@@ -150,7 +150,10 @@ impl Inputs {
             .map(|slice| &slice.key)
             .chain(unowned)
             .flat_map(|slice| self.found(Kind::Slice, slice));
-        self.found(Kind::Service, key).chain(of_slices)
+        let of_object = [Kind::Service, Kind::Node].into_iter();
+        of_object
+            .flat_map(|kind| self.found(kind, key))
+            .chain(of_slices)
     }
 
     fn found<'a>(&'a self, kind: Kind, key: &'a ObjectKey) -> impl Iterator<Item = &'a Diagnostic> {

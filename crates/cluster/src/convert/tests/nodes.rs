@@ -21,8 +21,8 @@ fn nodes() {
     );
     assert_eq!(got.zone.as_deref(), Some("a"));
     expect![[r#"
-        /n1 status.addresses[4].address: "n1" is not an IP address: ignored
-        /n1 spec.podCIDRs: 10.9.0.0/24 is the second prefix of its family: ignored"#]]
+        n1 status.addresses[4].address: "n1" is not an IP address: ignored
+        n1 spec.podCIDRs: 10.9.0.0/24 is the second prefix of its family: ignored"#]]
     .assert_eq(&said.join("\n"));
 
     let (old, said) =

@@ -62,3 +62,28 @@ fn findings_follow_their_object() {
     let goes = InputEvent::Service(key("web"), None);
     check(inputs, goes, "web", &["web"]);
 }
+
+#[test]
+fn findings_about_a_node_stand_for_themselves() {
+    let mut inputs = Inputs::default();
+    let node = ObjectKey::new("", "web");
+    let found = vec![Diagnostic {
+        object: node.clone(),
+        ..finding("web")
+    }];
+    inputs.apply(InputEvent::Service(key("web"), Some(service(|_| {}))));
+    let touched = inputs.apply(InputEvent::Findings(
+        Kind::Node,
+        node.clone(),
+        found.clone(),
+    ));
+    assert_eq!(touched, [node.clone()].into());
+    assert_eq!(derive_service(&inputs, &node, &settings()), (None, found));
+    let (_, of_service) = derive_service(&inputs, &key("web"), &settings());
+    assert_eq!(of_service, [], "a Service of that name has none");
+    inputs.apply(InputEvent::Findings(Kind::Node, node.clone(), Vec::new()));
+    assert_eq!(
+        derive_service(&inputs, &node, &settings()),
+        (None, Vec::new())
+    );
+}
