@@ -1,4 +1,4 @@
-//! Connection tracking entries over ctnetlink (`NFNL_SUBSYS_CTNETLINK` of nfnetlink): list and delete.
+//! Connection tracking entries over ctnetlink (`NFNL_SUBSYS_CTNETLINK` of nfnetlink): list, insert and delete.
 //!
 //! The table may hold hundreds of thousands of entries, so a listing is handed over as it arrives and never held as a
 //! whole; an entry is a plain value without allocations. That is also why the messages are coded here, on
@@ -20,11 +20,16 @@ use nix::sys::time::TimeVal;
 
 use crate::{Error, NetNs};
 
+mod insert;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use insert::NewFlow;
+
+/// `IPPROTO_TCP`.
+pub const TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u8 = 17;
 
@@ -42,6 +47,58 @@ const TIMEOUT_SECONDS: i64 = 5;
 pub struct Tuple {
     pub source: SocketAddr,
     pub destination: SocketAddr,
+}
+
+impl Tuple {
+    /// The same seen from the other end.
+    #[must_use]
+    pub fn swapped(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+}
+
+/// How far a TCP connection is (`enum tcp_conntrack`, linux/netfilter/nf_conntrack_tcp.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum TcpState {
+    None = 0,
+    SynSent = 1,
+    SynReceived = 2,
+    Established = 3,
+    /// The first FIN, of either side.
+    FinWait = 4,
+    /// The other side has acknowledged it and may go on sending.
+    CloseWait = 5,
+    LastAck = 6,
+    TimeWait = 7,
+    /// After a reset.
+    Close = 8,
+    /// Both sides have sent a SYN.
+    SynSent2 = 9,
+}
+
+impl TcpState {
+    /// By the kernel's number.
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        [
+            Self::None,
+            Self::SynSent,
+            Self::SynReceived,
+            Self::Established,
+            Self::FinWait,
+            Self::CloseWait,
+            Self::LastAck,
+            Self::TimeWait,
+            Self::Close,
+            Self::SynSent2,
+        ]
+        .get(usize::from(number))
+        .copied()
+    }
 }
 
 /// `enum ip_conntrack_status` (linux/netfilter/nf_conntrack_common.h).
@@ -71,6 +128,8 @@ pub struct Flow {
     /// What a reply looks like before it is translated back: its source is who really answers.
     pub reply: Tuple,
     pub status: Status,
+    /// Of TCP, where the kernel shows it.
+    pub tcp: Option<TcpState>,
     pub mark: u32,
     /// Entries of other zones belong to somebody who has put them there (OVS, VRFs).
     pub zone: u16,
@@ -217,23 +276,27 @@ impl Conntrack {
         };
         self.sequence = self.sequence.wrapping_add(1);
         let request = wire::delete_request(flow, self.sequence);
-        self.send(&request)
-            .map_err(|cause| netlink_error("delete", what(), cause))?;
-        loop {
-            let end = self
-                .receive(|_| {})
-                .map_err(|failure| failure.into_error("delete", what()))?;
-            match end {
-                End::NotYet => {}
-                End::Done => return Ok(true),
-                End::Refused(cause) => {
-                    let error = netlink_error("delete", what(), cause);
-                    return if error.is_absent() {
-                        Ok(false)
-                    } else {
-                        Err(error)
-                    };
+        match self.change(&request) {
+            Ok(()) => Ok(true),
+            Err(failure) => {
+                let error = failure.into_error("delete", what());
+                if error.is_absent() {
+                    Ok(false)
+                } else {
+                    Err(error)
                 }
+            }
+        }
+    }
+
+    /// Sends a request that the kernel acknowledges.
+    fn change(&mut self, request: &[u8]) -> Result<(), Failure> {
+        self.send(request).map_err(Failure::Refused)?;
+        loop {
+            match self.receive(|_| {})? {
+                End::NotYet => {}
+                End::Done => return Ok(()),
+                End::Refused(cause) => return Err(Failure::Refused(cause)),
             }
         }
     }

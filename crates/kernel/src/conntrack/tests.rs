@@ -10,10 +10,10 @@ fn flow() -> impl Strategy<Value = Flow> {
     let v4 = || any::<u32>().prop_map(|bits| IpAddr::from(Ipv4Addr::from(bits)));
     let v6 = || any::<u128>().prop_map(|bits| IpAddr::from(Ipv6Addr::from(bits)));
     let addresses = prop_oneof![array::uniform4(v4()).boxed(), array::uniform4(v6()).boxed()];
-    let numbers = any::<(u8, u32, u32, u16, u32)>();
+    let numbers = any::<(u8, u32, u32, u16, u32, Option<u8>)>();
     (addresses, any::<[u16; 4]>(), numbers).prop_map(|(ips, ports, numbers)| {
         let end = |i: usize| SocketAddr::new(ips[i], ports[i]);
-        let (protocol, status, mark, zone, id) = numbers;
+        let (protocol, status, mark, zone, id, tcp) = numbers;
         Flow {
             protocol,
             original: Tuple {
@@ -25,6 +25,7 @@ fn flow() -> impl Strategy<Value = Flow> {
                 destination: end(3),
             },
             status: Status(status),
+            tcp: tcp.and_then(|number| TcpState::of(number % 10)),
             mark,
             zone,
             id,
@@ -168,6 +169,7 @@ fn a_filter_sifts_what_the_kernel_did_not() {
         original: tuple,
         reply: tuple,
         status: Status::DESTINATION_NAT,
+        tcp: None,
         mark: 0,
         zone: 0,
         id: 1,

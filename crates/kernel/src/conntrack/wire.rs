@@ -10,7 +10,7 @@ use netlink_packet_core::{
     NlaBuffer, NlasIterator,
 };
 
-use super::{DEFAULT_ZONE, End, Family, Filter, Flow, Status, Tuple};
+use super::{DEFAULT_ZONE, End, Family, Filter, Flow, Status, TcpState, Tuple};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, to which the kind of message is added.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -19,7 +19,7 @@ pub(super) const ENTRY: u16 = SUBSYSTEM;
 /// `IPCTNL_MSG_CT_GET`.
 const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
-const DELETE: u16 = SUBSYSTEM | 2;
+pub(super) const DELETE: u16 = SUBSYSTEM | 2;
 
 /// `NLMSG_ERROR` and `NLMSG_DONE` (linux/netlink.h).
 const ERROR: u16 = 2;
@@ -31,12 +31,16 @@ const HEADER: usize = 16;
 const SUBHEADER: usize = 4;
 
 /// `enum ctattr_type`.
-mod entry {
-    pub(super) const ORIGINAL: u16 = 1;
-    pub(super) const REPLY: u16 = 2;
-    pub(super) const STATUS: u16 = 3;
+pub(super) mod entry {
+    pub(in crate::conntrack) const ORIGINAL: u16 = 1;
+    pub(in crate::conntrack) const REPLY: u16 = 2;
+    pub(in crate::conntrack) const STATUS: u16 = 3;
+    pub(in crate::conntrack) const PROTOCOL_INFO: u16 = 4;
+    pub(in crate::conntrack) const SOURCE_NAT: u16 = 6;
+    pub(in crate::conntrack) const TIMEOUT: u16 = 7;
     pub(super) const MARK: u16 = 8;
     pub(super) const ID: u16 = 12;
+    pub(in crate::conntrack) const DESTINATION_NAT: u16 = 13;
     pub(super) const ZONE: u16 = 18;
     pub(super) const FILTER: u16 = 25;
     pub(super) const STATUS_MASK: u16 = 26;
@@ -63,6 +67,14 @@ mod protocol {
     pub(super) const NUMBER: u16 = 1;
     pub(super) const SOURCE_PORT: u16 = 2;
     pub(super) const DESTINATION_PORT: u16 = 3;
+}
+
+/// `enum ctattr_protoinfo` and `enum ctattr_protoinfo_tcp`.
+pub(super) mod info {
+    pub(in crate::conntrack) const TCP: u16 = 1;
+    pub(in crate::conntrack) const TCP_STATE: u16 = 1;
+    pub(in crate::conntrack) const TCP_FLAGS_ORIGINAL: u16 = 4;
+    pub(in crate::conntrack) const TCP_FLAGS_REPLY: u16 = 5;
 }
 
 /// `CTA_FILTER_ORIG_FLAGS`, and which parts of the original tuple it tells the kernel to compare
@@ -142,12 +154,14 @@ pub(super) fn read_flow(message: &NetlinkBuffer<&[u8]>) -> Option<Flow> {
     }
     let (mut original, mut reply) = (None, None);
     let (mut status, mut mark, mut zone, mut id) = (Status::default(), 0, 0, 0);
+    let mut tcp = None;
     for attribute in attributes(message.payload().get(SUBHEADER..)?) {
         let value = attribute.value();
         match attribute.kind() {
             entry::ORIGINAL => original = Some(read_tuple(value)?),
             entry::REPLY => reply = Some(read_tuple(value)?),
             entry::STATUS => status = Status(u32::from_be_bytes(value.try_into().ok()?)),
+            entry::PROTOCOL_INFO => tcp = read_tcp_state(value),
             entry::MARK => mark = u32::from_be_bytes(value.try_into().ok()?),
             entry::ZONE => zone = u16::from_be_bytes(value.try_into().ok()?),
             entry::ID => id = u32::from_be_bytes(value.try_into().ok()?),
@@ -163,6 +177,7 @@ pub(super) fn read_flow(message: &NetlinkBuffer<&[u8]>) -> Option<Flow> {
         original: original.addresses,
         reply: reply.addresses,
         status,
+        tcp,
         mark,
         zone: [zone, original.zone, reply.zone]
             .into_iter()
@@ -219,6 +234,12 @@ fn read_tuple(bytes: &[u8]) -> Option<ReadTuple> {
         },
         zone,
     })
+}
+
+fn read_tcp_state(bytes: &[u8]) -> Option<TcpState> {
+    let of_tcp = attributes(bytes).find(|attribute| attribute.kind() == info::TCP)?;
+    let state = attributes(of_tcp.value()).find(|attribute| attribute.kind() == info::TCP_STATE)?;
+    TcpState::of(*state.value().first()?)
 }
 
 fn read_address(bytes: &[u8]) -> Option<IpAddr> {
@@ -334,6 +355,13 @@ pub(super) fn entry_message(flow: &Flow, sequence: u32) -> Vec<u8> {
     message.tuple(entry::ORIGINAL, flow.protocol, &flow.original);
     message.tuple(entry::REPLY, flow.protocol, &flow.reply);
     message.put(entry::STATUS, &flow.status.0.to_be_bytes());
+    if let Some(state) = flow.tcp {
+        message.nested(entry::PROTOCOL_INFO, |message| {
+            message.nested(info::TCP, |message| {
+                message.put(info::TCP_STATE, &[state as u8]);
+            });
+        });
+    }
     message.put(entry::MARK, &flow.mark.to_be_bytes());
     message.zone(flow.zone);
     message.put(entry::ID, &flow.id.to_be_bytes());

@@ -29,6 +29,7 @@ pub(crate) fn flow(destination: SocketAddr, answers: SocketAddr) -> Flow {
             destination: client,
         },
         status: Status::CONFIRMED,
+        tcp: None,
         mark: 0,
         zone: DEFAULT_ZONE,
         id: 1,

@@ -10,6 +10,8 @@ use std::time::Instant;
 use seaway_kernel::NetNs;
 use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, Status, UDP};
 
+mod insert;
+
 /// Where the client is, the service that is translated, and where it is translated to.
 const CLIENT: &str = "10.1.1.1";
 const CLIENT6: &str = "fd00:1::1";
