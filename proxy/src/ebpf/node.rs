@@ -18,12 +18,16 @@ use seaway_model::{DetectLocal, Family};
 use super::config::EbpfConfig;
 use super::error::EbpfError;
 
+mod pods;
+
+pub(super) use pods::matter;
+
 /// What a link carries, and so which programs belong there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     /// Host side of a pod's veth.
     Pod,
-    /// Has a default route or an address that others reach us by.
+    /// Has a default route or an address that others reach us by, or leads to pods of other nodes.
     Uplink,
     /// The VXLAN device.
     Overlay,
@@ -101,11 +105,14 @@ fn view(
         ..NodeView::default()
     };
     for link in links.iter().filter(|link| link.name != "lo") {
-        let reached = defaults.iter().any(|r| r.link == Some(link.index))
-            || own
-                .iter()
-                .any(|address| address.link == link.index && address.scope == Scope::Global);
-        let role = role_by_name(&link.name, detect_local).or(reached.then_some(Role::Uplink));
+        let leads_out = defaults.iter().any(|r| r.link == Some(link.index));
+        let has_address = own
+            .iter()
+            .any(|address| address.link == link.index && address.scope == Scope::Global);
+        let role = role_by_name(&link.name, detect_local)
+            .or(leads_out.then_some(Role::Uplink))
+            .or_else(|| pods::role(link, has_address, routes, detect_local))
+            .or(has_address.then_some(Role::Uplink));
         if let Some(role) = role {
             let name = link.name.clone();
             seen.links.insert(link.index, NodeLink { name, role });

@@ -197,8 +197,13 @@ impl EbpfDataplane {
         };
         active.attachments.retain(&self.view.links)?;
         for (index, link) in attach_order(&self.view.links) {
-            if !active.attachments.attached().contains_key(&index) {
-                attach(&self.netns, active, index, link)?;
+            if active.attachments.attached().contains_key(&index) {
+                continue;
+            }
+            match attach(&self.netns, active, index, link) {
+                // Gone since it was listed, as a short-lived pod's link may be; that is an event of its own.
+                Err(_) if !is_there(&self.netns, index)? => {}
+                other => other?,
             }
         }
         Ok(())
@@ -236,7 +241,8 @@ impl EbpfDataplane {
             }
             Event::AddressSet(_) | Event::AddressDeleted(_) => Ok(true),
             Event::RouteSet(route) | Event::RouteDeleted(route) => {
-                Ok(route.destination.prefix() == 0)
+                let detect_local = &self.settings.detect_local;
+                Ok(node::matter(&route, &self.view, detect_local))
             }
             Event::NeighbourSet(_) | Event::NeighbourDeleted(_) => Ok(false),
         }
@@ -346,6 +352,11 @@ fn attach(
 ) -> Result<(), EbpfError> {
     let _inside = netns.enter()?;
     active.attachments.attach(&mut active.programs, index, link)
+}
+
+fn is_there(netns: &NetNs, index: u32) -> Result<bool, EbpfError> {
+    let _inside = netns.enter()?;
+    Ok(nix::net::if_::if_indextoname(index).is_ok())
 }
 
 fn subscribe(netns: &NetNs) -> Result<Watch, EbpfError> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cost;
+mod foreign;
 mod ipv6;
 mod lifecycle;
 mod packets;

@@ -155,7 +155,7 @@ impl World {
         );
     }
 
-    fn pod_side(&self, short: &str, addr: &str, addr6: &str) {
+    pub(crate) fn pod_side(&self, short: &str, addr: &str, addr6: &str) {
         self.ip(
             short,
             &format!(

@@ -2,7 +2,7 @@ use seaway_kernel::LinkKind;
 
 use super::*;
 
-fn link(index: u32, name: &str) -> Link {
+pub(super) fn link(index: u32, name: &str) -> Link {
     Link {
         index,
         name: name.to_owned(),
@@ -17,7 +17,7 @@ fn link(index: u32, name: &str) -> Link {
     }
 }
 
-fn address(link: u32, network: &str, scope: Scope) -> Address {
+pub(super) fn address(link: u32, network: &str, scope: Scope) -> Address {
     Address {
         link,
         network: network.parse().expect("a network"),
