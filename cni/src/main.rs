@@ -10,7 +10,7 @@ use seaway_cni::protocol::{Code, Error, Version};
 
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()
     {
         Ok(runtime) => runtime,

@@ -42,8 +42,12 @@ pub enum Step {
         address: IpAddr,
         mac: MacAddr,
     },
-    /// Last: from here on the pod is reached.
+    /// From here on the pod is reached.
     HostRoute(IpAddr),
+    /// The kernel drops what is sent over a veth until a worker of its own has seen that both ends are up.
+    AwaitCarrier,
+    /// An IPv6 address receives nothing until a worker of the kernel has made its route.
+    AwaitPodAddress(IpAddr),
 }
 
 /// What takes a step back. Deleting one end of a veth takes the other end with it, and with both everything that the
@@ -90,6 +94,9 @@ pub fn add(attachment: &Attachment) -> Vec<Step> {
             Step::HostRoute(address),
         ]);
     }
+    steps.push(Step::AwaitCarrier);
+    let late = attachment.addresses.iter().filter(|ip| ip.is_ipv6());
+    steps.extend(late.map(|address| Step::AwaitPodAddress(*address)));
     steps
 }
 
@@ -143,6 +150,7 @@ mod tests {
             PodDefaultRoute { destination: V4(Ipv4Network { addr: 0.0.0.0, prefix: 0 }), gateway: 169.254.1.1 }
             HostNeighbour { address: 10.244.1.5, mac: MacAddr([242, 18, 80, 177, 132, 94]) }
             HostRoute(10.244.1.5)
+            AwaitCarrier
         "#]]
         .assert_eq(&text);
     }

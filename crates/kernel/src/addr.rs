@@ -38,8 +38,8 @@ impl Netlink {
             .collect())
     }
 
-    /// Adds an address to a link. IPv6 ones are usable at once: duplicate address detection is left out, since every
-    /// address that we set is allocated.
+    /// Adds an address to a link. For IPv6 ones duplicate address detection is left out, since every address that we set
+    /// is allocated; what is sent to them is received as soon as a worker of the kernel has made their route.
     pub async fn add_address(
         &self,
         link: u32,

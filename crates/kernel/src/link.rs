@@ -22,7 +22,7 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it can carry packets now (`operstate` up, or unknown as for loopback and tunnels).
+    /// Whether it can carry packets now (`operstate` up, or for good unknown as for loopback and tunnels).
     pub running: bool,
     /// The bridge (or the like) that it is a port of.
     pub master: Option<u32>,
@@ -188,19 +188,18 @@ pub(crate) fn convert(message: LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         up,
-        running: up,
+        running: false,
         master: None,
         peer: None,
         peer_netns: None,
     };
+    let mut state = State::Unknown;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(bytes) => link.mac = MacAddr::from_bytes(&bytes),
-            LinkAttribute::OperState(state) => {
-                link.running = up && matches!(state, State::Up | State::Unknown);
-            }
+            LinkAttribute::OperState(reported) => state = reported,
             LinkAttribute::Controller(index) => link.master = Some(index).filter(|i| *i != 0),
             LinkAttribute::Link(index) => link.peer = Some(index).filter(|i| *i != 0),
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
@@ -208,6 +207,13 @@ pub(crate) fn convert(message: LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.running = up
+        && match state {
+            State::Up => true,
+            // A veth has a state as soon as the kernel has looked at it (net/core/link_watch.c), and sends nothing before.
+            State::Unknown => link.kind != LinkKind::Veth,
+            _ => false,
+        };
     link
 }
 

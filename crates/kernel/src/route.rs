@@ -15,6 +15,8 @@ use message::{filter, routes_message};
 
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
+/// Where the kernel keeps the routes of the node's own addresses.
+pub const TABLE_LOCAL: u32 = 255;
 
 /// A route with one next hop (or none).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
