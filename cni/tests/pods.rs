@@ -325,9 +325,8 @@ async fn a_killed_add_leaves_nothing_behind_its_del() {
     for round in 0..60u64 {
         let pod = Namespace::new("pod");
         let id = format!("k{round}");
-        // Dropping the call kills the plugin.
-        let add = node.add(&id, &pod);
-        let _ = tokio::time::timeout(Duration::from_micros(1000 + 150 * round), add).await;
+        let after = Duration::from_micros(1000 + 150 * round);
+        node.killed_add(&id, &pod, after).await;
         node.del(&id, &pod.path()).await.unwrap();
         assert_eq!(node.leases().await.len(), 0, "round {round}");
         assert_eq!(node.pod_links().await, [""; 0], "round {round}");

@@ -1,9 +1,12 @@
 //! A node and its pods for the tests of the plugin: namespaces, directories, and the built binary called as runtimes
 //! call it.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use seaway_cni::node::NodeFile;
 use seaway_kernel::{Command, CommandError, MacAddr, NetNs, Netlink, Scope};
@@ -105,6 +108,28 @@ impl Node {
             .await
     }
 
+    /// ADD, killed after that time; as a runtime does, waits until it is gone.
+    pub(crate) async fn killed_add(&self, id: &str, pod: &Namespace, after: Duration) {
+        let spawn = || {
+            std::process::Command::new(env!("CARGO_BIN_EXE_seaway-cni"))
+                .env_clear()
+                .envs(environment("ADD", id, &pod.path()))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut child = self.space.netns.run(spawn).unwrap();
+        let config = self.config("1.0.0").to_string();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(config.as_bytes()).unwrap();
+        drop(stdin);
+        tokio::time::sleep(after).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// DEL as after a failed ADD: without a previous result.
     pub(crate) async fn del(&self, id: &str, netns: &str) -> Answer {
         self.call("DEL", id, netns, self.config("1.0.0")).await
@@ -117,13 +142,7 @@ impl Node {
     }
 
     pub(crate) async fn call(&self, verb: &str, id: &str, netns: &str, config: Value) -> Answer {
-        let env = [
-            ("CNI_COMMAND", verb),
-            ("CNI_CONTAINERID", id),
-            ("CNI_NETNS", netns),
-            ("CNI_IFNAME", "eth0"),
-            ("CNI_PATH", "/opt/cni/bin"),
-        ];
+        let env = environment(verb, id, netns);
         let output = plugin(&env, &config.to_string(), Some(&self.space.netns)).await;
         answer(output)
     }
@@ -152,6 +171,16 @@ impl Node {
             .map(|entry| entry["address"].as_str().unwrap().parse().unwrap())
             .collect()
     }
+}
+
+fn environment<'a>(verb: &'a str, id: &'a str, netns: &'a str) -> [(&'static str, &'a str); 5] {
+    [
+        ("CNI_COMMAND", verb),
+        ("CNI_CONTAINERID", id),
+        ("CNI_NETNS", netns),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ]
 }
 
 /// Runs the built plugin with nothing but these variables.
