@@ -72,6 +72,33 @@ pub struct FlowValue {
     /// `FLOW_*` bits.
     pub flags: u8,
     pub pad: [u8; 2],
+    pub hop: Hop,
+}
+
+/// Where the packets of an entry go from here: what a look at Services, routes and neighbours found. It holds until
+/// the epoch changes, and for [`TOUCH_INTERVAL_NS`] at most.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Hop {
+    /// The epoch (map `EPOCH`) of that look; 0: there was none yet.
+    pub epoch: u32,
+    /// The link to send out of; 0: up the node's stack.
+    pub ifindex: u32,
+    /// The Ethernet header's addresses, as they stand in a packet; all zero: the kernel has to find the neighbour.
+    pub to: [u16; 3],
+    pub from: [u16; 3],
+    /// The largest packet that the link takes, without its Ethernet header.
+    pub mtu: u16,
+    pub pad: u16,
+}
+
+impl Hop {
+    /// Whether the Ethernet header is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_neighbour(&self) -> bool {
+        self.to[0] | self.to[1] | self.to[2] != 0
+    }
 }
 
 impl FlowValue {

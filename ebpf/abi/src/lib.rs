@@ -23,7 +23,7 @@ pub mod socket;
 pub use addr::{Addr, Cidr};
 pub use config::{Config, MAX_CIDRS};
 pub use counters::Verdict;
-pub use flow::{FlowKey, FlowValue};
+pub use flow::{FlowKey, FlowValue, Hop};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use frontend::{
     AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey,
@@ -37,6 +37,9 @@ pub const LAYOUT_VERSION: u32 = 2;
 pub mod maps {
     /// One [`Config`](crate::Config) at index 0.
     pub const CONFIG: &str = "CONFIG";
+    /// One word at index 0, never 0: another one for each change of Services, links, addresses or routes, so that what
+    /// was found before is looked up anew.
+    pub const EPOCH: &str = "EPOCH";
     /// [`FrontendKey`](crate::FrontendKey) → [`FrontendValue`](crate::FrontendValue).
     pub const FRONTENDS: &str = "FRONTENDS";
     /// [`BackendKey`](crate::BackendKey) → [`BackendValue`](crate::BackendValue).
@@ -61,8 +64,9 @@ pub mod maps {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         CONFIG,
+        EPOCH,
         FRONTENDS,
         BACKENDS,
         RANGES,
@@ -145,7 +149,8 @@ plain! {
     AffinityKey, 24, 8;
     AffinityValue, 32, 8;
     FlowKey, 40, 4;
-    FlowValue, 56, 8;
+    FlowValue, 80, 8;
+    Hop, 24, 4;
     FragmentKey, 40, 4;
     FragmentValue, 16, 8;
     SocketKey, 32, 8;

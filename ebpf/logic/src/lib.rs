@@ -2,7 +2,8 @@
 //! host. Nothing here can panic, allocate, or look at anything but its arguments; the programs only fetch, decide by
 //! this crate, and store.
 //!
-//! Reading order: [`packet`] → [`decide`] → [`nat`] → [`flow`] → [`refuse`]; [`checksum`] is what `nat` needs.
+//! Reading order: [`packet`] → [`decide`] → [`nat`] → [`flow`] → [`refuse`]; [`plain`] is the short way for most packets, [`checksum`]
+//! is what `nat` needs.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -12,4 +13,5 @@ pub mod decide;
 pub mod flow;
 pub mod nat;
 pub mod packet;
+pub mod plain;
 pub mod refuse;

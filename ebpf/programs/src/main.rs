@@ -10,6 +10,7 @@
 mod flows;
 mod fragments;
 mod maps;
+mod quick;
 mod refuse;
 mod rewrite;
 mod services;

@@ -19,6 +19,8 @@ const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map]
+static EPOCH: Array<u32, 1> = Array::new();
+#[btf_map]
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue, 65536, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub(crate) static BACKENDS: HashMap<BackendKey, BackendValue, 262144, ON_DEMAND> = HashMap::new();
@@ -49,6 +51,12 @@ pub(crate) fn config() -> Option<&'static Config> {
     CONFIG.get(0)
 }
 
+/// What was found in an epoch other than this one has to be looked up anew; 0 before there is one.
+#[inline(always)]
+pub(crate) fn epoch() -> u32 {
+    EPOCH.get(0).copied().unwrap_or(0)
+}
+
 /// The `NODE_ADDR_*` bits of an address.
 #[inline(always)]
 pub(crate) fn node_addr(addr: &Addr) -> u32 {
@@ -74,6 +82,8 @@ pub(crate) fn count(verdict: Verdict) {
 /// What a classifier has in hand. A program's stack (512 bytes) is too small for all of it.
 pub(crate) struct Work {
     pub(crate) packet: Packet,
+    /// As of before anything was looked up.
+    pub(crate) epoch: u32,
     /// The flow of the packet, as the table has it under the packet's key.
     pub(crate) flow: FlowValue,
     /// The packet's addresses after translation.

@@ -8,23 +8,23 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_check_mtu_ret::BPF_MTU_CHK_RET_FRAG_NEEDED;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
-    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, TC_ACT_OK, TC_ACT_SHOT,
-    bpf_fib_lookup as FibLookup,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_OUTPUT, TC_ACT_OK,
+    TC_ACT_SHOT, bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::flow::FLOW_NODE;
+use seaway_ebpf_abi::{Hop, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::Part;
 
 use crate::flows::{self, Known, Origin};
-use crate::maps::{Work, config, count, is_node_addr, work};
+use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Refusal};
-use crate::{fragments, refuse};
+use crate::{fragments, quick, refuse};
 
 const PASS: i32 = TC_ACT_OK;
 const SHOT: i32 = TC_ACT_SHOT;
@@ -43,6 +43,10 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
+    let code = quick::overlay(&ctx);
+    if code != quick::LEFT {
+        return code;
+    }
     let Some(work) = parse(&ctx) else {
         return PASS;
     };
@@ -56,6 +60,10 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
 /// Replies of backends that are the node itself are only seen as they leave.
 #[classifier]
 pub fn to_link(ctx: TcContext) -> i32 {
+    let code = quick::egress(&ctx);
+    if code != quick::LEFT {
+        return code;
+    }
     let Some(work) = parse(&ctx) else {
         return PASS;
     };
@@ -66,7 +74,10 @@ pub fn to_link(ctx: TcContext) -> i32 {
         return PASS;
     }
     match translate_back(&ctx, work, false) {
-        Ok(()) => PASS,
+        Ok(()) => {
+            remember(work, Hop::default());
+            PASS
+        }
         Err(verdict) => drop_packet(verdict),
     }
 }
@@ -74,6 +85,7 @@ pub fn to_link(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn parse(ctx: &TcContext) -> Option<&'static mut Work> {
     let work = work()?;
+    work.epoch = epoch();
     read(ctx, work).then_some(work)
 }
 
@@ -117,6 +129,10 @@ const FORWARD: i32 = i32::MIN;
 
 #[inline(always)]
 fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
+    let code = quick::ingress(ctx);
+    if code != quick::LEFT {
+        return code;
+    }
     let Some(work) = parse(ctx) else {
         return PASS;
     };
@@ -230,20 +246,21 @@ fn refused(ctx: &TcContext, work: &mut Work, refusal: Refusal) -> i32 {
 fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
     fragments::remember(&work.packet);
     flows::translate(work);
-    let out = if work.flow.flags & FLOW_NODE != 0 {
-        0
+    let hop = if work.flow.flags & FLOW_NODE != 0 {
+        Hop::default()
     } else {
         match route(ctx, work) {
-            Ok(ifindex) => ifindex,
+            Ok(hop) => hop,
             Err(Verdict::TooLarge) => return too_large(ctx, work),
             Err(verdict) => return drop_packet(verdict),
         }
     };
-    if let Err(verdict) = rewrite(ctx, work, out != 0) {
+    if let Err(verdict) = rewrite(ctx, work, hop.ifindex != 0) {
         return drop_packet(verdict);
     }
     count_translated(work, Verdict::Forward);
-    send(out)
+    remember(work, hop);
+    send(hop.ifindex)
 }
 
 /// A client's packet that does not fit the link to the backend: it is told the size that does.
@@ -266,8 +283,25 @@ fn too_large(ctx: &TcContext, work: &mut Work) -> i32 {
 #[inline(always)]
 fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
     match translate_back(ctx, work, true) {
-        Ok(()) => send(work.flow.ifindex),
+        Ok(()) => {
+            let ifindex = work.flow.ifindex;
+            if work.packet.part == Part::Whole {
+                let hop = way_back(ctx, work, ifindex);
+                remember(work, hop);
+            }
+            send(ifindex)
+        }
         Err(verdict) => drop_packet(verdict),
+    }
+}
+
+/// Keeps the way of the packets of a flow, for the packets that take the short way from now on. This one still goes
+/// where the kernel finds the neighbour, who stays known by that.
+#[inline(always)]
+fn remember(work: &Work, hop: Hop) {
+    if work.packet.part == Part::Whole {
+        let epoch = work.epoch;
+        flows::remember(work, &Hop { epoch, ..hop });
     }
 }
 
@@ -294,16 +328,17 @@ fn send(ifindex: u32) -> i32 {
     unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
-/// The link that leads to the new destination; 0 if that is the node itself.
+/// Asks the routing table for the way to the new destination: of a packet that came in by a link, or that has to go out
+/// of one.
 #[inline(always)]
-fn route(ctx: &TcContext, work: &mut Work) -> Result<u32, Verdict> {
+fn look_up(ctx: &TcContext, work: &mut Work, ifindex: u32, flags: u32) -> Option<u32> {
     let (fib, to) = (&mut work.fib, &work.to);
     // SAFETY: all zeroes are a valid value of this struct of integers.
     *fib = unsafe { core::mem::zeroed() };
     fib.l4_protocol = to.protocol;
     fib.sport = to.sport;
     fib.dport = to.dport;
-    fib.ifindex = ifindex(ctx);
+    fib.ifindex = ifindex;
     if to.dst.is_v4() {
         fib.family = AF_INET;
         fib.__bindgen_anon_3.ipv4_src = to.src.words[3];
@@ -319,30 +354,75 @@ fn route(ctx: &TcContext, work: &mut Work) -> Result<u32, Verdict> {
             ctx.as_ptr(),
             &raw mut *fib,
             size_of::<FibLookup>() as i32,
-            0,
+            flags,
         )
     };
-    match u32::try_from(code) {
+    u32::try_from(code).ok()
+}
+
+/// The way to the new destination; link 0 if that is the node itself.
+#[inline(always)]
+fn route(ctx: &TcContext, work: &mut Work) -> Result<Hop, Verdict> {
+    let code = look_up(ctx, work, ifindex(ctx), 0);
+    let fib = &mut work.fib;
+    match code {
         // The packet fits that link.
-        Ok(BPF_FIB_LKUP_RET_SUCCESS) => Ok(fib.ifindex),
-        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => fitting(ctx, fib, fib.ifindex),
+        Some(BPF_FIB_LKUP_RET_SUCCESS) => Ok(known(fib)),
+        Some(BPF_FIB_LKUP_RET_NO_NEIGH) => fitting(ctx, fib, fib.ifindex),
         // An encapsulating route: only the overlay has those.
-        Ok(BPF_FIB_LKUP_RET_UNSUPP_LWT) => {
+        Some(BPF_FIB_LKUP_RET_UNSUPP_LWT) => {
             let overlay = config().map_or(0, |config| config.overlay_ifindex);
             if overlay == 0 {
                 return Err(Verdict::DroppedNoRoute);
             }
             fitting(ctx, fib, overlay)
         }
-        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Err(Verdict::TooLarge),
-        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) if is_node_addr(&to.dst) => Ok(0),
+        Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Err(Verdict::TooLarge),
+        Some(BPF_FIB_LKUP_RET_NOT_FWDED) if is_node_addr(&work.to.dst) => Ok(Hop::default()),
         _ => Err(Verdict::DroppedNoRoute),
     }
 }
 
+/// The way of a reply, which leaves by the link where the client's packets come in.
+#[inline(always)]
+fn way_back(ctx: &TcContext, work: &mut Work, ifindex: u32) -> Hop {
+    let code = look_up(ctx, work, ifindex, BPF_FIB_LOOKUP_OUTPUT);
+    if code == Some(BPF_FIB_LKUP_RET_SUCCESS) && work.fib.ifindex == ifindex {
+        known(&work.fib)
+    } else {
+        Hop {
+            ifindex,
+            mtu: u16::MAX,
+            ..Hop::default()
+        }
+    }
+}
+
+/// What the routing table has found, with a neighbour.
+#[inline(always)]
+fn known(fib: &FibLookup) -> Hop {
+    Hop {
+        ifindex: fib.ifindex,
+        to: ethernet(fib.dmac),
+        from: ethernet(fib.smac),
+        // SAFETY: a look-up that succeeds has put it there.
+        mtu: unsafe { fib.__bindgen_anon_1.mtu_result },
+        ..Hop::default()
+    }
+}
+
+#[inline(always)]
+const fn ethernet([a, b, c, d, e, f]: [u8; 6]) -> [u16; 3] {
+    [
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
+        u16::from_ne_bytes([e, f]),
+    ]
+}
+
 /// A link, if the packet fits it; else its MTU is put where a look-up of routes puts it.
 #[inline(always)]
-fn fitting(ctx: &TcContext, fib: &mut FibLookup, ifindex: u32) -> Result<u32, Verdict> {
+fn fitting(ctx: &TcContext, fib: &mut FibLookup, ifindex: u32) -> Result<Hop, Verdict> {
     let mut mtu = 0_u32;
     // SAFETY: the kernel's context and a word of ours.
     let code = unsafe { bpf_check_mtu(ctx.as_ptr(), ifindex, &raw mut mtu, 0, 0) };
@@ -350,5 +430,9 @@ fn fitting(ctx: &TcContext, fib: &mut FibLookup, ifindex: u32) -> Result<u32, Ve
         fib.__bindgen_anon_1.mtu_result = mtu as u16;
         return Err(Verdict::TooLarge);
     }
-    Ok(ifindex)
+    Ok(Hop {
+        ifindex,
+        mtu: mtu.min(u32::from(u16::MAX)) as u16,
+        ..Hop::default()
+    })
 }

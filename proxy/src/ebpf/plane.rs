@@ -228,6 +228,9 @@ impl EbpfDataplane {
 
     /// Deals with one change of the node. Returns whether the rest of the node has to be looked at.
     fn event(&mut self, event: Event) -> Result<bool, EbpfError> {
+        if let Some(active) = &self.active {
+            active.tables.new_epoch()?;
+        }
         match event {
             Event::LinkSet(link) => self.link_set(&link),
             Event::LinkDeleted(link) => {

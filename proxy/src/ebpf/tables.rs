@@ -19,6 +19,7 @@ use crate::dataplane::Report;
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) config: Table<u32, Config>,
+    epoch: Table<u32, u32>,
     pub(super) frontends: Table<FrontendKey, FrontendValue>,
     pub(super) backends: Table<BackendKey, BackendValue>,
     pub(super) ranges: Table<RangeKey, u32>,
@@ -36,6 +37,7 @@ impl Tables {
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, EbpfError> {
         let tables = (
             Table::open(dir, maps::CONFIG)?,
+            Table::open(dir, maps::EPOCH)?,
             Table::open(dir, maps::FRONTENDS)?,
             Table::open(dir, maps::BACKENDS)?,
             Table::open(dir, maps::RANGES)?,
@@ -48,6 +50,7 @@ impl Tables {
         );
         let (
             Some(config),
+            Some(epoch),
             Some(frontends),
             Some(backends),
             Some(ranges),
@@ -63,6 +66,7 @@ impl Tables {
         };
         Ok(Some(Self {
             config,
+            epoch,
             frontends,
             backends,
             ranges,
@@ -82,6 +86,13 @@ impl Tables {
             self.backends.entries()?,
             self.ranges.entries()?,
         ))
+    }
+
+    /// Has the programs look up anew what they found before, after a change of what they look up.
+    pub(super) fn new_epoch(&self) -> Result<(), EbpfError> {
+        let last = self.epoch.get(&0)?.unwrap_or_default();
+        // 0 is no epoch.
+        self.epoch.set(&0, &last.wrapping_add(1).max(1))
     }
 
     /// The configuration of the programs.
@@ -110,6 +121,9 @@ impl Tables {
         for address in there.keys().filter(|known| !addresses.contains_key(known)) {
             self.node_addrs.delete(address)?;
             writes += 1;
+        }
+        if writes > 0 {
+            self.new_epoch()?;
         }
         Ok(writes)
     }
@@ -153,6 +167,9 @@ impl Tables {
         self.ranges.set_all(&ranges)?;
         self.frontends.set_all(&flips)?;
         self.frontends.delete_all(&gone)?;
+        if !ops.is_empty() {
+            self.new_epoch()?;
+        }
         self.backends.delete_all(&gone_slots)?;
         self.ranges.delete_all(&gone_ranges)?;
         for op in ops {

@@ -10,6 +10,7 @@ mod lifecycle;
 mod packets;
 mod semantics;
 mod traffic;
+mod ways;
 mod world;
 
 /// Not a test: what the others start as a client process.

@@ -29,8 +29,8 @@ pub(crate) struct Shape {
     pub(crate) sport: u16,
     pub(crate) dst: Ipv4Addr,
     pub(crate) dport: u16,
-    tcp: Option<u8>,
-    ttl: u8,
+    pub(crate) tcp: Option<u8>,
+    pub(crate) ttl: u8,
 }
 
 pub(crate) fn shape(src: (&str, u16), dst: (&str, u16), tcp: Option<u8>) -> Shape {
@@ -122,7 +122,7 @@ impl Shape {
 
 /// The loaded programs beside a data plane that keeps their maps.
 pub(crate) struct Bench {
-    world: World,
+    pub(crate) world: World,
     pub(crate) plane: EbpfDataplane,
     programs: Programs,
     node: NetNs,
@@ -173,6 +173,17 @@ impl Bench {
         ifindex: u32,
         input: &[u8],
     ) -> (i32, Vec<u8>, Duration) {
+        self.run_repeated(program, ifindex, input, 1)
+    }
+
+    /// Lets a program run over and over, each time over what it made of the packet before; the time is that of one run.
+    pub(crate) fn run_repeated(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        input: &[u8],
+        repeat: u32,
+    ) -> (i32, Vec<u8>, Duration) {
         let _inside = self.node.enter().unwrap();
         let mut output = vec![0; 2048];
         // struct __sk_buff: ifindex is the eleventh word.
@@ -186,6 +197,7 @@ impl Bench {
                 data_in: Some(input),
                 data_out: Some(&mut output),
                 ctx_in: Some(&context),
+                repeat,
                 ..TestRunOptions::default()
             })
             .unwrap();

@@ -1,0 +1,212 @@
+//! The short way, for a plain packet whose flow is known and to which it adds nothing: one look into the flow table, and
+//! the packet is rewritten in place. Whatever is not sure at once is left, untouched, to the long way of [`crate::tc`].
+
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value would be copied to the stack once more"
+)]
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK};
+use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::programs::TcContext;
+use seaway_ebpf_abi::flow::{FLOW_NODE, FLOW_REVERSE, TOUCH_INTERVAL_NS};
+use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, TCP, UDP, Verdict};
+use seaway_ebpf_logic::checksum::add;
+use seaway_ebpf_logic::flow as state;
+use seaway_ebpf_logic::packet::{ETHERNET, TCP_FIN, TCP_RST, TCP_SYN};
+use seaway_ebpf_logic::plain::{self, Change, TCP4, TCP6, UDP4, UDP6};
+
+use crate::flows::now;
+use crate::maps::{FLOWS, count, epoch};
+
+/// Where a program is attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hook {
+    /// Packets of clients and of backends.
+    Ingress,
+    /// Packets of backends on other nodes.
+    Overlay,
+    /// Packets of backends that are the node itself, as they leave.
+    Egress,
+}
+
+/// In place of what the program returns: nothing was done.
+pub(crate) const LEFT: i32 = i32::MIN;
+
+/// Sends the packet on its way; what the program has to return, or [`LEFT`]. A function of its own in the kernel, too, so
+/// that its stack is not there any more on the long way.
+#[inline(never)]
+pub(crate) fn ingress(ctx: &TcContext) -> i32 {
+    step(ctx, Hook::Ingress)
+}
+
+/// The same for [`Hook::Overlay`].
+#[inline(never)]
+pub(crate) fn overlay(ctx: &TcContext) -> i32 {
+    step(ctx, Hook::Overlay)
+}
+
+/// The same for [`Hook::Egress`].
+#[inline(never)]
+pub(crate) fn egress(ctx: &TcContext) -> i32 {
+    step(ctx, Hook::Egress)
+}
+
+#[inline(always)]
+fn step(ctx: &TcContext, hook: Hook) -> i32 {
+    let done = match head::<IP>(ctx).map(|head| head[ETHERTYPE]) {
+        Some(ETHERTYPE_IPV4) => step_of::<UDP4, TCP4>(ctx, hook),
+        Some(ETHERTYPE_IPV6) => step_of::<UDP6, TCP6>(ctx, hook),
+        _ => None,
+    };
+    done.unwrap_or(LEFT)
+}
+
+const IP: usize = ETHERNET / 2;
+const ETHERTYPE: usize = IP - 1;
+const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// The beginning of the packet. Helpers that write to packets make it stale.
+#[inline(always)]
+fn head<const N: usize>(ctx: &TcContext) -> Option<&'static mut [u16; N]> {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + 2 * N > end {
+        return None;
+    }
+    // SAFETY: the packet has so many bytes, as the kernel has seen us check.
+    Some(unsafe { &mut *(start as *mut [u16; N]) })
+}
+
+/// Flags of a packet with ports; `None` for a TCP packet that opens or closes, or has no whole header.
+#[inline(always)]
+fn flags<const TCP_N: usize>(ctx: &TcContext, protocol: u8) -> Option<u8> {
+    if protocol == UDP {
+        return Some(0);
+    }
+    let [_, flags] = head::<TCP_N>(ctx)?[TCP_N - 4].to_ne_bytes();
+    (flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0).then_some(flags)
+}
+
+#[inline(always)]
+fn skb(ctx: &TcContext) -> *mut __sk_buff {
+    ctx.as_ptr().cast()
+}
+
+/// Whether the packet fits a link. What will be cut into segments later always does.
+#[inline(always)]
+fn fits(ctx: &TcContext, hop: &Hop) -> bool {
+    // SAFETY: the kernel's context.
+    ctx.len() <= u32::from(hop.mtu) + ETHERNET as u32 || unsafe { (*skb(ctx)).gso_size } != 0
+}
+
+#[inline(always)]
+fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) -> Option<i32> {
+    let packet = head::<UDP_N>(ctx)?;
+    let protocol = plain::protocol(packet)?;
+    let key = plain::key(packet, protocol);
+    let flags = flags::<TCP_N>(ctx, key.protocol)?;
+    let flow = FLOWS.get_ptr_mut(&key)?;
+    // SAFETY: read at once; what another CPU changes in an entry is never needed together with what it changed before.
+    let flow: &FlowValue = unsafe { &*flow };
+    let reverse = flow.flags & FLOW_REVERSE != 0;
+    let node = flow.flags & FLOW_NODE != 0;
+    let ours = match hook {
+        Hook::Ingress => !(reverse && node),
+        Hook::Overlay => reverse && !node,
+        Hook::Egress => reverse && node,
+    };
+    let hop = flow.hop;
+    if !ours || hop.epoch == 0 || hop.epoch != epoch() {
+        return None;
+    }
+    let next = if reverse {
+        state::backend_packet(flow.state, flags)
+    } else {
+        state::client_packet(flow.state, flags)
+    };
+    if next != flow.state || now().wrapping_sub(flow.last_seen) > TOUCH_INTERVAL_NS {
+        return None;
+    }
+    // What goes up the node's stack, or came from there, is not forwarded.
+    let forwarded = hop.ifindex != 0;
+    if forwarded && (plain::hops(packet) <= 1 || !fits(ctx, &hop)) {
+        return None;
+    }
+    let to = flow.translated(key.protocol);
+    let change = plain::change(packet, &key, &to, forwarded);
+    if !change.tells() {
+        return None;
+    }
+    let written = if key.protocol == TCP {
+        rewrite::<UDP_N, TCP_N>(ctx, &to, &change, forwarded, &hop)
+    } else {
+        rewrite::<UDP_N, UDP_N>(ctx, &to, &change, forwarded, &hop)
+    };
+    if written.is_none() {
+        count(Verdict::DroppedError);
+        return Some(aya_ebpf::bindings::TC_ACT_SHOT);
+    }
+    count(if reverse {
+        Verdict::Reverse
+    } else {
+        Verdict::Forward
+    });
+    Some(send(&hop))
+}
+
+/// Rewrites the packet, whose headers are `ALL` bytes long. `None`: it is broken now.
+#[inline(always)]
+fn rewrite<const UDP_N: usize, const ALL: usize>(
+    ctx: &TcContext,
+    to: &FlowKey,
+    change: &Change,
+    forwarded: bool,
+    hop: &Hop,
+) -> Option<()> {
+    let (protocol, at) = if ALL == UDP_N {
+        (UDP, plain::transport(UDP_N) + 3)
+    } else {
+        (TCP, plain::transport(UDP_N) + 8)
+    };
+    let before = head::<ALL>(ctx)?[at];
+    // Only the kernel knows whether the checksum is to be made when the packet leaves, or was made by a card.
+    let addresses = u64::from(change.addresses);
+    let zero = if protocol == UDP {
+        u64::from(BPF_F_MARK_MANGLED_0)
+    } else {
+        0
+    };
+    ctx.l4_csum_replace(2 * at, 0, addresses, u64::from(BPF_F_PSEUDO_HDR) | zero)
+        .ok()?;
+    if UDP_N == UDP6 {
+        // Nothing in an IPv6 header makes up for the change; of use only where a card has summed up the whole packet.
+        // SAFETY: the kernel's context.
+        unsafe { bpf_csum_update(skb(ctx), add(change.addresses, change.hop)) };
+    }
+    let packet = head::<ALL>(ctx)?;
+    if protocol == TCP || before != 0 {
+        packet[at] = change.mend(before, packet[at], protocol);
+    }
+    let packet = head::<UDP_N>(ctx)?;
+    plain::write(packet, to, change, forwarded);
+    if hop.has_neighbour() {
+        [packet[0], packet[1], packet[2]] = hop.to;
+        [packet[3], packet[4], packet[5]] = hop.from;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn send(hop: &Hop) -> i32 {
+    if hop.ifindex == 0 {
+        return TC_ACT_OK;
+    }
+    if hop.has_neighbour() {
+        // SAFETY: a helper that takes numbers only.
+        return unsafe { bpf_redirect(hop.ifindex, 0) } as i32;
+    }
+    // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
+    unsafe { bpf_redirect_neigh(hop.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+}
