@@ -167,8 +167,7 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// Deletes the connection tracking entries that a change makes stale. For data planes that rely on connection
-    /// tracking.
+    /// Frees the UDP clients that a change leaves bound to endpoints which are gone.
     pub fn with_conntrack(self, cleaner: Cleaner) -> Self {
         Self {
             conntrack: Some(cleaner),

@@ -7,17 +7,11 @@
 //!
 //! The calls block; callers of an async runtime use a thread for blocking work.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::NetlinkBuffer;
-use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-};
-use nix::sys::time::TimeVal;
+use nix::sys::socket::SockProtocol;
 
+use crate::netlink::blocking::{self, Blocking, Failure};
 use crate::{Error, NetNs};
 
 mod insert;
@@ -26,6 +20,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use crate::netlink::blocking::End;
 pub use insert::NewFlow;
 
 /// `IPPROTO_TCP`.
@@ -35,12 +30,6 @@ pub const UDP: u8 = 17;
 
 /// The zone of everything that nobody has put into another.
 pub const DEFAULT_ZONE: u16 = 0;
-
-/// The kernel fills at most 32 KiB in one go.
-const BUFFER: usize = 64 * 1024;
-
-/// The kernel answers within the call; this is for the day when it does not.
-const TIMEOUT_SECONDS: i64 = 5;
 
 /// One direction of a flow. Protocols without ports have port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,28 +190,14 @@ impl Filter {
 /// The connection tracking table of one network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
-    socket: OwnedFd,
-    sequence: u32,
-    buffer: Box<[u8]>,
+    socket: Blocking,
 }
 
 impl Conntrack {
     /// Opens the table of the calling thread's network namespace.
     pub fn open() -> Result<Self, Error> {
-        let failed = |errno| Error::io("open", "conntrack socket", errno);
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )
-        .map_err(failed)?;
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(TIMEOUT_SECONDS, 0)).map_err(failed)?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: vec![0; BUFFER].into(),
-        })
+        let socket = Blocking::open(SockProtocol::NetlinkNetFilter, "conntrack socket")?;
+        Ok(Self { socket })
     }
 
     /// Opens the table of another network namespace; it stays that one's on whatever thread it is used.
@@ -236,27 +211,26 @@ impl Conntrack {
     /// socket still holds half an answer: open another.
     pub fn list(&mut self, filter: &Filter, mut each: impl FnMut(&[Flow])) -> Result<(), Error> {
         let what = || "conntrack entries".to_owned();
-        self.sequence = self.sequence.wrapping_add(1);
-        let request = wire::list_request(filter, self.sequence);
-        self.send(&request)
-            .map_err(|cause| netlink_error("list", what(), cause))?;
+        let failed = |failure: Failure| failure.into_error("list", what());
+        let sequence = self.socket.next_sequence();
+        let request = wire::list_request(filter, sequence);
+        self.socket.send(&request).map_err(failed)?;
         let mut flows = Vec::new();
         loop {
             flows.clear();
-            let end = self
-                .receive(|flow| {
-                    if filter.matches(&flow) {
-                        flows.push(flow);
-                    }
-                })
-                .map_err(|failure| failure.into_error("list", what()))?;
+            let portion = self.socket.receive().map_err(failed)?;
+            let end = read_portion(portion, sequence, |flow| {
+                if filter.matches(&flow) {
+                    flows.push(flow);
+                }
+            });
             if !flows.is_empty() {
                 each(&flows);
             }
-            match end {
+            match end.map_err(|reason| failed(Failure::Protocol(reason)))? {
                 End::NotYet => {}
                 End::Done => return Ok(()),
-                End::Refused(cause) => return Err(netlink_error("list", what(), cause)),
+                End::Refused(cause) => return Err(failed(Failure::Refused(cause))),
             }
         }
     }
@@ -274,9 +248,8 @@ impl Conntrack {
                 flow.protocol
             )
         };
-        self.sequence = self.sequence.wrapping_add(1);
-        let request = wire::delete_request(flow, self.sequence);
-        match self.change(&request) {
+        let request = wire::delete_request(flow, self.socket.next_sequence());
+        match self.socket.change(&request) {
             Ok(()) => Ok(true),
             Err(failure) => {
                 let error = failure.into_error("delete", what());
@@ -288,99 +261,16 @@ impl Conntrack {
             }
         }
     }
-
-    /// Sends a request that the kernel acknowledges.
-    fn change(&mut self, request: &[u8]) -> Result<(), Failure> {
-        self.send(request).map_err(Failure::Refused)?;
-        loop {
-            match self.receive(|_| {})? {
-                End::NotYet => {}
-                End::Done => return Ok(()),
-                End::Refused(cause) => return Err(Failure::Refused(cause)),
-            }
-        }
-    }
-
-    fn send(&self, request: &[u8]) -> io::Result<()> {
-        loop {
-            match send(self.socket.as_raw_fd(), request, MsgFlags::empty()) {
-                Err(nix::Error::EINTR) => {}
-                other => return Ok(other.map(drop)?),
-            }
-        }
-    }
-
-    /// Takes one portion of the answer in.
-    fn receive(&mut self, each: impl FnMut(Flow)) -> Result<End, Failure> {
-        let fd = self.socket.as_raw_fd();
-        let length = loop {
-            match recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
-                Err(nix::Error::EINTR) => {}
-                other => break other.map_err(|e| Failure::Refused(e.into()))?,
-            }
-        };
-        let portion = self
-            .buffer
-            .get(..length)
-            .ok_or(Failure::Protocol("an answer is too long"))?;
-        read_portion(portion, self.sequence, each).map_err(Failure::Protocol)
-    }
 }
 
 /// Reads a portion of the answer to the request of this number: `each` is given the entries in it, and left out is
 /// what cannot be one. The error says what is wrong with the portion as a whole.
 pub fn read_portion(
-    mut rest: &[u8],
+    portion: &[u8],
     sequence: u32,
     mut each: impl FnMut(Flow),
 ) -> Result<End, &'static str> {
-    while !rest.is_empty() {
-        let message = NetlinkBuffer::new_checked(rest).map_err(|_| "a message is cut off")?;
-        // What is left of a listing that was given up is not ours.
-        if message.sequence_number() == sequence {
-            match wire::read_end(&message) {
-                End::NotYet => wire::read_flow(&message).into_iter().for_each(&mut each),
-                end => return Ok(end),
-            }
-        }
-        let next = (message.length() as usize).next_multiple_of(4);
-        rest = rest.get(next..).unwrap_or_default();
-    }
-    Ok(End::NotYet)
-}
-
-/// Whether an answer ends here.
-#[derive(Debug)]
-pub enum End {
-    NotYet,
-    /// With everything that there is to say.
-    Done,
-    /// The kernel does not do what it was asked.
-    Refused(io::Error),
-}
-
-enum Failure {
-    Refused(io::Error),
-    Protocol(&'static str),
-}
-
-impl Failure {
-    fn into_error(self, operation: &'static str, object: String) -> Error {
-        match self {
-            Self::Refused(cause) => netlink_error(operation, object, cause),
-            Self::Protocol(reason) => Error::Protocol {
-                operation,
-                object,
-                reason: reason.into(),
-            },
-        }
-    }
-}
-
-fn netlink_error(operation: &'static str, object: String, cause: io::Error) -> Error {
-    Error::Netlink {
-        operation,
-        object,
-        cause,
-    }
+    blocking::read_portion(portion, sequence, |message| {
+        wire::read_flow(message).into_iter().for_each(&mut each);
+    })
 }

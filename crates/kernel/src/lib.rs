@@ -5,7 +5,7 @@
 //! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
 //! behind it. Errors say which operation failed on which object.
 //!
-//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`conntrack`] →
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`conntrack`], [`sock_diag`] →
 //! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`] → [`capabilities`].
 
 pub mod addr;
@@ -22,6 +22,7 @@ pub mod netlink;
 pub mod netns;
 pub mod process;
 pub mod route;
+pub mod sock_diag;
 pub mod spawn;
 pub mod sysctl;
 pub mod watch;
@@ -39,6 +40,7 @@ pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsGuard};
 pub use process::{Process, ProcessId, Signal};
 pub use route::{Encap, Route, RouteFilter, RouteKind, Scope};
+pub use sock_diag::SockDiag;
 pub use spawn::Spawn;
 pub use watch::{Event, Watch, WatchGroups};
 pub use xtables::{LegacyTables, TableSize};

@@ -1,5 +1,7 @@
 //! The route netlink socket (rtnetlink(7)): one request, its answers, and errors that name the object.
 
+pub(crate) mod blocking;
+
 use std::io;
 
 use futures::StreamExt;

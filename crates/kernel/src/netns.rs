@@ -1,5 +1,7 @@
 //! Network namespaces: named ones as `ip netns` makes them, and a guard to be inside of one.
 
+mod machine;
+
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::marker::PhantomData;

@@ -154,7 +154,7 @@ plain! {
     FragmentKey, 40, 4;
     FragmentValue, 16, 8;
     SocketKey, 32, 8;
-    SocketValue, 20, 4;
+    SocketValue, 32, 8;
     SteadyValue, 24, 4;
     Config, 352, 8;
 }

@@ -20,7 +20,9 @@ pub struct SocketKey {
 pub struct SocketValue {
     pub addr: Addr,
     pub port: u16,
-    pub pad: u16,
+    pub pad: [u16; 3],
+    /// Cookie of the socket's network namespace, where it is found when its backend is gone.
+    pub netns: u64,
 }
 
 /// The backend that serves an unconnected UDP socket for one frontend, for as long as it is alive.

@@ -227,18 +227,23 @@ fn refuse(peer: &impl Peer, refusal: Refusal) -> i32 {
 /// Remembers which frontend a socket's backend stands for.
 #[inline(always)]
 fn remember(
+    peer: &impl Peer,
     protocol: u8,
-    cookie: u64,
     (backend, backend_port): (Addr, u16),
     (addr, port): (Addr, u16),
 ) {
     let key = SocketKey {
-        cookie,
+        cookie: peer.cookie(),
         addr: backend,
         port: backend_port,
         pad: [0; 3],
     };
-    let value = SocketValue { addr, port, pad: 0 };
+    let value = SocketValue {
+        addr,
+        port,
+        pad: [0; 3],
+        netns: peer.namespace(),
+    };
     // A full LRU map makes room by itself; a failure costs the program behind the socket only the frontend's name.
     let _ = if protocol == TCP {
         SOCKETS_TCP.insert(key, value, 0)
@@ -264,12 +269,7 @@ fn connect(peer: &impl Peer) -> i32 {
     match pick(peer, &knock, &addr) {
         Ok(picked) => {
             let backend = picked.backend;
-            remember(
-                protocol,
-                peer.cookie(),
-                (backend.addr, backend.port),
-                (addr, port),
-            );
+            remember(peer, protocol, (backend.addr, backend.port), (addr, port));
             peer.set(&backend.addr, backend.port);
             count(Verdict::SocketConnect);
             ALLOW
@@ -326,7 +326,7 @@ fn sendmsg(peer: &impl Peer) -> i32 {
     };
     match steady(peer, &knock, &key) {
         Ok(backend) => {
-            remember(UDP, key.cookie, backend, (addr, port));
+            remember(peer, UDP, backend, (addr, port));
             peer.set(&backend.0, backend.1);
             count(Verdict::SocketSend);
             ALLOW

@@ -12,8 +12,9 @@ use super::cleanup::cleanup_mode;
 use super::setup::{self, ThisNode};
 use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, ConntrackSettings, RunConfig};
-use crate::conntrack::{self, Cleaner};
+use crate::conntrack::{self, Cleaner, Place, Table};
 use crate::dataplane::Dataplane;
+use crate::ebpf::Sockets;
 use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::{Addresses, HealthChecks};
@@ -44,8 +45,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     // Flows of the other mode are its own.
-    let conntrack_metrics =
-        (config.mode == Mode::Iptables).then(|| conntrack::Metrics::new(&mut registry));
+    let bound: Arc<dyn Place> = match config.mode {
+        Mode::Iptables => Arc::new(Table::new(conntrack::Metrics::new(&mut registry))),
+        Mode::Ebpf => Arc::new(Sockets::new(&config.kernel.bpffs_root, &mut registry)),
+    };
     tokio::spawn(admin::serve_health(
         health_listener,
         health.clone(),
@@ -76,7 +79,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         source,
         health,
         metrics,
-        conntrack_metrics,
+        bound,
         shutdown,
     };
     let serving = async {
@@ -132,7 +135,8 @@ struct Daemon<'a> {
     source: Source,
     health: Health,
     metrics: Metrics,
-    conntrack_metrics: Option<conntrack::Metrics>,
+    /// Where UDP clients stay bound to endpoints.
+    bound: Arc<dyn Place>,
     shutdown: CancellationToken,
 }
 
@@ -150,6 +154,9 @@ impl Daemon<'_> {
         let other = self.config.mode.other();
         let kernel = &self.config.kernel;
         let untuned = self.untuned;
+        let settings = conntrack::Settings {
+            node_port_addresses: self.this.node_port_addresses.clone(),
+        };
         let mut reconciler = Reconciler::new(
             self.this.settings.clone(),
             dataplane,
@@ -157,13 +164,8 @@ impl Daemon<'_> {
             self.metrics,
         )
         .with_health_checks(checks)
-        .with_events(events);
-        if let Some(metrics) = self.conntrack_metrics {
-            let settings = conntrack::Settings {
-                node_port_addresses: self.this.node_port_addresses.clone(),
-            };
-            reconciler = reconciler.with_conntrack(Cleaner::start(settings, metrics));
-        }
+        .with_events(events)
+        .with_conntrack(Cleaner::start(settings, self.bound));
         let ended = reconciler
             .run(inputs, self.shutdown, async || {
                 if let Some(settings) = untuned {

@@ -1,19 +1,18 @@
-//! The clean-up at work: beside the reconcile loop, one look for all changes since the last.
+//! The clean-up at work: beside the reconcile loop, one look for all changes since the last. What is cleaned is the
+//! [`Place`]: the kernel's connection tracking, or the sockets that eBPF mode has translated.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::conntrack::{Conntrack, Filter};
 use seaway_kernel::{Error, Netlink};
 use seaway_model::{Change, Desired};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::frontends::{Due, Frontends};
-use super::metrics::Metrics;
-use super::stale::{NodeAddresses, is_stale, stale};
+use super::stale::NodeAddresses;
 
 /// First wait after a failure; doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -32,7 +31,43 @@ pub struct Settings {
     pub node_port_addresses: Option<Vec<IpNetwork>>,
 }
 
-/// Deletes stale entries of one network namespace for as long as it lives.
+/// Where UDP clients stay bound to endpoints.
+pub trait Place: Send + Sync + 'static {
+    /// Whether node ports are served at loopback addresses, too.
+    fn has_loopback(&self) -> bool;
+
+    /// Frees the clients that `ties` says are bound to the wrong endpoint. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If some may still be bound; then it is called again.
+    fn clean(&self, ties: &Ties<'_>) -> anyhow::Result<()>;
+
+    /// A call of [`clean`](Self::clean) has failed, and its clients stay cut off.
+    fn failed(&self) {}
+}
+
+/// What a [`Place`] is asked to look at.
+#[derive(Debug)]
+pub struct Ties<'a> {
+    frontends: &'a Mutex<Frontends>,
+    due: &'a Due,
+    node: &'a NodeAddresses,
+}
+
+impl Ties<'_> {
+    /// Gives the frontends as they are now to a question, and the addresses of the node.
+    pub fn ask<T>(&self, question: impl FnOnce(&Frontends, &NodeAddresses) -> T) -> T {
+        question(&lock(self.frontends), self.node)
+    }
+
+    /// The frontends that have changed.
+    pub fn due(&self) -> &Due {
+        self.due
+    }
+}
+
+/// Frees clients of stale endpoints for as long as it lives.
 #[derive(Debug)]
 pub struct Cleaner {
     shared: Arc<Shared>,
@@ -44,26 +79,24 @@ struct Shared {
     frontends: Mutex<Frontends>,
     wake: Notify,
     settings: Settings,
-    metrics: Metrics,
 }
 
 impl Cleaner {
     /// Starts it for the network namespace of the calling thread, which must be that of the tokio runtime.
-    pub fn start(settings: Settings, metrics: Metrics) -> Self {
+    pub fn start(settings: Settings, place: Arc<dyn Place>) -> Self {
         let shared = Arc::new(Shared {
             frontends: Mutex::default(),
             wake: Notify::new(),
             settings,
-            metrics,
         });
-        let task = tokio::spawn(follow(shared.clone()));
+        let task = tokio::spawn(follow(shared.clone(), place));
         Self { shared, task }
     }
 
     /// Says that the rules for `change` are in force. Waits for nothing; costs the UDP ports of the Services that
     /// changed.
     pub fn programmed(&self, desired: &Desired, change: &Change) {
-        self.shared.frontends().update(desired, change);
+        lock(&self.shared.frontends).update(desired, change);
         self.shared.wake.notify_one();
     }
 }
@@ -74,30 +107,33 @@ impl Drop for Cleaner {
     }
 }
 
-async fn follow(shared: Arc<Shared>) {
+async fn follow(shared: Arc<Shared>, place: Arc<dyn Place>) {
     let mut failures = 0_u32;
     loop {
-        let due = shared.frontends().take_due();
+        let due = lock(&shared.frontends).take_due();
         if due == Due::Nothing {
             shared.wake.notified().await;
             continue;
         }
         let started = Instant::now();
-        let pause = match look(&shared, &due).await {
+        let pause = match look(&shared, &place, &due).await {
             Ok(()) => {
-                shared.frontends().looked_at(&due);
+                lock(&shared.frontends).looked_at(&due);
                 failures = 0;
                 (started.elapsed() * IDLE_PER_WORK).min(IDLE_MAX)
             }
             Err(error) => {
-                shared.frontends().put_back(due);
-                shared.metrics.failures.inc();
+                lock(&shared.frontends).put_back(due);
+                place.failed();
                 let pause = RETRY_FIRST
                     .saturating_mul(1 << failures.min(10))
                     .min(RETRY_MAX);
                 failures += 1;
                 let retry_in_ms = pause.as_millis();
-                tracing::warn!(%error, retry_in_ms, "cannot delete stale UDP flows; their clients stay cut off");
+                tracing::warn!(
+                    retry_in_ms,
+                    "cannot free clients of stale UDP endpoints, which stay cut off: {error:#}"
+                );
                 pause
             }
         };
@@ -106,21 +142,27 @@ async fn follow(shared: Arc<Shared>) {
 }
 
 /// One look at what is due.
-async fn look(shared: &Arc<Shared>, due: &Due) -> Result<(), Error> {
-    let (listings, has_node_ports) = {
-        let frontends = shared.frontends();
-        (frontends.listings(due), frontends.has_node_ports())
-    };
-    let node = if has_node_ports {
+async fn look(shared: &Arc<Shared>, place: &Arc<dyn Place>, due: &Due) -> anyhow::Result<()> {
+    let node = if lock(&shared.frontends).has_node_ports() {
         let served = shared.settings.node_port_addresses.as_deref();
-        NodeAddresses::new(own_addresses().await?, served)
+        let node = NodeAddresses::new(own_addresses().await?, served);
+        match place.has_loopback() && served.is_none() {
+            true => node.and_loopback(),
+            false => node,
+        }
     } else {
         NodeAddresses::default()
     };
-    let shared = shared.clone();
-    tokio::task::spawn_blocking(move || shared.clean(&listings, &node))
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    let (shared, place, due) = (shared.clone(), place.clone(), due.clone());
+    tokio::task::spawn_blocking(move || {
+        place.clean(&Ties {
+            frontends: &shared.frontends,
+            due: &due,
+            node: &node,
+        })
+    })
+    .await
+    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 async fn own_addresses() -> Result<impl Iterator<Item = IpAddr>, Error> {
@@ -128,43 +170,7 @@ async fn own_addresses() -> Result<impl Iterator<Item = IpAddr>, Error> {
     Ok(addresses.into_iter().map(|address| address.network.ip()))
 }
 
-impl Shared {
-    fn frontends(&self) -> MutexGuard<'_, Frontends> {
-        // Every change to it is complete or did not begin.
-        self.frontends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Goes through the listings. Blocks, but never holds the frontends for longer than a portion takes.
-    fn clean(&self, listings: &[Filter], node: &NodeAddresses) -> Result<(), Error> {
-        let mut table = Conntrack::open()?;
-        let mut refused = None;
-        for filter in listings {
-            let started = Instant::now();
-            let (mut seen, mut deleted) = (0, 0);
-            let mut found = Vec::new();
-            table.list(filter, |flows| {
-                seen += flows.len();
-                found.extend(stale(flows, &self.frontends(), node));
-            })?;
-            for flow in &found {
-                // An endpoint may have come back since the listing.
-                if !is_stale(flow, &self.frontends(), node) {
-                    continue;
-                }
-                match table.delete(flow) {
-                    Ok(true) => deleted += 1,
-                    // Expired by itself.
-                    Ok(false) => {}
-                    Err(error) => refused = Some(error),
-                }
-            }
-            let took = started.elapsed();
-            self.metrics.cleaned(filter.family, deleted, took);
-            let ms = took.as_millis();
-            tracing::debug!(?filter, seen, deleted, ms, "looked for stale UDP flows");
-        }
-        refused.map_or(Ok(()), Err)
-    }
+fn lock(frontends: &Mutex<Frontends>) -> MutexGuard<'_, Frontends> {
+    // Every change to it is complete or did not begin.
+    frontends.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,14 +17,18 @@
 //! deleted too; an entry that merely has the number of a node port at some foreign address is not; and the whole table
 //! is read only where many frontends have changed.
 //!
+//! Sockets that eBPF mode has translated are bound in the same way, and are a [`Place`] beside this [`Table`].
+//!
 //! Rules come first: [`Cleaner::programmed`] notes what changed and returns, the rest happens on a thread of its own.
 
 mod cleaner;
 mod frontends;
 mod metrics;
 mod stale;
+mod table;
 
-pub use cleaner::{Cleaner, Settings};
+pub use cleaner::{Cleaner, Place, Settings, Ties};
 pub use frontends::{Due, Frontends};
 pub use metrics::Metrics;
-pub use stale::{NodeAddresses, is_stale, stale};
+pub use stale::{NodeAddresses, is_stale, is_wrong, stale};
+pub use table::Table;

@@ -13,7 +13,10 @@ pub(super) mod tests;
 
 /// The addresses of the node at which node ports are served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeAddresses(BTreeSet<IpAddr>);
+pub struct NodeAddresses {
+    addresses: BTreeSet<IpAddr>,
+    loopback: bool,
+}
 
 impl NodeAddresses {
     /// Of the node's `addresses` those within `served` (`--nodeport-addresses`; without, all), and never loopback.
@@ -22,11 +25,24 @@ impl NodeAddresses {
             !addr.is_loopback()
                 && served.is_none_or(|ranges| ranges.iter().any(|range| range.contains(*addr)))
         };
-        Self(addresses.into_iter().filter(is_served).collect())
+        Self {
+            addresses: addresses.into_iter().filter(is_served).collect(),
+            loopback: false,
+        }
+    }
+
+    /// With all loopback addresses, and the unspecified one, which means the same to a socket.
+    #[must_use]
+    pub fn and_loopback(self) -> Self {
+        Self {
+            loopback: true,
+            ..self
+        }
     }
 
     pub(super) fn contains(&self, addr: &IpAddr) -> bool {
-        self.0.contains(addr)
+        self.addresses.contains(addr)
+            || (self.loopback && (addr.is_loopback() || addr.is_unspecified()))
     }
 }
 
@@ -45,8 +61,21 @@ pub fn is_stale(flow: &Flow, frontends: &Frontends, node: &NodeAddresses) -> boo
     if flow.protocol != UDP || flow.zone != DEFAULT_ZONE {
         return false;
     }
-    let destination = flow.original.destination;
-    let answers: SocketAddr = flow.reply.source;
+    is_wrong(
+        flow.original.destination,
+        flow.reply.source,
+        frontends,
+        node,
+    )
+}
+
+/// Whether a client that asked `destination` may not be answered by `answers` any more.
+pub fn is_wrong(
+    destination: SocketAddr,
+    answers: SocketAddr,
+    frontends: &Frontends,
+    node: &NodeAddresses,
+) -> bool {
     match frontends.find(destination, node) {
         None => false,
         Some(Found::Live(endpoints)) => {

@@ -1,6 +1,6 @@
 //! What the data plane is told at start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use seaway_model::DetectLocal;
@@ -70,14 +70,18 @@ impl EbpfConfig {
         }
     }
 
-    /// Directory of the pins: another layout never meets these maps.
+    /// Directory of the pins.
     pub(super) fn pin_dir(&self) -> PathBuf {
-        self.bpffs_root
-            .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION))
+        pin_dir(&self.bpffs_root)
     }
 
     /// Directory of the pinned links.
     pub(super) fn link_dir(&self) -> PathBuf {
         self.pin_dir().join("links")
     }
+}
+
+/// Directory of the pins below a root: another layout never meets these maps.
+pub(super) fn pin_dir(bpffs_root: &Path) -> PathBuf {
+    bpffs_root.join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION))
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
-//! [`gc`] (old flows), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
+//! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
 
@@ -20,6 +20,7 @@ mod node;
 mod objects;
 mod plan;
 mod plane;
+mod sockets;
 #[expect(unsafe_code, reason = "bpf(2) and two calls of libc have no safe form")]
 mod sys;
 mod table;
@@ -32,3 +33,4 @@ pub use features::check;
 pub use objects::Programs;
 pub use plan::EbpfPlan;
 pub use plane::EbpfDataplane;
+pub use sockets::Sockets;

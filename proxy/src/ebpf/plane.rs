@@ -179,11 +179,10 @@ impl EbpfDataplane {
         let Some(active) = &self.active else {
             return Ok(0);
         };
-        let (cookie, ports) = {
+        let cookie = self.netns.cookie()?;
+        let ports = {
             let _inside = self.netns.enter()?;
-            let cookie = sys::netns_cookie()
-                .map_err(|e| EbpfError::io("ask", "cookie of the network namespace", e))?;
-            (cookie, node::socket_ports()?)
+            node::socket_ports()?
         };
         let config = node::config(&self.view, &self.settings, cookie, ports);
         let addresses = node::addresses(&self.view, &self.settings);

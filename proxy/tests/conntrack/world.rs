@@ -166,7 +166,10 @@ impl World {
                         Reconciler::new(settings, dataplane, Health::default(), metrics);
                     if cleans {
                         let metrics = conntrack::Metrics::new(&mut registry);
-                        let cleaner = Cleaner::start(conntrack::Settings::default(), metrics);
+                        let cleaner = Cleaner::start(
+                            conntrack::Settings::default(),
+                            Arc::new(conntrack::Table::new(metrics)),
+                        );
                         reconciler = reconciler.with_conntrack(cleaner);
                     }
                     reconciler.run(inbox, stopping, async || {}).await;

@@ -9,6 +9,7 @@ mod ipv6;
 mod lifecycle;
 mod packets;
 mod semantics;
+mod sockets;
 mod traffic;
 mod ways;
 mod world;

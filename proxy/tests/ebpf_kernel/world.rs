@@ -219,20 +219,65 @@ impl World {
     /// Runs a client as a process of its own in a namespace, in the node's cgroup or outside of it. `what` is
     /// `tcp ADDR`, `udp ADDR`, `udp-connected ADDR` or `udp-large ADDR`; the answer is what it printed.
     pub(crate) fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
-        let out = std::env::temp_dir().join(format!("{}-{short}", self.id));
+        self.start_client(short, in_cgroup, what).result()
+    }
+
+    /// The same without waiting for it; `udp-follow ADDR` is a client that goes on until something happens.
+    pub(crate) fn start_client(&self, short: &str, in_cgroup: bool, what: &str) -> Client {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let out = std::env::temp_dir().join(format!("{}-{short}-{number}", self.id));
         let mut spawn = Spawn::new(std::env::current_exe().unwrap())
             .args(["--exact", "client", "--nocapture"])
             .env("SEAWAY_TEST_CLIENT", what)
+            .env(
+                "SEAWAY_TEST_STOP",
+                out.with_extension("stop").display().to_string(),
+            )
             .netns(&self.netns(short))
             .stdout(&out)
             .stderr(&out);
         if in_cgroup {
             spawn = spawn.cgroup(self.cgroup.join("pods"));
         }
-        let mut child = spawn.start().unwrap();
-        child.wait().unwrap();
-        let text = fs::read_to_string(&out).unwrap();
-        fs::remove_file(&out).unwrap();
+        Client {
+            child: spawn.start().unwrap(),
+            out,
+        }
+    }
+}
+
+/// A client at work.
+pub(crate) struct Client {
+    child: std::process::Child,
+    out: PathBuf,
+}
+
+impl Client {
+    /// Waits until it has had its first answer.
+    pub(crate) fn wait_ready(&mut self) {
+        for _ in 0..500 {
+            let text = fs::read_to_string(&self.out).unwrap();
+            if text.contains("READY") {
+                return;
+            }
+            assert!(self.child.try_wait().unwrap().is_none(), "{text}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no answer");
+    }
+
+    /// Tells a client that goes on to end.
+    pub(crate) fn stop(&self) {
+        fs::write(self.out.with_extension("stop"), "").unwrap();
+    }
+
+    /// Waits for its end, and says what it has printed.
+    pub(crate) fn result(mut self) -> String {
+        self.child.wait().unwrap();
+        let text = fs::read_to_string(&self.out).unwrap();
+        fs::remove_file(&self.out).unwrap();
+        let _ = fs::remove_file(self.out.with_extension("stop"));
         text.lines()
             .find_map(|line| line.split_once("RESULT ").map(|(_, r)| r.to_owned()))
             .unwrap_or(text)
@@ -292,6 +337,7 @@ pub(crate) fn run_client() {
         ("udp", addr) => udp(addr.parse().unwrap(), false, b"hello"),
         ("udp-connected", addr) => udp(addr.parse().unwrap(), true, b"hello"),
         ("udp-large", addr) => udp(addr.parse().unwrap(), true, &[b'x'; LARGE]),
+        ("udp-follow", addr) => udp_follow(addr.parse().unwrap()),
         _ => panic!("{what}"),
     };
     match result {
@@ -346,6 +392,55 @@ pub(crate) fn udp(addr: SocketAddr, connected: bool, payload: &[u8]) -> std::io:
     answers.dedup();
     assert_eq!(answers.len(), 1, "not steady: {answers:?}");
     Ok(answers.remove(0))
+}
+
+/// A connected socket that goes on asking. `aborted | ANSWER` when it was ended and has connected anew, `steady | ANSWER`
+/// when it was told to stop.
+fn udp_follow(addr: SocketAddr) -> std::io::Result<String> {
+    let any = if addr.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let connect = || {
+        let socket = UdpSocket::bind(any)?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.connect(addr)?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    let stop = PathBuf::from(std::env::var("SEAWAY_TEST_STOP").unwrap());
+    let ask = |socket: &UdpSocket| {
+        let mut buffer = [0; 2 * LARGE];
+        socket.send(b"hello")?;
+        let len = socket.recv(&mut buffer)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&buffer[..len]).into_owned())
+    };
+    let ask_patiently = |socket: &UdpSocket| {
+        let limit = std::time::Instant::now() + PATIENCE;
+        loop {
+            match ask(socket) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            if std::time::Instant::now() > limit {
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+        }
+    };
+    let socket = connect()?;
+    let first = ask_patiently(&socket)?;
+    println!("\nREADY {first}");
+    while !stop.exists() {
+        match ask_patiently(&socket) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {
+                // A new one: the old one's queue may hold a last answer.
+                return ask_patiently(&connect()?).map(|answer| format!("aborted | {answer}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(format!("steady | {first}"))
 }
 
 /// A Service `default/echo`: cluster IP port 80 and node port 30080, TCP and UDP, of the family of its backends.

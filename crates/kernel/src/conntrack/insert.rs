@@ -78,8 +78,8 @@ impl Conntrack {
     /// Inserts an entry. Returns `false`, and changes nothing, if a packet of either of its directions belongs to an
     /// entry already.
     pub fn insert(&mut self, flow: &NewFlow) -> Result<bool, Error> {
-        let sequence = self.next_sequence();
-        match self.change(&insert_request(flow, sequence)) {
+        let sequence = self.socket.next_sequence();
+        match self.socket.change(&insert_request(flow, sequence)) {
             Ok(()) => Ok(true),
             Err(Failure::Refused(cause)) if cause.kind() == io::ErrorKind::AlreadyExists => {
                 Ok(false)
@@ -105,8 +105,11 @@ impl Conntrack {
     /// Deletes the entry of the default zone to which a packet with these addresses belongs, in whatever direction.
     /// Returns whether there was one.
     pub fn evict(&mut self, protocol: u8, tuple: &Tuple) -> Result<bool, Error> {
-        let sequence = self.next_sequence();
-        match self.change(&evict_request(protocol, tuple, sequence)) {
+        let sequence = self.socket.next_sequence();
+        match self
+            .socket
+            .change(&evict_request(protocol, tuple, sequence))
+        {
             Ok(()) => Ok(true),
             Err(failure) => {
                 let what = format!(
@@ -126,8 +129,8 @@ impl Conntrack {
     /// Lets packets of a TCP entry pass that lie outside of the window as far as the kernel knows it: for when it will not
     /// see all of them. Returns whether the entry is there.
     pub fn be_liberal(&mut self, flow: &Flow) -> Result<bool, Error> {
-        let sequence = self.next_sequence();
-        match self.change(&liberal_request(flow, sequence)) {
+        let sequence = self.socket.next_sequence();
+        match self.socket.change(&liberal_request(flow, sequence)) {
             Ok(()) => Ok(true),
             Err(failure) => {
                 let Tuple {
@@ -143,11 +146,6 @@ impl Conntrack {
                 }
             }
         }
-    }
-
-    fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
     }
 }
 

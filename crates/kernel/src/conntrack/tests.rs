@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use netlink_packet_core::NetlinkBuffer;
 use proptest::array;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -70,7 +71,7 @@ proptest! {
         for bytes in [&message, &junk] {
             if let Ok(buffer) = NetlinkBuffer::new_checked(bytes.as_slice()) {
                 let _ = wire::read_flow(&buffer);
-                let _ = wire::read_end(&buffer);
+                let _ = blocking::read_end(&buffer);
             }
         }
     }
@@ -142,7 +143,7 @@ fn the_end_of_an_answer() {
     };
     let end = |kind, code| {
         let bytes = message(kind, code);
-        match wire::read_end(&NetlinkBuffer::new_checked(bytes.as_slice()).unwrap()) {
+        match blocking::read_end(&NetlinkBuffer::new_checked(bytes.as_slice()).unwrap()) {
             End::NotYet => None,
             End::Done => Some(0),
             End::Refused(error) => error.raw_os_error(),

@@ -2,15 +2,13 @@
 //!
 //! Numbers are big-endian where the kernel's attribute is; attributes and messages are aligned to four bytes.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{
-    DoneBuffer, ErrorBuffer, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer,
-    NlaBuffer, NlasIterator,
+    NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator,
 };
 
-use super::{DEFAULT_ZONE, End, Family, Filter, Flow, Status, TcpState, Tuple};
+use super::{DEFAULT_ZONE, Family, Filter, Flow, Status, TcpState, Tuple};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, to which the kind of message is added.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -20,10 +18,6 @@ pub(super) const ENTRY: u16 = SUBSYSTEM;
 const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
 pub(super) const DELETE: u16 = SUBSYSTEM | 2;
-
-/// `NLMSG_ERROR` and `NLMSG_DONE` (linux/netlink.h).
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -130,21 +124,6 @@ pub(super) fn delete_request(flow: &Flow, sequence: u32) -> Vec<u8> {
     message.zone(flow.zone);
     message.put(entry::ID, &flow.id.to_be_bytes());
     message.finish()
-}
-
-/// Whether this message ends an answer.
-pub(super) fn read_end(message: &NetlinkBuffer<&[u8]>) -> End {
-    let code = match message.message_type() {
-        DONE => DoneBuffer::new_checked(message.payload()).map(|done| done.code()),
-        ERROR => ErrorBuffer::new_checked(message.payload())
-            .map(|error| error.code().map_or(0, i32::from)),
-        _ => return End::NotYet,
-    };
-    match code {
-        Ok(0) => End::Done,
-        Ok(code) => End::Refused(io::Error::from_raw_os_error(code.saturating_abs())),
-        Err(error) => End::Refused(io::Error::new(io::ErrorKind::InvalidData, error)),
-    }
 }
 
 /// The entry in a message; `None` for anything else, and for entries that lack what every one of an IP protocol has.

@@ -1,0 +1,163 @@
+//! A netlink socket whose calls block: for listings that are handed over as they arrive, on a thread for blocking work.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::{DoneBuffer, ErrorBuffer, NetlinkBuffer};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
+
+use crate::Error;
+
+/// `NLMSG_ERROR` and `NLMSG_DONE` (linux/netlink.h).
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+
+/// The kernel fills at most 32 KiB in one go.
+const BUFFER: usize = 64 * 1024;
+
+/// The kernel answers within the call; this is for the day when it does not.
+const TIMEOUT_SECONDS: i64 = 5;
+
+/// Whether an answer ends here.
+#[derive(Debug)]
+pub enum End {
+    NotYet,
+    /// With everything that there is to say.
+    Done,
+    /// The kernel does not do what it was asked.
+    Refused(io::Error),
+}
+
+/// Why a request was not answered as it should be.
+pub(crate) enum Failure {
+    Refused(io::Error),
+    Protocol(&'static str),
+}
+
+impl Failure {
+    pub(crate) fn into_error(self, operation: &'static str, object: String) -> Error {
+        match self {
+            Self::Refused(cause) => Error::Netlink {
+                operation,
+                object,
+                cause,
+            },
+            Self::Protocol(reason) => Error::Protocol {
+                operation,
+                object,
+                reason: reason.into(),
+            },
+        }
+    }
+}
+
+/// A socket of the network namespace in which it was opened, whatever thread uses it.
+#[derive(Debug)]
+pub(crate) struct Blocking {
+    socket: OwnedFd,
+    sequence: u32,
+    buffer: Box<[u8]>,
+}
+
+impl Blocking {
+    /// Opens one in the calling thread's namespace; `object` is its name in messages.
+    pub(crate) fn open(protocol: SockProtocol, object: &'static str) -> Result<Self, Error> {
+        let failed = |errno| Error::io("open", object, errno);
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )
+        .map_err(failed)?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(TIMEOUT_SECONDS, 0)).map_err(failed)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; BUFFER].into(),
+        })
+    }
+
+    /// The number of the next request.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(&self, request: &[u8]) -> Result<(), Failure> {
+        loop {
+            match send(self.socket.as_raw_fd(), request, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                other => return other.map(drop).map_err(|e| Failure::Refused(e.into())),
+            }
+        }
+    }
+
+    /// The next portion of an answer.
+    pub(crate) fn receive(&mut self) -> Result<&[u8], Failure> {
+        let fd = self.socket.as_raw_fd();
+        let length = loop {
+            match recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
+                Err(nix::Error::EINTR) => {}
+                other => break other.map_err(|e| Failure::Refused(e.into()))?,
+            }
+        };
+        self.buffer
+            .get(..length)
+            .ok_or(Failure::Protocol("an answer is too long"))
+    }
+
+    /// Sends the latest request, which the kernel acknowledges, and waits for that.
+    pub(crate) fn change(&mut self, request: &[u8]) -> Result<(), Failure> {
+        let sequence = self.sequence;
+        self.send(request)?;
+        loop {
+            match read_portion(self.receive()?, sequence, |_| {}).map_err(Failure::Protocol)? {
+                End::NotYet => {}
+                End::Done => return Ok(()),
+                End::Refused(cause) => return Err(Failure::Refused(cause)),
+            }
+        }
+    }
+}
+
+/// Reads a portion of the answer to the request of this number. The error says what is wrong with the portion as a
+/// whole.
+pub(crate) fn read_portion(
+    mut rest: &[u8],
+    sequence: u32,
+    mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
+) -> Result<End, &'static str> {
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest).map_err(|_| "a message is cut off")?;
+        // What is left of a listing that was given up is not ours.
+        if message.sequence_number() == sequence {
+            match read_end(&message) {
+                End::NotYet => each(&message),
+                end => return Ok(end),
+            }
+        }
+        let next = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(End::NotYet)
+}
+
+pub(crate) fn read_end(message: &NetlinkBuffer<&[u8]>) -> End {
+    let code = match message.message_type() {
+        DONE => DoneBuffer::new_checked(message.payload()).map(|done| done.code()),
+        ERROR => ErrorBuffer::new_checked(message.payload())
+            .map(|error| error.code().map_or(0, i32::from)),
+        _ => return End::NotYet,
+    };
+    match code {
+        Ok(0) => End::Done,
+        Ok(code) => End::Refused(io::Error::from_raw_os_error(code.saturating_abs())),
+        Err(error) => End::Refused(io::Error::new(io::ErrorKind::InvalidData, error)),
+    }
+}

@@ -1,0 +1,198 @@
+//! Sockets of a network namespace over sock_diag(7): the connected UDP ones, and ending them (`SOCK_DESTROY`).
+//!
+//! netlink-packet-sock-diag 0.4 speaks an older netlink-packet-core and knows no `SOCK_DESTROY`; two messages of fixed
+//! size are all that is needed (linux/inet_diag.h). The calls block.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
+use nix::libc::{AF_INET, AF_INET6, EOPNOTSUPP, IPPROTO_UDP};
+use nix::sys::socket::SockProtocol;
+
+use crate::netlink::blocking::{Blocking, End, Failure, read_portion};
+use crate::{Error, NetNs};
+
+#[cfg(test)]
+mod tests;
+
+/// `SOCK_DIAG_BY_FAMILY`, and so the kind of an answer.
+const BY_FAMILY: u16 = 20;
+/// `SOCK_DESTROY`.
+const DESTROY: u16 = 21;
+/// `TCP_ESTABLISHED`, which a UDP socket is in while it is connected.
+const CONNECTED: u32 = 1;
+
+/// `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// `struct inet_diag_sockid`: ports, two addresses of 16 bytes, interface, cookie.
+const ID: usize = 48;
+/// Where the id is in `struct inet_diag_msg`.
+const ID_AT: usize = 4;
+
+/// The kernel's family of a socket. One of IPv6 may talk IPv4, with mapped addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketFamily {
+    V4,
+    V6,
+}
+
+impl SocketFamily {
+    fn number(self) -> u8 {
+        // Both are below 256.
+        let number = match self {
+            Self::V4 => AF_INET,
+            Self::V6 => AF_INET6,
+        };
+        number as u8
+    }
+}
+
+/// A connected UDP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpSocket {
+    pub family: SocketFamily,
+    /// A mapped address stands here as the IPv4 address that it means.
+    pub local: SocketAddr,
+    /// Where it sends to.
+    pub peer: SocketAddr,
+    /// The kernel's number of the socket, as `bpf_get_socket_cookie` gives it; never used twice before a reboot.
+    pub cookie: u64,
+    id: [u8; ID],
+}
+
+/// The sockets of one network namespace.
+#[derive(Debug)]
+pub struct SockDiag {
+    socket: Blocking,
+}
+
+impl SockDiag {
+    /// For the network namespace of the calling thread.
+    pub fn open() -> Result<Self, Error> {
+        let socket = Blocking::open(SockProtocol::NetlinkSockDiag, "sock_diag socket")?;
+        Ok(Self { socket })
+    }
+
+    /// For another network namespace; it stays that one's on whatever thread it is used.
+    pub fn in_namespace(netns: &NetNs) -> Result<Self, Error> {
+        let _inside = netns.enter()?;
+        Self::open()
+    }
+
+    /// The connected UDP sockets, of a port that they are connected to or of all. The kernel does the selecting.
+    pub fn connected_udp(
+        &mut self,
+        family: SocketFamily,
+        port: Option<u16>,
+    ) -> Result<Vec<UdpSocket>, Error> {
+        let failed = |failure: Failure| failure.into_error("list", "UDP sockets".to_owned());
+        let mut id = [0; ID];
+        id[2..4].copy_from_slice(&port.unwrap_or(0).to_be_bytes());
+        let sequence = self.socket.next_sequence();
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let request = request(BY_FAMILY, flags, sequence, family, &id);
+        self.socket.send(&request).map_err(failed)?;
+        let mut sockets = Vec::new();
+        loop {
+            let portion = self.socket.receive().map_err(failed)?;
+            let end = read_portion(portion, sequence, |message| sockets.extend(read(message)));
+            match end.map_err(|reason| failed(Failure::Protocol(reason)))? {
+                End::NotYet => {}
+                End::Done => return Ok(sockets),
+                End::Refused(cause) => return Err(failed(Failure::Refused(cause))),
+            }
+        }
+    }
+
+    /// Ends a socket: whoever uses it is told `ECONNABORTED`. Returns whether it was still there, as it was listed.
+    pub fn destroy(&mut self, socket: &UdpSocket) -> Result<bool, Error> {
+        let what = || format!("UDP socket {} to {}", socket.local, socket.peer);
+        match self.request_destroy(socket.family, &socket.id) {
+            Ok(()) => Ok(true),
+            Err(failure) => match failure.into_error("close", what()) {
+                error if error.is_absent() => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Whether the kernel can list UDP sockets (`CONFIG_INET_UDP_DIAG`) and end them (`CONFIG_INET_DIAG_DESTROY`): asks it
+    /// to end one that cannot be.
+    pub fn can_destroy(&mut self) -> Result<bool, Error> {
+        match self.connected_udp(SocketFamily::V4, Some(1)) {
+            Err(error) if error.is_absent() => return Ok(false),
+            other => drop(other?),
+        }
+        match self.request_destroy(SocketFamily::V4, &[0; ID]) {
+            Ok(()) => Ok(true),
+            Err(failure) => match failure.into_error("close", "no socket".to_owned()) {
+                error if error.errno() == Some(EOPNOTSUPP) => Ok(false),
+                error if error.is_absent() => Ok(true),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn request_destroy(&mut self, family: SocketFamily, id: &[u8; ID]) -> Result<(), Failure> {
+        let sequence = self.socket.next_sequence();
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        let request = request(DESTROY, flags, sequence, family, id);
+        self.socket.change(&request)
+    }
+}
+
+/// `struct inet_diag_req_v2` for connected UDP sockets.
+fn request(kind: u16, flags: u16, sequence: u32, family: SocketFamily, id: &[u8; ID]) -> Vec<u8> {
+    const LENGTH: u32 = HEADER as u32 + 8 + ID as u32;
+    let mut bytes = Vec::with_capacity(LENGTH as usize);
+    bytes.extend(LENGTH.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
+    // No extensions, and padding.
+    bytes.extend([family.number(), IPPROTO_UDP as u8, 0, 0]);
+    bytes.extend((1_u32 << CONNECTED).to_ne_bytes());
+    bytes.extend(id);
+    bytes
+}
+
+/// The socket in a message (`struct inet_diag_msg`); `None` for anything else.
+fn read(message: &NetlinkBuffer<&[u8]>) -> Option<UdpSocket> {
+    if message.message_type() != BY_FAMILY {
+        return None;
+    }
+    let payload = message.payload();
+    let family = match i32::from(*payload.first()?) {
+        AF_INET => SocketFamily::V4,
+        AF_INET6 => SocketFamily::V6,
+        _ => return None,
+    };
+    let id: [u8; ID] = payload.get(ID_AT..ID_AT + ID)?.try_into().ok()?;
+    let end = |port_at: usize, at| {
+        let port = u16::from_be_bytes([id[port_at], id[port_at + 1]]);
+        SocketAddr::new(address(&id, at, family), port)
+    };
+    let [low, high] = [word(&id, 40), word(&id, 44)];
+    Some(UdpSocket {
+        family,
+        local: end(0, 4),
+        peer: end(2, 20),
+        cookie: u64::from(high) << 32 | u64::from(low),
+        id,
+    })
+}
+
+fn word(id: &[u8; ID], at: usize) -> u32 {
+    u32::from_ne_bytes([id[at], id[at + 1], id[at + 2], id[at + 3]])
+}
+
+fn address(id: &[u8; ID], at: usize, family: SocketFamily) -> IpAddr {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&id[at..at + 16]);
+    let [a, b, c, d, ..] = bytes;
+    match family {
+        SocketFamily::V4 => Ipv4Addr::new(a, b, c, d).into(),
+        SocketFamily::V6 => Ipv6Addr::from(bytes).to_canonical(),
+    }
+}
