@@ -157,10 +157,9 @@ pub(crate) fn remember(work: &Work, hop: &Hop) {
 pub(crate) enum Known {
     /// Follow it.
     Follow,
-    /// Begin anew: the connection was closed, or the backend is gone.
+    /// Begin anew, which may end in a refusal or be none of our business any more: the connection was closed, or the
+    /// backend or the whole Service is gone.
     Renew,
-    /// The Service is gone: no longer ours.
-    Forget,
 }
 
 /// Looks whether the flow of a client's packet still stands.
@@ -174,7 +173,7 @@ pub(crate) fn check(work: &mut Work) -> Known {
         return if anew { Known::Renew } else { Known::Follow };
     }
     let Some(value) = services::frontend(&flow.frontend(key)) else {
-        return Known::Forget;
+        return Known::Renew;
     };
     let client = if flow.flags & FLOW_FAR != 0 {
         Client::Far

@@ -25,8 +25,6 @@ use crate::maps::{FLOWS, count, epoch};
 enum Hook {
     /// Packets of clients and of backends.
     Ingress,
-    /// Packets of backends on other nodes.
-    Overlay,
     /// Packets of backends that are the node itself, as they leave.
     Egress,
 }
@@ -39,12 +37,6 @@ pub(crate) const LEFT: i32 = i32::MIN;
 #[inline(never)]
 pub(crate) fn ingress(ctx: &TcContext) -> i32 {
     step(ctx, Hook::Ingress)
-}
-
-/// The same for [`Hook::Overlay`].
-#[inline(never)]
-pub(crate) fn overlay(ctx: &TcContext) -> i32 {
-    step(ctx, Hook::Overlay)
 }
 
 /// The same for [`Hook::Egress`].
@@ -114,7 +106,6 @@ fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) 
     let node = flow.flags & FLOW_NODE != 0;
     let ours = match hook {
         Hook::Ingress => !(reverse && node),
-        Hook::Overlay => reverse && !node,
         Hook::Egress => reverse && node,
     };
     let hop = flow.hop;

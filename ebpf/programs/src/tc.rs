@@ -41,20 +41,10 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
     ingress(&ctx, false)
 }
 
+/// Mostly replies of backends on other nodes; but pods of other nodes may knock at addresses of this one, too.
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
-    let code = quick::overlay(&ctx);
-    if code != quick::LEFT {
-        return code;
-    }
-    let Some(work) = parse(&ctx) else {
-        return PASS;
-    };
-    if flows::find(work) && work.flow.is_reverse() {
-        reply(&ctx, work)
-    } else {
-        PASS
-    }
+    ingress(&ctx, false)
 }
 
 /// Replies of backends that are the node itself are only seen as they leave.
@@ -171,10 +161,6 @@ fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
         Known::Renew => {
             flows::remove(work);
             begin(ctx, work, over_pod_link)
-        }
-        Known::Forget => {
-            flows::remove(work);
-            PASS
         }
     }
 }

@@ -60,7 +60,10 @@ pub(super) fn programs_of(role: Role) -> &'static [(Direction, &'static str)] {
             (Direction::Egress, programs::TO_LINK),
             (Direction::Ingress, programs::FROM_UPLINK),
         ],
-        Role::Overlay => &[(Direction::Ingress, programs::FROM_OVERLAY)],
+        Role::Overlay => &[
+            (Direction::Egress, programs::TO_LINK),
+            (Direction::Ingress, programs::FROM_OVERLAY),
+        ],
     }
 }
 
@@ -277,7 +280,7 @@ mod tests {
             .map(|(index, _)| *index)
             .collect();
         assert_eq!(order, [3, 4, 2, 5]);
-        for role in [Role::Pod, Role::Uplink] {
+        for role in [Role::Pod, Role::Uplink, Role::Overlay] {
             assert_eq!(programs_of(role)[0], (Direction::Egress, programs::TO_LINK));
         }
     }
