@@ -1,19 +1,13 @@
 //! Carries the plan out; decides nothing.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::route::TABLE_LOCAL;
-use seaway_kernel::{MacAddr, NetNs, Netlink, Route, RouteFilter, Scope, VethOptions, sysctl};
+use seaway_kernel::{MacAddr, NetNs, Netlink, Route, Scope, VethOptions, sysctl};
 use seaway_model::ownership::ROUTE_PROTOCOL;
 
 use crate::plan::{Step, Undo, backwards};
 use crate::protocol::{Code, Error};
-
-/// How long workers of the kernel may take. They look at links once a second when many change at a time.
-const WORKER_LIMIT: Duration = Duration::from_secs(5);
-const WORKER_POLL: Duration = Duration::from_millis(1);
 
 /// Does the steps; when one fails, takes back those that were done, and reports the failure.
 pub async fn add(steps: &[Step], pod: &NetNs) -> Result<(), Error> {
@@ -104,10 +98,12 @@ impl Executor {
                 .replace_route(&host_route(*address, self.host_index))
                 .await?),
             Step::AwaitCarrier => {
-                carrier(&self.host, self.host_index).await?;
-                carrier(&self.pod, self.pod_index).await
+                self.host.await_carrier(self.host_index).await?;
+                Ok(self.pod.await_carrier(self.pod_index).await?)
             }
-            Step::AwaitPodAddress(address) => received(&self.pod, self.pod_index, *address).await,
+            Step::AwaitPodAddress(address) => {
+                Ok(self.pod.await_address(self.pod_index, *address).await?)
+            }
         }
     }
 
@@ -155,49 +151,6 @@ impl Executor {
         }
         Ok(())
     }
-}
-
-/// Waits until a link can carry packets.
-async fn carrier(netlink: &Netlink, index: u32) -> Result<(), Error> {
-    let what = format!("the carrier of link {index}");
-    await_kernel(&what, async || {
-        let link = netlink.link_by_index(index).await?;
-        Ok(link.is_some_and(|link| link.running))
-    })
-    .await
-}
-
-/// Waits until packets to an address of a link are received.
-async fn received(netlink: &Netlink, index: u32, address: IpAddr) -> Result<(), Error> {
-    let local = RouteFilter {
-        table: Some(TABLE_LOCAL),
-        link: Some(index),
-        protocol: None,
-    };
-    await_kernel(&format!("the route of address {address}"), async || {
-        let routes = netlink.routes(local).await?;
-        Ok(routes
-            .iter()
-            .any(|route| route.destination == address.into()))
-    })
-    .await
-}
-
-async fn await_kernel(
-    what: &str,
-    is_there: impl AsyncFn() -> Result<bool, Error>,
-) -> Result<(), Error> {
-    let asking = async {
-        while !is_there().await? {
-            tokio::time::sleep(WORKER_POLL).await;
-        }
-        Ok(())
-    };
-    let answer = tokio::time::timeout(WORKER_LIMIT, asking).await;
-    answer.unwrap_or_else(|_| {
-        let message = format!("{what} is not there after {WORKER_LIMIT:?}");
-        Err(Error::new(Code::Kernel, message))
-    })
 }
 
 async fn index_of(netlink: &Netlink, name: &str) -> Result<u32, Error> {

@@ -9,6 +9,7 @@
 //! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`] → [`capabilities`].
 
 pub mod addr;
+mod await_ready;
 pub mod capabilities;
 pub mod cgroup;
 pub mod command;

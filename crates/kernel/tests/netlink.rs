@@ -3,12 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use seaway_kernel::{
-    Encap, Event, Link, LinkKind, MacAddr, NetNs, Netlink, Route, RouteFilter, Scope, VethOptions,
-    Watch, WatchGroups,
+    Encap, Event, LinkKind, MacAddr, NetNs, Netlink, Route, RouteFilter, Scope, VethOptions, Watch,
+    WatchGroups,
 };
 
 const PROTOCOL: u8 = 83;
@@ -38,29 +37,15 @@ async fn pair(near: &NetNs, far: &NetNs) -> (Netlink, Netlink) {
     (here, there)
 }
 
-/// A link, once the kernel has noticed that it has a carrier.
-async fn running(netlink: &Netlink, name: &str) -> Link {
-    let running = async {
-        loop {
-            let link = netlink.link(name).await.unwrap().unwrap();
-            if link.running {
-                return link;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), running)
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn a_veth_pair_appears_in_both_namespaces_under_its_final_names() {
     let (near, far) = (NetNs::anonymous().unwrap(), NetNs::anonymous().unwrap());
     let (here, there) = pair(&near, &far).await;
 
-    let link = running(&here, "near").await;
-    let peer = running(&there, "far").await;
+    let link = here.link("near").await.unwrap().unwrap();
+    let peer = there.link("far").await.unwrap().unwrap();
+    here.await_carrier(link.index).await.unwrap();
+    there.await_carrier(peer.index).await.unwrap();
     assert_eq!((link.mtu, peer.mtu), (1450, 1450));
     assert_eq!(link.mac, Some(MacAddr([2, 0, 0, 0, 0, 1])));
     assert_eq!(peer.mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));

@@ -135,6 +135,9 @@ impl World {
             })
             .unwrap();
         drop(holder);
+        for netns in [&world.node, &world.outside] {
+            netns.await_ready().unwrap();
+        }
         world
     }
 

@@ -129,6 +129,9 @@ impl World {
                 })
                 .unwrap();
         }
+        for short in NAMESPACES {
+            self.netns(short).await_ready().unwrap();
+        }
     }
 
     /// The overlay and the pod's route, as `seaway-overlay` and the CNI plugin make them.

@@ -154,9 +154,10 @@ fn neighbours_keep_their_counters() {
                 let jump = [parse::rule("-j SEAWAY-A", family)];
                 Chains::from([(chain, rules.collect()), (output, Rules::from(jump))])
             };
-            let send = |port: u16| {
-                // A socket each: nat sees the first packet of a flow.
-                let socket = UdpSocket::bind((loopback, 0)).unwrap();
+            let mut from = 20_000..;
+            let mut send = |port: u16| {
+                // From a port of its own each: nat sees the first packet of a flow.
+                let socket = UdpSocket::bind((loopback, from.next().unwrap())).unwrap();
                 socket.send_to(b"x", (loopback, port)).unwrap();
             };
             let before: Vec<u16> = (8001..=8012).collect();

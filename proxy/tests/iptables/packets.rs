@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
+use seaway_kernel::NetNs;
 use seaway_model::{Change, Desired, Family, InputEvent, Inputs, ObjectKey, testing};
 use seaway_proxy::dataplane::Dataplane;
 
@@ -22,6 +23,7 @@ fn addresses() {
         ip(&format!("addr add {} dev lo", pod(Family::V4, host)));
         ip(&format!("addr add {} dev lo nodad", pod(Family::V6, host)));
     }
+    NetNs::current().unwrap().await_ready().unwrap();
     ip("route add 10.96.0.0/16 dev lo src 192.168.1.1");
     ip("-6 route add fd00:10:96::/112 dev lo src fd01::1");
 }

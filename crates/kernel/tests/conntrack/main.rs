@@ -37,11 +37,8 @@ fn in_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             }
             for ip in [CLIENT6, "fd00:1::2"] {
                 run(&format!("ip addr add {ip}/128 dev lo nodad"));
-                // A worker of the kernel makes its route, and before that nothing is received.
-                while !run("ip -6 route show table local").contains(ip) {
-                    std::thread::yield_now();
-                }
             }
+            NetNs::current().unwrap().await_ready().unwrap();
             run("ip route add 10.99.0.0/16 dev lo");
             run("ip route add fd00:99::/64 dev lo");
             run(
