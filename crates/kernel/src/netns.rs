@@ -15,6 +15,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{Error, Netlink};
 
+pub use machine::{Place, places};
+
 /// Where `ip netns` keeps its named namespaces.
 const NAMED: &str = "/run/netns";
 

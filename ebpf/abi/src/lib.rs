@@ -60,11 +60,13 @@ pub mod maps {
     pub const SOCKETS_UDP: &str = "SOCKETS_UDP";
     /// [`SocketKey`](crate::SocketKey) (frontend) → [`SteadyValue`](crate::SteadyValue).
     pub const STEADY: &str = "STEADY";
+    /// Cookies (`u64`) of the network namespaces whose sockets are left untranslated → why (`UNTRANSLATED_*` bits).
+    pub const UNTRANSLATED: &str = "UNTRANSLATED";
     /// Per-CPU `u64` by [`Verdict`](crate::Verdict).
     pub const COUNTERS: &str = "COUNTERS";
 
     /// All of them.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -77,6 +79,7 @@ pub mod maps {
         SOCKETS_TCP,
         SOCKETS_UDP,
         STEADY,
+        UNTRANSLATED,
         COUNTERS,
     ];
 }

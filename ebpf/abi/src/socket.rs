@@ -35,3 +35,8 @@ pub struct SteadyValue {
     /// The set in which the backend was last seen.
     pub set: u32,
 }
+
+/// The pod's label asks for it.
+pub const UNTRANSLATED_BY_LABEL: u32 = 1;
+/// A rule of the pod itself redirects what its programs send (a sidecar), and has to see the address that they meant.
+pub const UNTRANSLATED_BY_REDIRECT: u32 = 2;

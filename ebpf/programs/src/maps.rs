@@ -43,6 +43,8 @@ pub(crate) static SOCKETS_UDP: LruHashMap<SocketKey, SocketValue, 65536> = LruHa
 #[btf_map]
 pub(crate) static STEADY: LruHashMap<SocketKey, SteadyValue, 65536> = LruHashMap::new();
 #[btf_map]
+static UNTRANSLATED: HashMap<u64, u32, 16384, ON_DEMAND> = HashMap::new();
+#[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
 
 /// The node's configuration. The map has one entry, always.
@@ -68,6 +70,13 @@ pub(crate) fn node_addr(addr: &Addr) -> u32 {
 #[inline(always)]
 pub(crate) fn is_node_addr(addr: &Addr) -> bool {
     node_addr(addr) & NODE_ADDR_LOCAL != 0
+}
+
+/// Whether sockets of the network namespace with this cookie are left untranslated.
+#[inline(always)]
+pub(crate) fn is_untranslated(namespace: u64) -> bool {
+    // SAFETY: nothing is read.
+    unsafe { UNTRANSLATED.get(namespace) }.is_some()
 }
 
 /// Counts a verdict.

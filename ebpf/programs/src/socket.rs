@@ -10,7 +10,7 @@ use seaway_ebpf_abi::config::CONFIG_LOCALHOST_NODE_PORTS;
 use seaway_ebpf_abi::{Addr, AffinityKey, SocketKey, SocketValue, SteadyValue, TCP, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 
-use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count};
+use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count, is_untranslated};
 use crate::services::{self, Knock, Picked, Refusal};
 
 const ALLOW: i32 = 1;
@@ -263,6 +263,10 @@ fn connect(peer: &impl Peer) -> i32 {
     let Some(knock) = find(peer, &addr, port, protocol) else {
         return ALLOW;
     };
+    // Its packets are served by `from_pod`.
+    if is_untranslated(peer.namespace()) {
+        return ALLOW;
+    }
     if let Some(code) = shut_out(peer, &knock, &addr) {
         return code;
     }
@@ -315,6 +319,9 @@ fn sendmsg(peer: &impl Peer) -> i32 {
     let Some(knock) = find(peer, &addr, port, UDP) else {
         return ALLOW;
     };
+    if is_untranslated(peer.namespace()) {
+        return ALLOW;
+    }
     if let Some(code) = shut_out(peer, &knock, &addr) {
         return code;
     }

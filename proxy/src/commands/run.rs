@@ -14,7 +14,7 @@ use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, ConntrackSettings, RunConfig};
 use crate::conntrack::{self, Cleaner, Place, Table};
 use crate::dataplane::Dataplane;
-use crate::ebpf::Sockets;
+use crate::ebpf::{Aside, Sockets};
 use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::{Addresses, HealthChecks};
@@ -81,6 +81,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         metrics,
         bound,
         shutdown,
+    };
+    let _aside = match config.mode {
+        Mode::Iptables => None,
+        Mode::Ebpf => Some(Aside::start(&config.kernel.bpffs_root)?),
     };
     let serving = async {
         match config.mode {

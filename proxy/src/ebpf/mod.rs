@@ -2,10 +2,11 @@
 //!
 //! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
-//! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
+//! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
 
+mod aside;
 mod bpffs;
 mod cleanup;
 mod config;
@@ -27,6 +28,7 @@ mod table;
 mod tables;
 mod wanted;
 
+pub use aside::Aside;
 pub use config::{EbpfConfig, MapSizes};
 pub use error::EbpfError;
 pub use features::check;

@@ -49,8 +49,13 @@ pub type Stamps = Vec<Option<Stamp>>;
 
 /// Whether this kernel has nf_tables at all.
 pub fn has_nf_tables() -> bool {
+    generation().is_some()
+}
+
+/// The generation of the nf_tables rules of the calling thread's network namespace: 1 before there was any rule.
+pub fn generation() -> Option<u32> {
     let generation = Generation::open().and_then(|generation| generation.now());
-    generation.is_ok_and(|number| number.is_some())
+    generation.ok().flatten()
 }
 
 /// Decides when to look at which rules.

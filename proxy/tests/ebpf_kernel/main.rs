@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod aside;
 mod cost;
 mod foreign;
 mod ipv6;

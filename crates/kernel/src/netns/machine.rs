@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 
@@ -31,33 +31,53 @@ impl NetNs {
     /// Gives `each` the namespaces that have a name, then those that only processes are in, each once, until it breaks.
     /// What goes meanwhile is left out.
     pub fn visit_all(mut each: impl FnMut(Self) -> ControlFlow<()>) {
-        let named = DIRECTORIES
-            .iter()
-            .flat_map(|dir| entries(Path::new(dir)).map(|entry| entry.path()));
-        let of_processes = entries(Path::new("/proc"))
-            .filter(|entry| {
-                entry
-                    .file_name()
-                    .as_encoded_bytes()
-                    .iter()
-                    .all(u8::is_ascii_digit)
-            })
-            .map(|entry| entry.path().join("ns/net"));
-        let mut seen = HashSet::new();
-        for path in named.chain(of_processes) {
-            let Ok(status) = fs::metadata(&path) else {
-                continue;
-            };
-            if !seen.insert((status.dev(), status.ino())) {
-                continue;
-            }
-            if let Ok(netns) = Self::open(&path)
+        for place in places() {
+            if let Ok(netns) = Self::open(&place.path)
                 && each(netns).is_break()
             {
                 return;
             }
         }
     }
+
+    /// Whether it is the one that is found there.
+    pub fn is_at(&self, place: &Place) -> Result<bool, Error> {
+        Ok(self.identity()? == (place.device, place.inode))
+    }
+}
+
+/// Where a network namespace is found. The same place may be another namespace later; but its path and number are not
+/// both used again soon.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// The namespaces that have a name, then those that only processes are in, each once. None is opened.
+pub fn places() -> impl Iterator<Item = Place> {
+    let named = DIRECTORIES
+        .iter()
+        .flat_map(|dir| entries(Path::new(dir)).map(|entry| entry.path()));
+    let is_process = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+    };
+    let of_processes = entries(Path::new("/proc"))
+        .filter(is_process)
+        .map(|entry| entry.path().join("ns/net"));
+    let mut seen = HashSet::new();
+    named.chain(of_processes).filter_map(move |path| {
+        let status = fs::metadata(&path).ok()?;
+        let (device, inode) = (status.dev(), status.ino());
+        let place = Place {
+            path,
+            device,
+            inode,
+        };
+        seen.insert((device, inode)).then_some(place)
+    })
 }
 
 fn entries(dir: &Path) -> impl Iterator<Item = fs::DirEntry> {

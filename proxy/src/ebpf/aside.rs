@@ -1,0 +1,200 @@
+//! Pods whose sockets are left untranslated: those with a sidecar, which has to see the addresses that programs meant.
+//!
+//! A sidecar (Istio, Linkerd) puts rules into the network namespace of its pod that redirect what programs send to it. A
+//! socket that was translated at `connect()` has no Service address left that the sidecar could know. So namespaces
+//! are looked at from the side: whether nat rules came there, by the generation of nf_tables and the sizes of legacy
+//! tables, and only then what these say. Packets of such a pod are served at its link like those of any.
+//!
+//! There is no event for rules of another namespace, so that a young namespace is looked at often and an old one seldom.
+
+mod redirect;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use seaway_ebpf_abi::maps;
+use seaway_ebpf_abi::socket::UNTRANSLATED_BY_REDIRECT;
+use seaway_kernel::netns::{Place, places};
+use seaway_kernel::{Error, NetNs};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::config::pin_dir;
+use super::error::EbpfError;
+use super::table::Table;
+use redirect::Rules;
+
+#[cfg(test)]
+mod tests;
+
+/// How often namespaces are looked for, and how often a new one is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often an old one is looked at.
+const SELDOM: Duration = Duration::from_secs(30);
+
+/// Follows the network namespaces of the machine for as long as it lives. What it has found stays in force.
+#[derive(Debug)]
+pub struct Aside {
+    task: JoinHandle<()>,
+}
+
+impl Aside {
+    /// Starts it for a data plane that pins its maps below `bpffs_root`; while there are none it has nothing to write
+    /// to. The namespace of the calling thread is the node's, whose sockets always are translated.
+    ///
+    /// # Errors
+    ///
+    /// If that namespace cannot be opened.
+    pub fn start(bpffs_root: &Path) -> Result<Self, EbpfError> {
+        let task = tokio::spawn(follow(NetNs::current()?, pin_dir(bpffs_root)));
+        Ok(Self { task })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is known of a namespace.
+#[derive(Debug)]
+struct Known {
+    cookie: u64,
+    /// When it was found.
+    since: Instant,
+    next: Instant,
+    /// What the answer below was read from.
+    rules: Rules,
+    redirects: bool,
+}
+
+async fn follow(own: NetNs, pin_dir: PathBuf) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = BTreeMap::new();
+    loop {
+        tick.tick().await;
+        let node = own.clone();
+        let scan = tokio::task::spawn_blocking(move || {
+            let changed = scan(&mut known, &node, Instant::now());
+            (known, changed)
+        });
+        let changed;
+        (known, changed) = match scan.await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        for (place, netns, rules) in changed {
+            match redirect::read(&netns, &rules).await {
+                Ok(redirects) => learn(&mut known, &place, rules, redirects),
+                Err(error) => tracing::warn!(
+                    "cannot tell whether a sidecar redirects the connections in {}; its sockets are translated: {error}",
+                    place.path.display()
+                ),
+            }
+        }
+        if let Err(error) = write(&pin_dir, &wanted(&known)) {
+            tracing::warn!(%error, "cannot write which sockets are left untranslated");
+        }
+    }
+}
+
+fn learn(known: &mut BTreeMap<Place, Known>, place: &Place, rules: Rules, redirects: bool) {
+    let Some(entry) = known.get_mut(place) else {
+        return;
+    };
+    if entry.redirects != redirects {
+        let namespace = place.path.display();
+        if redirects {
+            tracing::info!(%namespace, "a sidecar redirects connections: sockets are left untranslated");
+        } else {
+            tracing::info!(%namespace, "nothing redirects connections any more");
+        }
+    }
+    entry.redirects = redirects;
+    entry.rules = rules;
+}
+
+/// Looks at the namespaces that are due. Returns those whose nat rules are other ones than those known. Blocks.
+fn scan(
+    known: &mut BTreeMap<Place, Known>,
+    node: &NetNs,
+    now: Instant,
+) -> Vec<(Place, NetNs, Rules)> {
+    let here: BTreeSet<Place> = places()
+        .filter(|place| !node.is_at(place).unwrap_or(false))
+        .collect();
+    known.retain(|place, _| here.contains(place));
+    let mut changed = Vec::new();
+    for place in here {
+        if known.get(&place).is_some_and(|known| known.next > now) {
+            continue;
+        }
+        // One that went meanwhile is not here the next time.
+        let Ok((netns, cookie, rules)) = look(&place) else {
+            continue;
+        };
+        let entry = known.entry(place.clone()).or_insert_with(|| Known {
+            cookie,
+            since: now,
+            next: now,
+            rules: Rules::default(),
+            redirects: false,
+        });
+        if entry.cookie != cookie {
+            // Another namespace at the same place.
+            entry.since = now;
+            entry.rules = Rules::default();
+            entry.redirects = false;
+        }
+        entry.cookie = cookie;
+        entry.next = now + pause(now - entry.since);
+        if entry.rules != rules {
+            changed.push((place, netns, rules));
+        }
+    }
+    changed
+}
+
+fn look(place: &Place) -> Result<(NetNs, u64, Rules), Error> {
+    let netns = NetNs::open(&place.path)?;
+    let cookie = netns.cookie()?;
+    let rules = {
+        let _inside = netns.enter()?;
+        Rules::here()
+    };
+    Ok((netns, cookie, rules))
+}
+
+/// How long until the next look at a namespace of this age: a sidecar comes with its pod.
+fn pause(age: Duration) -> Duration {
+    (age / 4).clamp(TICK, SELDOM)
+}
+
+/// What belongs into the map.
+fn wanted(known: &BTreeMap<Place, Known>) -> BTreeMap<u64, u32> {
+    let redirecting = known.values().filter(|known| known.redirects);
+    redirecting
+        .map(|known| (known.cookie, UNTRANSLATED_BY_REDIRECT))
+        .collect()
+}
+
+/// Brings the map in step; nothing is pinned while another mode serves.
+fn write(pin_dir: &Path, wanted: &BTreeMap<u64, u32>) -> Result<(), EbpfError> {
+    let table: Option<Table<u64, u32>> = Table::open(pin_dir, maps::UNTRANSLATED)?;
+    let Some(table) = table else {
+        return Ok(());
+    };
+    let actual: BTreeMap<u64, u32> = table.entries()?.into_iter().collect();
+    for (cookie, why) in wanted {
+        if actual.get(cookie) != Some(why) {
+            table.set(cookie, why)?;
+        }
+    }
+    for cookie in actual.keys().filter(|cookie| !wanted.contains_key(cookie)) {
+        table.delete(cookie)?;
+    }
+    Ok(())
+}
