@@ -74,7 +74,7 @@ fn matching<'a>(world: World<'a>, packet: &Packet) -> Option<Match<'a>> {
         to.ip(),
         to.port(),
         packet.protocol,
-        world.node.serves_node_ports(to.ip()),
+        world.node.knocks_at_node(packet),
     )?;
     Some(Match {
         key,

@@ -30,8 +30,8 @@ pub struct Frontend {
 pub enum FrontendAddr {
     Ip(IpAddr),
     /// Any local address of the node of this family but loopback, or those of them that `--nodeport-addresses` names:
-    /// [`NodeContext::serves_node_ports`](crate::NodeContext::serves_node_ports). As kube-proxy's iptables mode with
-    /// `--iptables-localhost-nodeports=false`.
+    /// [`NodeContext::knocks_at_node`](crate::NodeContext::knocks_at_node). As kube-proxy's iptables mode with
+    /// `--iptables-localhost-nodeports=false`, but for sockets where a data plane translates those.
     AnyNodeAddress(Family),
 }
 

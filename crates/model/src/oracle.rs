@@ -111,7 +111,7 @@ fn find<'a>(
         destination.ip(),
         destination.port(),
         packet.protocol,
-        node.serves_node_ports(destination.ip()),
+        node.knocks_at_node(packet),
     )?;
     Some((rule, frontend.kind))
 }

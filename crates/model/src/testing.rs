@@ -78,6 +78,7 @@ pub fn node_context() -> impl Strategy<Value = NodeContext> {
             detect_local,
             masquerade_all,
             node_port_addresses,
+            loopback_node_ports: false,
         },
     )
 }

@@ -10,7 +10,7 @@ use seaway_kernel::{Capabilities, Netlink, cgroup, sysctl};
 use seaway_model::{DetectLocal, InputEvent, Node, NodeContext, NodeSettings};
 use tokio::sync::mpsc;
 
-use crate::cli::KernelArgs;
+use crate::cli::{KernelArgs, Mode};
 use crate::config::{Config, LocalTraffic};
 use crate::ebpf::{EbpfConfig, EbpfDataplane};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
@@ -24,6 +24,8 @@ pub(super) struct ThisNode {
     pub(super) settings: NodeSettings,
     pub(super) detect_local: DetectLocal,
     pub(super) node_port_addresses: Option<Vec<IpNetwork>>,
+    /// Sockets of the node find node ports at loopback addresses, too.
+    pub(super) loopback_node_ports: bool,
     pub(super) masquerade_all: bool,
     pub(super) nat_variant: NatVariant,
 }
@@ -64,6 +66,8 @@ impl ThisNode {
             node_port_addresses: config
                 .node_port_addresses
                 .networks(node.map_or(&[], |node| &node.addresses)),
+            loopback_node_ports: config.mode == Mode::Ebpf
+                && config.node_port_addresses.networks(&[]).is_none(),
             masquerade_all: config.masquerade_all,
             nat_variant: config.nat_variant,
             settings: NodeSettings {
@@ -80,6 +84,7 @@ impl ThisNode {
             detect_local: self.detect_local.clone(),
             masquerade_all: self.masquerade_all,
             node_port_addresses: self.node_port_addresses.clone(),
+            loopback_node_ports: self.loopback_node_ports,
         })
     }
 }

@@ -15,10 +15,10 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 use seaway_kernel::{NetNs, Spawn, cgroup};
-use seaway_model::testing::scenes::Scene;
-use seaway_model::{Change, Desired, Packet};
+use seaway_model::{Change, Desired, NodeContext, Packet};
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane};
+use tokio::runtime::Runtime;
 
 use crate::wire::{self, Evidence};
 use crate::{ByPort, runtime};
@@ -27,16 +27,19 @@ use crate::{ByPort, runtime};
 const TASK: &str = "SEAWAY_TEST_SCENE";
 const PARENT: &str = "/sys/fs/bpf/seaway-scenes";
 
-/// The data plane of one scene; gone when dropped.
+/// The data plane of a node; gone when dropped.
 pub(crate) struct Programmed {
     id: String,
     config: EbpfConfig,
     node: NetNs,
+    plane: EbpfDataplane,
+    /// What the plane has begun goes on there.
+    runtime: Runtime,
 }
 
 impl Programmed {
-    /// Programs the node of a scene.
-    pub(crate) fn new(scene: &Scene, desired: &Desired, node: &NetNs) -> Self {
+    /// Loads the programs on a node as the scenes have it.
+    pub(crate) fn new(context: &NodeContext, node: &NetNs) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("swscene{}-{number}", std::process::id());
@@ -44,31 +47,30 @@ impl Programmed {
         cgroup::create(&root).unwrap();
         let config = EbpfConfig {
             bpffs_root: PathBuf::from(PARENT).join(&id),
-            detect_local: scene.node.detect_local.clone(),
-            node_port_addresses: scene.node.node_port_addresses.clone(),
-            masquerade_all: scene.node.masquerade_all,
+            detect_local: context.detect_local.clone(),
+            node_port_addresses: context.node_port_addresses.clone(),
+            masquerade_all: context.masquerade_all,
             ..EbpfConfig::new("n1", root)
         };
-        let programmed = Self {
+        let mut plane = {
+            let _inside = node.enter().unwrap();
+            EbpfDataplane::new(config.clone()).unwrap()
+        };
+        let runtime = runtime();
+        runtime.block_on(plane.observe()).unwrap();
+        Self {
+            runtime,
             id,
             config,
             node: node.clone(),
-        };
-        programmed.with(|plane| {
-            runtime().block_on(async {
-                plane.observe().await.unwrap();
-                let plan = plane.plan(desired, &Change::Full);
-                plane.apply(plan).await.unwrap();
-            });
-        });
-        programmed
+            plane,
+        }
     }
 
-    fn with(&self, f: impl FnOnce(&mut EbpfDataplane) + Send) {
-        let config = self.config.clone();
-        self.node
-            .run(|| f(&mut EbpfDataplane::new(config).unwrap()))
-            .unwrap();
+    /// Programs the Services of a scene in place of those that are there.
+    pub(crate) fn program(&mut self, desired: &Desired) {
+        let plan = self.plane.plan(desired, &Change::Full);
+        self.runtime.block_on(self.plane.apply(plan)).unwrap();
     }
 
     /// Sends a packet from each of these ports as a process of the node does; which of them it was told are refused.
@@ -106,9 +108,7 @@ impl Programmed {
 
 impl Drop for Programmed {
     fn drop(&mut self) {
-        self.with(|plane| {
-            let _ = runtime().block_on(plane.cleanup());
-        });
+        let _ = self.runtime.block_on(self.plane.cleanup());
         let _ = fs::remove_dir(&self.config.bpffs_root);
         let _ = fs::remove_dir(PARENT);
         let root = &self.config.cgroup_root;
@@ -170,15 +170,4 @@ fn send(tcp: bool, source: SocketAddr, destination: SocketAddr) -> nix::Result<(
         MsgFlags::empty(),
     )
     .map(drop)
-}
-
-/// What this mode does not do as the tables say, and why.
-pub(crate) fn not_carried(line: &str) -> Option<&'static str> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    match words.as_slice() {
-        ["node", "->", "loopback:30080/tcp", ..] => {
-            Some("sockets of the node reach node ports at loopback addresses in this mode")
-        }
-        _ => None,
-    }
 }

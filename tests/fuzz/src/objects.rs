@@ -91,6 +91,7 @@ impl History {
         let both = networks(&["10.244.0.0/16", "fd00:10:244::/56"]);
         NodeContext {
             addresses: cluster::node_addresses(),
+            loopback_node_ports: false,
             detect_local: match self.detect_local {
                 Detection::Ranges => DetectLocal::ClusterCidr(both),
                 Detection::OneRange => DetectLocal::NodeCidr(networks(&["10.244.1.0/24"])),

@@ -21,6 +21,9 @@ pub struct NodeContext {
     /// `--nodeport-addresses`: node ports are served on local addresses in these ranges only; `None`: on all of them
     /// but loopback.
     pub node_port_addresses: Option<Vec<IpNetwork>>,
+    /// Whether processes of the node reach node ports at loopback addresses, too. A data plane that translates sockets
+    /// serves them, unless the operator says where node ports are served.
+    pub loopback_node_ports: bool,
 }
 
 impl NodeContext {
@@ -34,6 +37,13 @@ impl NodeContext {
         let ranges = self.node_port_addresses.as_ref();
         self.is_node(addr)
             && ranges.is_none_or(|ranges| ranges.iter().any(|range| range.contains(addr)))
+    }
+
+    /// Whether the packet is for an address at which it may find node ports.
+    pub fn knocks_at_node(&self, packet: &Packet) -> bool {
+        let to = packet.destination.ip();
+        let is_own = packet.origin == Origin::NodeProcess;
+        self.serves_node_ports(to) || (self.loopback_node_ports && is_own && to.is_loopback())
     }
 
     /// Whether the packet counts as a pod's. Where that goes by the link, the links of this node's pods are the ones

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
+use seaway_ebpf_abi::config::CONFIG_LOCALHOST_NODE_PORTS;
 use seaway_ebpf_abi::{Addr, Config, NODE_ADDR_LOCAL, NODE_ADDR_NODE_PORTS};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_model::oracle::{NodeContext, Outcome, Outcomes, outcomes};
@@ -76,7 +77,9 @@ impl Maps {
         let (source, to) = (Addr::from(packet.source), packet.destination);
         let addr = Addr::from(to.ip());
         let find = |addr| self.frontend(addr, to.port(), packet.protocol.number());
-        let by_node_port = self.node_addr(&addr) & NODE_ADDR_NODE_PORTS != 0;
+        let own = packet.origin == Origin::NodeProcess && addr.is_loopback();
+        let by_node_port = self.node_addr(&addr) & NODE_ADDR_NODE_PORTS != 0
+            || (own && self.config.flags & CONFIG_LOCALHOST_NODE_PORTS != 0);
         let found = find(addr).or_else(|| by_node_port.then(|| find(addr.any())).flatten());
         let Some(frontend) = found.or_else(|| self.frontend(addr, 0, 0)) else {
             return Outcomes::from([Outcome::Pass]);
@@ -148,6 +151,10 @@ proptest! {
         packets in proptest::collection::vec(packet(), 1..16),
     ) {
         let (desired, _) = derive_all(&inputs, &settings());
+        let node = NodeContext {
+            loopback_node_ports: node.node_port_addresses.is_none(),
+            ..node
+        };
         let maps = Maps::new(&desired, &node);
         for packet in packets.iter().filter(|packet| packet.protocol != Protocol::Sctp) {
             let expected = seen(packet, outcomes(&desired, packet, &node));

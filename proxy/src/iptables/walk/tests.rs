@@ -1,5 +1,5 @@
 use seaway_model::testing::scenes::scenes;
-use seaway_model::{Change, Outcomes, derive_all};
+use seaway_model::{Change, Outcomes, Packet, derive_all};
 
 use super::*;
 use crate::iptables::plan::{Image, Settings};
@@ -20,7 +20,11 @@ fn packets_fare_as_the_scenes_say() {
         let mut image = Image::default();
         let plan = image.plan(&desired, &Change::Full, &settings);
         image.learn(plan);
-        for case in &scene.cases {
+        // What only sockets can do is done by no rule.
+        let by_socket = |packet: &Packet| {
+            scene.node.loopback_node_ports && packet.destination.ip().is_loopback()
+        };
+        for case in scene.cases.iter().filter(|case| !by_socket(&case.packet)) {
             let found = walk(&image.chains, &case.packet, &scene.node).unwrap();
             let found: Outcomes = found.into_keys().collect();
             let place = (scene.name, scene.family, case.line);

@@ -20,6 +20,19 @@ pub(super) fn tables(t: &mut Tables) {
         ",
     );
     t.scene(
+        "node port on loopback, where sockets are translated",
+        |s| {
+            s.expose();
+            s.node.loopback_node_ports = true;
+        },
+        "
+        node     -> loopback:30080/tcp = here+masq there+masq
+        node     -> loopback:30081/tcp = pass
+        node     -> loopback:80/tcp    = pass
+        node     -> node:30080/tcp     = here+masq there+masq
+        ",
+    );
+    t.scene(
         "node port on the primary address",
         |s| {
             s.expose();
