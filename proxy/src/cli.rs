@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use seaway_daemon::LogArgs;
+use seaway_model::Algorithm;
+use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
@@ -149,6 +151,15 @@ pub struct NodeArgs {
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
     pub external_ip_cidrs: Vec<IpNetwork>,
 
+    /// How an endpoint is chosen for packets of Services that are exposed outside and do not say it themselves (annotation
+    /// seaway.dev/load-balancer-algorithm): random, or maglev, by which every node picks the same for the same flow.
+    #[arg(long, value_name = "random|maglev", value_parser = algorithm, default_value = Algorithm::default().as_str())]
+    pub load_balancer_algorithm: Algorithm,
+
+    /// Mixed into what maglev hashes; the same on all nodes of a cluster.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED)]
+    pub maglev_seed: u32,
+
     /// Which variant of iptables keeps our nat rules where the node's own is legacy, in mode iptables.
     #[arg(long, value_enum, value_name = "VARIANT", default_value_t)]
     pub iptables_nat_variant: NatVariant,
@@ -257,6 +268,10 @@ pub struct ExplainArgs {
     pub node: NodeArgs,
 }
 
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    Algorithm::parse(text).ok_or_else(|| "it is random or maglev".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -286,6 +301,7 @@ mod tests {
             (["--detect-local-mode", "x"], ["ClusterCIDR", "NodeCIDR"]),
             (["--nodeport-addresses", "x"], ["primary", "10.0.0.0/8"]),
             (["--oom-score-adj", "-1001"], ["-1000", "1000"]),
+            (["--load-balancer-algorithm", "ring"], ["random", "maglev"]),
             (["--conntrack-udp-timeout", "5"], ["30s", "1h30m"]),
         ] {
             let refusal = refusal(&args);

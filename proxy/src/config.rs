@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use seaway_model::Algorithm;
 
 use crate::cli::{KernelArgs, Mode, NodeArgs, RunArgs};
 use crate::iptables::NatVariant;
@@ -60,6 +61,8 @@ pub struct Config {
     pub node_port_addresses: NodePortAddresses,
     /// External IPs within these are served.
     pub external_ip_cidrs: Vec<IpNetwork>,
+    pub algorithm: Algorithm,
+    pub maglev_seed: u32,
     pub nat_variant: NatVariant,
     pub kernel: KernelArgs,
     /// What was given and is not used, with what to do about it.
@@ -115,13 +118,25 @@ impl Config {
                 let text = file::read(&path)?;
                 Self::with_file(args, &path, &text)
             }
-            None => Self::from_flags(args),
+            None => Self::from_flags(args).map(Self::noted),
         }
+    }
+
+    /// With a note on what the mode cannot do.
+    fn noted(mut self) -> Self {
+        if self.mode == Mode::Iptables && self.algorithm == Algorithm::Maglev {
+            self.notes.push(
+                "--load-balancer-algorithm maglev has no effect in mode iptables, which chooses at random: use --mode ebpf, \
+                 or random"
+                    .to_owned(),
+            );
+        }
+        self
     }
 
     /// Flags and the text of the file at `path`.
     pub fn with_file(args: NodeArgs, path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::from_file(args, ConfigFile::parse(text, path)?)
+        Self::from_file(args, ConfigFile::parse(text, path)?).map(Self::noted)
     }
 
     fn from_flags(args: NodeArgs) -> Result<Self, ConfigError> {
@@ -140,6 +155,8 @@ impl Config {
             masquerade_all: args.masquerade_all,
             node_port_addresses: NodePortAddresses::from(args.nodeport_addresses),
             external_ip_cidrs: args.external_ip_cidrs,
+            algorithm: args.load_balancer_algorithm,
+            maglev_seed: args.maglev_seed,
             nat_variant: args.iptables_nat_variant,
             kernel: args.kernel,
             notes: Vec::new(),
@@ -182,6 +199,8 @@ impl Config {
             masquerade_all: file.flag("iptables.masqueradeAll").unwrap_or_default(),
             node_port_addresses: NodePortAddresses::of_file(&file)?,
             external_ip_cidrs: args.external_ip_cidrs,
+            algorithm: args.load_balancer_algorithm,
+            maglev_seed: args.maglev_seed,
             nat_variant: args.iptables_nat_variant,
             kernel: args.kernel,
             notes,

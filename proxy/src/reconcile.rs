@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use seaway_model::{
     Change, Desired, Diagnostic, InputEvent, Inputs, Node, NodeSettings, ObjectKey, derive_service,
+    keep_lifeline,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,11 @@ impl Deriver {
         let dirty = std::mem::take(&mut self.dirty);
         let mut fresh = Vec::new();
         for key in &dirty {
-            let (rules, diagnostics) = derive_service(&self.inputs, key, &self.settings);
+            let (mut rules, mut diagnostics) = derive_service(&self.inputs, key, &self.settings);
+            if let Some(rules) = &mut rules {
+                let before = self.desired.services.get(key);
+                diagnostics.extend(keep_lifeline(key, before, rules));
+            }
             let known = self.diagnostics.get(key);
             fresh.extend(
                 diagnostics

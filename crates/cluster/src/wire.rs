@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use seaway_model::ownership::ALGORITHM_ANNOTATION;
 use serde::{Deserialize, Deserializer};
 
 /// core/v1 Service.
@@ -212,15 +213,26 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
     struct Annotations {
         #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
         last_change: Option<String>,
+        #[serde(rename = "seaway.dev/load-balancer-algorithm")]
+        algorithm: Option<String>,
     }
     let slim: Slim = or_default(deserializer)?;
-    let last_change = slim.annotations.and_then(|all| all.last_change);
+    let annotations = slim.annotations.map(|all| {
+        let known = [
+            (LAST_CHANGE_ANNOTATION, all.last_change),
+            (ALGORITHM_ANNOTATION, all.algorithm),
+        ];
+        let given = known
+            .into_iter()
+            .filter_map(|(name, text)| Some((name.to_owned(), text?)));
+        given.collect::<BTreeMap<_, _>>()
+    });
     Ok(ObjectMeta {
         name: slim.name,
         namespace: slim.namespace,
         resource_version: slim.resource_version,
         labels: slim.labels,
-        annotations: last_change.map(|text| [(LAST_CHANGE_ANNOTATION.to_owned(), text)].into()),
+        annotations: annotations.filter(|given| !given.is_empty()),
         deletion_timestamp: slim.deletion_timestamp,
         ..ObjectMeta::default()
     })

@@ -13,14 +13,17 @@ use crate::desired::{Desired, HealthCheck, PortRule, ServiceRules};
 use crate::inputs::{EndpointSlice, Family, Inputs, ObjectKey, Protocol, Service, ServicePort};
 use crate::settings::NodeSettings;
 
+mod balance;
 mod check;
 mod endpoints;
 mod frontends;
+mod lifeline;
 #[cfg(test)]
 mod tests;
 
 use endpoints::{Endpoints, Place};
 use frontends::External;
+pub use lifeline::keep_lifeline;
 
 /// Something in an object that we could not use as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,6 +87,7 @@ pub fn derive_service(
         local_ready: endpoints::local_ready(&slices, place),
     });
     let rules = ServiceRules {
+        algorithm: balance::algorithm(service, &ports, settings, &mut diagnostics),
         ports,
         health_check,
     };

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::derive::{Diagnostic, derive_service};
-use crate::inputs::{Family, Inputs, ObjectKey, Protocol, TrafficPolicy};
+use crate::inputs::{Algorithm, Family, Inputs, ObjectKey, Protocol, TrafficPolicy};
 use crate::settings::NodeSettings;
 
 #[cfg(test)]
@@ -179,6 +179,8 @@ pub struct ServiceRules {
     pub ports: Vec<PortRule>,
     /// What a load balancer may ask this node about the Service.
     pub health_check: Option<HealthCheck>,
+    /// How one of several backends is chosen for a new flow. Whichever it is, any backend of the set is allowed.
+    pub algorithm: Algorithm,
 }
 
 impl ServiceRules {

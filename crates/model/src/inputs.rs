@@ -103,6 +103,35 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// How a backend is chosen for a new flow.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum Algorithm {
+    /// Each with the same chance.
+    #[default]
+    Random,
+    /// By a hash of the flow, so that every node picks the same: [`maglev`](crate::maglev).
+    Maglev,
+}
+
+impl Algorithm {
+    /// As flags and annotations write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Maglev => "maglev",
+        }
+    }
+
+    /// What a flag or an annotation says; `None` if it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Random, Self::Maglev]
+            .into_iter()
+            .find(|algorithm| algorithm.as_str() == text)
+    }
+}
+
 /// A Service that has a cluster IP. Headless and `ExternalName` Services never become one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -123,6 +152,8 @@ pub struct Service {
     pub source_ranges: Vec<IpNetwork>,
     /// Of a LoadBalancer with `externalTrafficPolicy: Local` only.
     pub health_check_node_port: Option<u16>,
+    /// Annotation [`ALGORITHM_ANNOTATION`](crate::ownership::ALGORITHM_ANNOTATION); the node's default if there is none.
+    pub algorithm: Option<Algorithm>,
 }
 
 /// One entry of `spec.ports`.

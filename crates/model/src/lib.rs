@@ -4,8 +4,8 @@
 //! state comes out, and nothing here can fail, wait, or look at the machine: bad input becomes a value
 //! plus a [`Diagnostic`]. `cargo xtask tidy` keeps tokio, kube and libc out of this crate.
 //!
-//! Reading order: [`inputs`] and [`settings`] → [`derive`](mod@derive) → [`desired`] → [`oracle`]; [`delta`] and
-//! [`ownership`] are what every data plane needs besides. `testing` (a feature) generates clusters and packets.
+//! Reading order: [`inputs`] and [`settings`] → [`derive`](mod@derive) → [`desired`] → [`oracle`]; [`delta`], [`maglev`]
+//! and [`ownership`] are what data planes need besides. `testing` (a feature) generates clusters and packets.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod delta;
 pub mod derive;
 pub mod desired;
 pub mod inputs;
+pub mod maglev;
 pub mod oracle;
 pub mod ownership;
 pub mod settings;
@@ -20,14 +21,14 @@ pub mod settings;
 pub mod testing;
 
 pub use delta::Delta;
-pub use derive::{Diagnostic, derive_all, derive_service};
+pub use derive::{Diagnostic, derive_all, derive_service, keep_lifeline};
 pub use desired::{
     Backend, Client, Desired, Frontend, FrontendAddr, FrontendKind, HealthCheck, PortRule,
     ServiceRules, WhenEmpty,
 };
 pub use inputs::{
-    Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey, Protocol,
-    Service, ServicePort, SlicePort, TrafficPolicy,
+    Algorithm, Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey,
+    Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
 };
 pub use oracle::{
     NodeContext, Origin, Outcome, Outcomes, Packet, Remembered, outcomes, outcomes_for_known,

@@ -47,6 +47,9 @@ pub const STATE_DIR: &str = "/var/lib/seaway";
 /// Prefix of labels and annotations.
 pub const API_PREFIX: &str = "seaway.dev/";
 
+/// Annotation of a Service: how a backend is chosen for a new flow, `random` or `maglev`.
+pub const ALGORITHM_ANNOTATION: &str = "seaway.dev/load-balancer-algorithm";
+
 /// VXLAN network identifier, as flannel's default.
 pub const VXLAN_VNI: u32 = 1;
 

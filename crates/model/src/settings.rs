@@ -5,16 +5,21 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use crate::inputs::Family;
+use crate::inputs::{Algorithm, Family};
 
 /// What [`derive_service`](crate::derive_service) has to know of the node besides its Node object.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSettings {
     /// Name of the node: its endpoints and its Node object carry it.
     pub name: Arc<str>,
     /// Ranges in which `spec.externalIPs` are served; empty: none is. Whoever may write a Service could otherwise
     /// take over the traffic to any address (CVE-2020-8554).
     pub external_ip_cidrs: Vec<IpNetwork>,
+    /// How backends are chosen for Services that do not say it and are exposed outside of the cluster.
+    pub algorithm: Algorithm,
+    /// Whether this node's data plane can choose by [`Algorithm::Maglev`]. If not, it chooses at random, and a Service that
+    /// asks gets a finding.
+    pub carries_maglev: bool,
 }
 
 impl NodeSettings {
@@ -23,7 +28,15 @@ impl NodeSettings {
         Self {
             name: name.into(),
             external_ip_cidrs: Vec::new(),
+            algorithm: Algorithm::Random,
+            carries_maglev: true,
         }
+    }
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self::new("")
     }
 }
 

@@ -15,8 +15,8 @@ use proptest::sample::{select, subsequence};
 
 use crate::derive::Diagnostic;
 use crate::inputs::{
-    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey, Protocol, Service,
-    ServicePort, SlicePort, TrafficPolicy,
+    Algorithm, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey,
+    Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
 };
 use crate::oracle::{NodeContext, Origin, Packet};
 use crate::settings::{DetectLocal, NodeSettings};
@@ -219,6 +219,7 @@ fn service() -> impl Strategy<Value = Service> {
         (
             option::weighted(0.2, Just(Duration::from_secs(10_800))),
             option::weighted(0.2, Just(30_500)),
+            option::weighted(0.3, select(vec![Algorithm::Random, Algorithm::Maglev])),
         ),
         prop_oneof![
             3 => Just(Vec::new()),
@@ -228,7 +229,7 @@ fn service() -> impl Strategy<Value = Service> {
     (vec(service_port(), 1..=3), addresses, rules).prop_map(
         |(ports, (v4, v6, load_balancer_ips, external_ips), rules)| {
             let (internal_policy, external_policy, others, source_ranges) = rules;
-            let (affinity, health_check_node_port) = others;
+            let (affinity, health_check_node_port, algorithm) = others;
             Service {
                 key: ObjectKey::new("", ""),
                 cluster_ips: v4.into_iter().chain(v6).collect(),
@@ -240,6 +241,7 @@ fn service() -> impl Strategy<Value = Service> {
                 external_ips,
                 source_ranges,
                 health_check_node_port,
+                algorithm,
             }
         },
     )

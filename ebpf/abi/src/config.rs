@@ -19,7 +19,8 @@ pub struct Config {
     /// gives ports to sockets of the node, so that the two never pick the same.
     pub snat_port_min: u16,
     pub snat_port_max: u16,
-    pub pad: u32,
+    /// Mixed into hashes of flows, the same on all nodes of a cluster.
+    pub hash_seed: u32,
     pub v4: Family,
     pub v6: Family,
 }

@@ -54,6 +54,9 @@ pub const FRONTEND_REJECT: u8 = 1;
 /// Clients outside keep their address: the far set holds backends of this node only.
 pub const FRONTEND_FAR_LOCAL: u8 = 2;
 
+/// A packet's backend goes by the hash of its flow: both sets have a table if they have more than one backend.
+pub const FRONTEND_MAGLEV: u8 = 4;
+
 impl FrontendValue {
     /// Whether traffic from outside the cluster is meant to arrive here.
     #[inline(always)]

@@ -7,7 +7,7 @@
 //! A change of any layout here, or of the meaning of a field, raises [`LAYOUT_VERSION`]: it is part of the pin path,
 //! so two builds with different layouts never meet in one map.
 //!
-//! Reading order: [`addr`] → [`frontend`] → [`flow`] → [`fragment`] → [`socket`]; [`config`] and [`counters`] are what
+//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`fragment`] → [`socket`]; [`config`] and [`counters`] are what
 //! remains.
 
 #![no_std]
@@ -18,6 +18,7 @@ pub mod counters;
 pub mod flow;
 pub mod fragment;
 pub mod frontend;
+pub mod maglev;
 pub mod socket;
 
 pub use addr::{Addr, Cidr};
@@ -28,10 +29,11 @@ pub use fragment::{FragmentKey, FragmentValue};
 pub use frontend::{
     AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey,
 };
+pub use maglev::{MaglevChunk, MaglevKey};
 pub use socket::{SocketKey, SocketValue, SteadyValue};
 
 /// Version of the layouts, and so of the pin directory `v<N>`.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of the maps, as programs declare them and as pins are called.
 pub mod maps {
@@ -44,6 +46,8 @@ pub mod maps {
     pub const FRONTENDS: &str = "FRONTENDS";
     /// [`BackendKey`](crate::BackendKey) → [`BackendValue`](crate::BackendValue).
     pub const BACKENDS: &str = "BACKENDS";
+    /// [`MaglevKey`](crate::MaglevKey) → [`MaglevChunk`](crate::MaglevChunk): tables of the sets that are asked by hash.
+    pub const MAGLEV: &str = "MAGLEV";
     /// [`RangeKey`](crate::RangeKey) → 1: from where clients may come.
     pub const RANGES: &str = "RANGES";
     /// [`AffinityKey`](crate::AffinityKey) → [`AffinityValue`](crate::AffinityValue).
@@ -66,11 +70,12 @@ pub mod maps {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// All of them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
         BACKENDS,
+        MAGLEV,
         RANGES,
         AFFINITY,
         NODE_ADDRS,
@@ -148,6 +153,8 @@ plain! {
     FrontendValue, 40, 8;
     BackendKey, 8, 4;
     BackendValue, 20, 4;
+    MaglevKey, 8, 4;
+    MaglevChunk, 3656, 8;
     RangeKey, 24, 4;
     AffinityKey, 24, 8;
     AffinityValue, 32, 8;

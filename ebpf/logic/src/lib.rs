@@ -2,7 +2,7 @@
 //! host. Nothing here can panic, allocate, or look at anything but its arguments; the programs only fetch, decide by
 //! this crate, and store.
 //!
-//! Reading order: [`packet`] → [`decide`] → [`nat`] → [`flow`] → [`refuse`]; [`plain`] is the short way for most packets, [`checksum`]
+//! Reading order: [`packet`] → [`decide`] → [`spread`] → [`nat`] → [`flow`] → [`refuse`]; [`plain`] is the short way for most packets, [`checksum`]
 //! is what `nat` needs.
 
 #![no_std]
@@ -15,3 +15,4 @@ pub mod nat;
 pub mod packet;
 pub mod plain;
 pub mod refuse;
+pub mod spread;

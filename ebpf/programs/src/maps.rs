@@ -6,8 +6,8 @@ use aya_ebpf::macros::btf_map;
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, FrontendKey, FrontendValue, NODE_ADDR_LOCAL, SocketKey,
-    SocketValue, SteadyValue, Verdict,
+    FragmentKey, FragmentValue, FrontendKey, FrontendValue, MaglevChunk, MaglevKey,
+    NODE_ADDR_LOCAL, SocketKey, SocketValue, SteadyValue, Verdict,
 };
 use seaway_ebpf_logic::packet::Packet;
 
@@ -24,6 +24,8 @@ static EPOCH: Array<u32, 1> = Array::new();
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue, 65536, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub(crate) static BACKENDS: HashMap<BackendKey, BackendValue, 262144, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub(crate) static MAGLEV: HashMap<MaglevKey, MaglevChunk, 65536, ON_DEMAND> = HashMap::new();
 /// Keys are those of [`seaway_ebpf_abi::RangeKey`] behind the prefix.
 #[btf_map]
 pub(crate) static RANGES: LpmTrie<[u32; 5], u32, 65536> = LpmTrie::new();

@@ -1,17 +1,20 @@
 //! From an address to a frontend, from a frontend to a backend.
 
+use core::hint::black_box;
+
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_loop};
-use seaway_ebpf_abi::frontend::RANGE_BITS;
+use seaway_ebpf_abi::frontend::{FRONTEND_MAGLEV, RANGE_BITS};
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue,
-    NODE_ADDR_NODE_PORTS, Verdict,
+    MaglevKey, NODE_ADDR_NODE_PORTS, Verdict,
 };
 use seaway_ebpf_logic::decide::{self, Choice, Client};
+use seaway_ebpf_logic::spread;
 
 use crate::flows::now;
-use crate::maps::{AFFINITY, BACKENDS, FRONTENDS, RANGES, count, node_addr};
+use crate::maps::{AFFINITY, BACKENDS, FRONTENDS, MAGLEV, RANGES, config, count, node_addr};
 
 /// What a client knocked at.
 #[derive(Clone, Copy)]
@@ -22,7 +25,7 @@ pub(crate) struct Knock {
 }
 
 /// A backend, and the set it was taken from.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Picked {
     pub(crate) backend: BackendValue,
     pub(crate) set: u32,
@@ -79,68 +82,133 @@ pub(crate) fn admits(frontend: &FrontendValue, source: &Addr) -> bool {
     frontend.ranges == 0 || RANGES.get(&key).is_some()
 }
 
-/// Picks a backend: the one that the client had, where it is remembered, or one at random.
+/// The port of a client that has none yet: a socket that connects. Its flow has no hash, so that it gets any backend even where
+/// a table is asked for; no other node ever sees this flow at the frontend.
+pub(crate) const NO_PORT: u32 = u32::MAX;
+
+/// Picks a backend: the one that the client had, where it is remembered; else by hash or at random, as the frontend asks.
 ///
 /// A slot may be missing if the frontend moved on to a new set in the meantime: then its entry is read once more.
+#[inline(always)]
+pub(crate) fn pick(
+    knock: &mut Knock,
+    client: Client,
+    who: &Addr,
+    port: u32,
+    picked: &mut Picked,
+) -> Result<(), Refusal> {
+    match pick_into(knock, client, who, port, picked) {
+        PICKED => Ok(()),
+        REJECT => Err(Refusal::Reject),
+        _ => Err(Refusal::Drop),
+    }
+}
+
+const PICKED: u32 = 0;
+const REJECT: u32 = 1;
+const DROP: u32 = 2;
+
+/// A function in the kernel as well, and so are those that it calls: the stacks of a packet's way lie upon each other, and have
+/// 512 bytes. It returns a number: with a larger result the compiler leaves whatever it likes in the register
+/// of the result, and the verifier takes no address there.
 #[inline(never)]
-pub(crate) fn pick(knock: &Knock, client: Client, who: &Addr) -> Result<Picked, Refusal> {
-    let mut value = knock.value;
+fn pick_into(knock: &mut Knock, client: Client, who: &Addr, port: u32, picked: &mut Picked) -> u32 {
     let mut attempt = 0;
     while attempt < 2 {
-        let (set, size) = match decide::choose(&value, client) {
+        let (set, size) = match decide::choose(&knock.value, client) {
             Choice::Set { set, count } => (set, count),
-            Choice::Reject => return Err(Refusal::Reject),
-            Choice::Drop => return Err(Refusal::Drop),
+            Choice::Reject => return REJECT,
+            Choice::Drop => return DROP,
         };
-        if value.affinity_timeout != 0
-            && let Some(backend) = remembered(&value, who, set, size)
-        {
-            return Ok(Picked { backend, set });
-        }
-        // SAFETY: a helper without arguments.
-        let random = unsafe { bpf_get_prandom_u32() };
+        let key = BackendKey {
+            set,
+            slot: slot(knock, who, (set, size), port),
+        };
         // SAFETY: slots of a set never change; the copy is taken at once.
-        if let Some(backend) = unsafe { BACKENDS.get(decide::slot(set, size, random)) } {
-            let backend = *backend;
-            if value.affinity_timeout != 0 {
-                remember(&value, who, &backend);
+        if let Some(backend) = unsafe { BACKENDS.get(key) } {
+            picked.backend = *backend;
+            picked.set = set;
+            if knock.value.affinity_timeout != 0 {
+                remember(knock.value.affinity, who, &picked.backend);
             }
-            return Ok(Picked { backend, set });
+            return PICKED;
         }
         let Some(again) = frontend(&knock.key) else {
-            return Err(Refusal::Reject);
+            return REJECT;
         };
-        value = again;
+        knock.value = again;
         attempt += 1;
     }
     count(Verdict::SlotMissing);
-    Err(Refusal::Drop)
+    DROP
 }
 
-/// The backend that a client had, if it is not too long ago and the set still has it; from now on anew.
+/// Where in a set the backend of a new flow is.
 #[inline(always)]
-fn remembered(frontend: &FrontendValue, who: &Addr, set: u32, size: u32) -> Option<BackendValue> {
+fn slot(knock: &Knock, who: &Addr, (set, size): (u32, u32), port: u32) -> u32 {
+    let frontend = &knock.value;
+    if frontend.affinity_timeout != 0 {
+        let slot = remembered(frontend, who, set, size);
+        if slot != NOT_FOUND {
+            count(Verdict::AffinityKept);
+            return slot;
+        }
+    }
+    if frontend.flags & FRONTEND_MAGLEV != 0 && size > 1 && port != NO_PORT {
+        return slot_by_table(set, flow_hash(knock, who, port));
+    }
+    // SAFETY: a helper without arguments.
+    decide::slot(set, size, unsafe { bpf_get_prandom_u32() }).slot
+}
+
+/// The hash of a packet that begins a flow. A client that is to stay with its backend is hashed without its port: so it gets
+/// the same one from every node.
+#[inline(never)]
+fn flow_hash(knock: &Knock, client: &Addr, port: u32) -> u32 {
+    let port = match knock.value.affinity_timeout {
+        0 => port as u16,
+        _ => 0,
+    };
+    let seed = config().map_or(0, |config| config.hash_seed);
+    spread::hash(client, port, &knock.key, seed)
+}
+
+/// The slot that the table of a set has for a hash; one that no set has if there is no table.
+#[inline(always)]
+fn slot_by_table(set: u32, hash: u32) -> u32 {
+    let (chunk, place) = spread::place(spread::entry(hash));
+    // SAFETY: a slot is one word, copied at once. A chunk that is replaced meanwhile has slots of the same set.
+    if let Some(chunk) = unsafe { MAGLEV.get(MaglevKey { set, chunk }) }
+        // The compiler knows that the place is in the chunk; the verifier does only after a comparison.
+        && let Some(slot) = chunk.slots.get(black_box(place) as usize)
+    {
+        return u32::from(*slot);
+    }
+    NOT_FOUND
+}
+
+/// The slot of the backend that a client had, if it is not too long ago and the set still has it.
+#[inline(never)]
+fn remembered(frontend: &FrontendValue, who: &Addr, set: u32, size: u32) -> u32 {
     let key = AffinityKey {
         affinity: frontend.affinity,
         client: *who,
     };
-    // SAFETY: copied at once; a torn read could only give a backend that is not in the set.
-    let known = unsafe { AFFINITY.get(key) }.copied()?;
-    if !decide::is_remembered(frontend, &known, now()) {
-        return None;
+    // SAFETY: a torn read could only give a backend that is not in the set.
+    let Some(known) = (unsafe { AFFINITY.get(key) }) else {
+        return NOT_FOUND;
+    };
+    if !decide::is_remembered(frontend, known, now()) {
+        return NOT_FOUND;
     }
-    let slot = slot_of(set, size, &known.addr, known.port)?;
-    // SAFETY: slots of a set never change; the copy is taken at once.
-    let backend = unsafe { BACKENDS.get(BackendKey { set, slot }) }.copied()?;
-    remember(frontend, who, &backend);
-    count(Verdict::AffinityKept);
-    Some(backend)
+    slot_of(set, size, &known.addr, known.port).unwrap_or(NOT_FOUND)
 }
 
-#[inline(always)]
-fn remember(frontend: &FrontendValue, who: &Addr, backend: &BackendValue) {
+/// Remembers a client's backend from now on.
+#[inline(never)]
+fn remember(affinity: u64, who: &Addr, backend: &BackendValue) -> u32 {
     let key = AffinityKey {
-        affinity: frontend.affinity,
+        affinity,
         client: *who,
     };
     let value = AffinityValue {
@@ -150,7 +218,7 @@ fn remember(frontend: &FrontendValue, who: &Addr, backend: &BackendValue) {
         pad: [0; 6],
     };
     // A full LRU map makes room by itself; a failure costs the client its steadiness only.
-    let _ = AFFINITY.insert(key, value, 0);
+    u32::from(AFFINITY.insert(key, value, 0).is_ok())
 }
 
 #[repr(C)]

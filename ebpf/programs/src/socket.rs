@@ -11,7 +11,7 @@ use seaway_ebpf_abi::{Addr, AffinityKey, SocketKey, SocketValue, SteadyValue, TC
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 
 use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count, is_untranslated};
-use crate::services::{self, Knock, Picked, Refusal};
+use crate::services::{self, Knock, NO_PORT, Picked, Refusal};
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -174,9 +174,11 @@ fn client(peer: &impl Peer, addr: &Addr) -> Client {
 
 /// A backend for a socket.
 #[inline(always)]
-fn pick(peer: &impl Peer, knock: &Knock, addr: &Addr) -> Result<Picked, Refusal> {
+fn pick(peer: &impl Peer, knock: &mut Knock, addr: &Addr) -> Result<Picked, Refusal> {
     let who = AffinityKey::of_namespace(peer.namespace());
-    services::pick(knock, client(peer, addr), &who)
+    let mut picked = Picked::default();
+    services::pick(knock, client(peer, addr), &who, NO_PORT, &mut picked)?;
+    Ok(picked)
 }
 
 /// What source ranges do to a socket: `None` if they let it in, else what the hook returns.
@@ -260,7 +262,7 @@ fn connect(peer: &impl Peer) -> i32 {
     }
     let addr = peer.addr();
     let port = peer.port();
-    let Some(knock) = find(peer, &addr, port, protocol) else {
+    let Some(mut knock) = find(peer, &addr, port, protocol) else {
         return ALLOW;
     };
     // Its packets are served by `from_pod`.
@@ -270,7 +272,7 @@ fn connect(peer: &impl Peer) -> i32 {
     if let Some(code) = shut_out(peer, &knock, &addr) {
         return code;
     }
-    match pick(peer, &knock, &addr) {
+    match pick(peer, &mut knock, &addr) {
         Ok(picked) => {
             let backend = picked.backend;
             remember(peer, protocol, (backend.addr, backend.port), (addr, port));
@@ -284,7 +286,7 @@ fn connect(peer: &impl Peer) -> i32 {
 
 /// The backend of an unconnected socket: the one it had, while that one serves; else another.
 #[inline(always)]
-fn steady(peer: &impl Peer, knock: &Knock, key: &SocketKey) -> Result<(Addr, u16), Refusal> {
+fn steady(peer: &impl Peer, knock: &mut Knock, key: &SocketKey) -> Result<(Addr, u16), Refusal> {
     let (set, size) = match decide::choose(&knock.value, client(peer, &key.addr)) {
         Choice::Set { set, count } => (set, count),
         Choice::Reject => return Err(Refusal::Reject),
@@ -316,7 +318,7 @@ fn steady(peer: &impl Peer, knock: &Knock, key: &SocketKey) -> Result<(Addr, u16
 fn sendmsg(peer: &impl Peer) -> i32 {
     let addr = peer.addr();
     let port = peer.port();
-    let Some(knock) = find(peer, &addr, port, UDP) else {
+    let Some(mut knock) = find(peer, &addr, port, UDP) else {
         return ALLOW;
     };
     if is_untranslated(peer.namespace()) {
@@ -331,7 +333,7 @@ fn sendmsg(peer: &impl Peer) -> i32 {
         port,
         pad: [0; 3],
     };
-    match steady(peer, &knock, &key) {
+    match steady(peer, &mut knock, &key) {
         Ok(backend) => {
             remember(peer, UDP, backend, (addr, port));
             peer.set(&backend.0, backend.1);

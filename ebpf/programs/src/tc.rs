@@ -23,7 +23,7 @@ use seaway_ebpf_logic::packet::Part;
 use crate::flows::{self, Known, Origin};
 use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
-use crate::services::{self, Refusal};
+use crate::services::{self, Picked, Refusal};
 use crate::{fragments, quick, refuse};
 
 const PASS: i32 = TC_ACT_OK;
@@ -170,7 +170,7 @@ fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
 fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
     let key = &work.packet.key;
     let opens = may_open(key.protocol, work.packet.tcp_flags);
-    let Some(knock) = services::find(&key.dst, key.dport, key.protocol) else {
+    let Some(mut knock) = services::find(&key.dst, key.dport, key.protocol) else {
         if !opens {
             return PASS;
         }
@@ -196,10 +196,11 @@ fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
     } else {
         Client::Far
     };
-    let picked = match services::pick(&knock, client, &key.src) {
-        Ok(picked) => picked,
-        Err(refusal) => return refused(ctx, work, refusal),
-    };
+    let port = u32::from(key.sport);
+    let mut picked = Picked::default();
+    if let Err(refusal) = services::pick(&mut knock, client, &key.src, port, &mut picked) {
+        return refused(ctx, work, refusal);
+    }
     let origin = Origin {
         ifindex: ifindex(ctx),
         is_pod,

@@ -72,6 +72,8 @@ impl ThisNode {
             nat_variant: config.nat_variant,
             settings: NodeSettings {
                 external_ip_cidrs: config.external_ip_cidrs.clone(),
+                algorithm: config.algorithm,
+                carries_maglev: config.mode == Mode::Ebpf,
                 ..NodeSettings::new(name)
             },
         }
@@ -240,6 +242,7 @@ pub(super) fn ebpf(config: &Config, this: &ThisNode) -> anyhow::Result<EbpfDatap
         detect_local: this.detect_local.clone(),
         node_port_addresses: this.node_port_addresses.clone(),
         masquerade_all: this.masquerade_all,
+        maglev_seed: config.maglev_seed,
         ..ebpf_config(&config.kernel, &this.settings.name)?
     };
     Ok(EbpfDataplane::new(config)?)

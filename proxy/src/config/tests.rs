@@ -285,6 +285,14 @@ fn what_means_nothing_here_is_named_unless_it_is_kube_proxys_default() {
 }
 
 #[test]
+fn a_mode_that_cannot_choose_by_maglev_says_so() {
+    let flag = "--load-balancer-algorithm=maglev";
+    expect!["--load-balancer-algorithm maglev has no effect in mode iptables, which chooses at random: use --mode ebpf, or random"]
+        .assert_eq(&notes("mode: iptables", &[flag]).join("\n"));
+    assert_eq!(notes("mode: ebpf", &[flag]), Vec::<String>::new());
+}
+
+#[test]
 fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
     let args = &[
         "--mode=ebpf",
@@ -292,6 +300,7 @@ fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
         "--conntrack-min=5",
         "--external-ip-cidrs=192.0.2.0/24",
         "--iptables-nat-variant=same",
+        "--load-balancer-algorithm=maglev",
     ];
     expect![[r#"
         --cluster-cidr is ignored, as in kube-proxy, because --config is given: set clusterCIDR in the file
@@ -301,6 +310,7 @@ fn flags_that_the_file_hides_are_named_and_the_mode_is_the_nodes() {
     assert_eq!(config.mode, Mode::Ebpf);
     assert_eq!(config.external_ip_cidrs.len(), 1);
     assert_eq!(config.nat_variant, NatVariant::Same);
+    assert_eq!(config.algorithm, Algorithm::Maglev);
     assert_eq!(config.local_traffic, LocalTraffic::ClusterCidrs(Vec::new()));
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use seaway_model::DetectLocal;
+use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::BPFFS_ROOT;
 
 /// Settings of [`EbpfDataplane`](super::EbpfDataplane).
@@ -23,6 +24,8 @@ pub struct EbpfConfig {
     /// Masquerade everything that goes to a cluster IP and passes the tc programs. What a socket hook translates has no
     /// other source than its own, whatever this says.
     pub masquerade_all: bool,
+    /// Mixed into Maglev tables and into hashes of flows, the same on all nodes of a cluster.
+    pub maglev_seed: u32,
     /// Attach through tcx links (`Some(true)`), by clsact filters (`Some(false)`), or as the kernel can.
     pub tcx: Option<bool>,
     /// Sizes of the maps.
@@ -34,6 +37,8 @@ pub struct EbpfConfig {
 pub struct MapSizes {
     pub frontends: u32,
     pub backends: u32,
+    /// Chunks of Maglev tables, nine each.
+    pub maglev: u32,
     /// Networks of `loadBalancerSourceRanges`.
     pub ranges: u32,
     /// Clients of Services with session affinity.
@@ -47,6 +52,7 @@ impl Default for MapSizes {
         Self {
             frontends: 65_536,
             backends: 262_144,
+            maglev: 65_536,
             ranges: 65_536,
             affinity: 65_536,
             flows: 131_072,
@@ -65,6 +71,7 @@ impl EbpfConfig {
             detect_local: DetectLocal::default(),
             node_port_addresses: None,
             masquerade_all: false,
+            maglev_seed: DEFAULT_SEED,
             tcx: None,
             sizes: MapSizes::default(),
         }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seaway_ebpf_abi::{BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey};
+use seaway_ebpf_abi::maglev::MAGLEV_CHUNKS;
+use seaway_ebpf_abi::{BackendKey, BackendValue, FrontendKey, FrontendValue, MaglevKey, RangeKey};
 use seaway_model::ObjectKey;
 
 use super::plan::Op;
@@ -14,6 +15,8 @@ pub(super) struct Image {
     pub(super) frontends: BTreeMap<FrontendKey, FrontendValue>,
     /// By id; the position in the vector is the slot.
     pub(super) sets: BTreeMap<u32, Vec<BackendValue>>,
+    /// Of the sets that have a Maglev table, what it is made of; 0 if it is not whole.
+    pub(super) tables: BTreeMap<u32, u64>,
     /// Networks from which clients may come, by id, in order.
     pub(super) ranges: BTreeMap<u32, Vec<Range>>,
 }
@@ -34,6 +37,7 @@ impl Image {
     pub(super) fn from_entries(
         frontends: Vec<(FrontendKey, FrontendValue)>,
         backends: Vec<(BackendKey, BackendValue)>,
+        chunks: Vec<(MaglevKey, u64)>,
         networks: Vec<(RangeKey, u32)>,
     ) -> Self {
         let mut ranges: BTreeMap<u32, Vec<Range>> = BTreeMap::new();
@@ -50,6 +54,7 @@ impl Image {
             set.push(value);
         }
         Self {
+            tables: whole_tables(chunks),
             frontends: frontends.into_iter().collect(),
             sets,
             ranges,
@@ -60,13 +65,37 @@ impl Image {
     pub(super) fn take_in(&mut self, op: &Op) {
         match op {
             Op::WriteSet { set, backends } => _ = self.sets.insert(*set, backends.clone()),
+            Op::WriteTable { set, made_of, .. } => _ = self.tables.insert(*set, *made_of),
             Op::WriteRanges { ranges, list } => _ = self.ranges.insert(*ranges, list.clone()),
             Op::WriteFrontend { key, value } => _ = self.frontends.insert(*key, *value),
             Op::DeleteFrontend { key } => _ = self.frontends.remove(key),
             Op::DeleteSet { set, .. } => _ = self.sets.remove(set),
+            Op::DeleteTable { set } => _ = self.tables.remove(set),
             Op::DeleteRanges { ranges, .. } => _ = self.ranges.remove(ranges),
         }
     }
+}
+
+/// What each table is made of, if all of its chunks say the same.
+fn whole_tables(chunks: Vec<(MaglevKey, u64)>) -> BTreeMap<u32, u64> {
+    let mut tables: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
+    for (key, made_of) in chunks {
+        tables
+            .entry(key.set)
+            .or_default()
+            .insert(key.chunk, made_of);
+    }
+    let whole = |chunks: &BTreeMap<u32, u64>| {
+        let distinct: BTreeSet<u64> = chunks.values().copied().collect();
+        match distinct.first() {
+            Some(made_of) if distinct.len() == 1 && chunks.keys().copied().eq(0..MAGLEV_CHUNKS) => {
+                *made_of
+            }
+            _ => 0,
+        }
+    };
+    let sets = tables.iter();
+    sets.map(|(set, chunks)| (*set, whole(chunks))).collect()
 }
 
 impl Owners {

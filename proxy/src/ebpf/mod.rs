@@ -17,6 +17,7 @@ mod filters;
 mod gc;
 mod image;
 mod links;
+mod maglev;
 mod node;
 mod objects;
 mod plan;

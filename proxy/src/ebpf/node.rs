@@ -209,7 +209,7 @@ pub(super) fn config(
             .sum(),
         snat_port_min,
         snat_port_max,
-        pad: 0,
+        hash_seed: settings.maglev_seed,
         v4: family_config(&view.v4, Addr::ANY_V4, cidrs, Family::V4),
         v6: family_config(&view.v6, Addr::ANY_V6, cidrs, Family::V6),
     }

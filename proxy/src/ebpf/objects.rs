@@ -35,6 +35,7 @@ impl Programs {
         for (name, size) in [
             (maps::FRONTENDS, sizes.frontends),
             (maps::BACKENDS, sizes.backends),
+            (maps::MAGLEV, sizes.maglev),
             (maps::RANGES, sizes.ranges),
             (maps::AFFINITY, sizes.affinity),
             (maps::FLOWS, sizes.flows),

@@ -1,10 +1,11 @@
 //! Desired against image: which entries to write and delete, in an order that never shows half of a Service.
 //!
-//! New backend sets first, then the frontends that point to them, then frontends that go, then sets that nothing points
+//! New backend sets and their Maglev tables first, then the frontends that point to them, then frontends that go, then sets that nothing points
 //! to any more. A set is never changed once a frontend points to it. Sets of source ranges are treated alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use seaway_ebpf_abi::frontend::FRONTEND_MAGLEV;
 use seaway_ebpf_abi::{BackendValue, FrontendKey, FrontendValue};
 use seaway_model::{Change, Desired, DetectLocal, ObjectKey};
 
@@ -13,15 +14,25 @@ use super::wanted::{self, Notice, Range, Wanted};
 
 mod display;
 mod shelf;
+mod tables;
 
 pub(super) use display::{backend, frontend, networks, protocol, target};
 use shelf::{Known, Shelf};
+use tables::Tables;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Op {
     WriteSet {
         set: u32,
+        backends: Vec<BackendValue>,
+    },
+    /// The Maglev table of a set. Slots of it may be in use already: every slot of it and of the one that it replaces is in
+    /// the set.
+    WriteTable {
+        set: u32,
+        made_of: u64,
+        seed: u32,
         backends: Vec<BackendValue>,
     },
     WriteRanges {
@@ -38,6 +49,9 @@ pub(super) enum Op {
     DeleteSet {
         set: u32,
         slots: u32,
+    },
+    DeleteTable {
+        set: u32,
     },
     DeleteRanges {
         ranges: u32,
@@ -61,7 +75,7 @@ pub(super) fn plan(
     owners: &Owners,
     desired: &Desired,
     change: &Change,
-    detect_local: &DetectLocal,
+    (detect_local, seed): (&DetectLocal, u32),
 ) -> EbpfPlan {
     let mut planner = Planner {
         image,
@@ -69,6 +83,7 @@ pub(super) fn plan(
         owners: OwnerChanges::default(),
         sets: Shelf::new(&image.sets),
         ranges: Shelf::new(&image.ranges),
+        tables: Tables::new(&image.tables, seed),
         flips: Vec::new(),
         removals: BTreeSet::new(),
         notices: Vec::new(),
@@ -87,7 +102,7 @@ pub(super) fn plan(
                 planner.come(key, wanted);
             }
             if planner.owners.contested {
-                return plan(image, owners, desired, &Change::Full, detect_local);
+                return plan(image, owners, desired, &Change::Full, (detect_local, seed));
             }
         }
         // Ownership is worked out anew: it is not known after a start.
@@ -100,6 +115,7 @@ pub(super) fn plan(
             planner.remove_unowned();
             planner.sets.release_all();
             planner.ranges.release_all();
+            planner.tables.release_all();
         }
     }
     planner.finish()
@@ -111,6 +127,7 @@ struct Planner<'a> {
     owners: OwnerChanges,
     sets: Shelf<'a, BackendValue>,
     ranges: Shelf<'a, Range>,
+    tables: Tables<'a>,
     flips: Vec<Op>,
     removals: BTreeSet<FrontendKey>,
     notices: Vec<Notice>,
@@ -197,6 +214,10 @@ impl Planner<'_> {
             self.sets.using(value.near_set);
             self.sets.using(value.far_set);
             self.ranges.using(value.ranges);
+            if wanted.flags & FRONTEND_MAGLEV != 0 {
+                self.tables.using(value.near_set, &wanted.near);
+                self.tables.using(value.far_set, &wanted.far);
+            }
             let current = self.image.frontends.get(&key);
             if let Some(current) = current {
                 self.release(current);
@@ -210,6 +231,8 @@ impl Planner<'_> {
     fn release(&mut self, value: &FrontendValue) {
         self.sets.release(value.near_set);
         self.sets.release(value.far_set);
+        self.tables.release(value.near_set);
+        self.tables.release(value.far_set);
         self.ranges.release(value.ranges);
     }
 
@@ -230,6 +253,7 @@ impl Planner<'_> {
 
     fn finish(self) -> EbpfPlan {
         let mut gone: Vec<Op> = Vec::new();
+        gone.extend(self.tables.gone().map(|set| Op::DeleteTable { set }));
         gone.extend(self.sets.gone().map(|(set, backends)| Op::DeleteSet {
             set,
             slots: count(backends),
@@ -242,6 +266,7 @@ impl Planner<'_> {
         let mut ops: Vec<Op> = sets
             .map(|(set, backends)| Op::WriteSet { set, backends })
             .collect();
+        ops.extend(self.tables.writes.into_values());
         let ranges = self.ranges.writes.into_iter();
         ops.extend(ranges.map(|(ranges, list)| Op::WriteRanges { ranges, list }));
         ops.extend(self.flips);

@@ -399,7 +399,7 @@ impl Dataplane for EbpfDataplane {
             &self.owners,
             desired,
             change,
-            &self.settings.detect_local,
+            (&self.settings.detect_local, self.settings.maglev_seed),
         );
         plan.activation = self.activation();
         plan

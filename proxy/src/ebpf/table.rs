@@ -11,8 +11,10 @@ use seaway_ebpf_abi::Plain;
 use super::error::EbpfError;
 use super::sys;
 
-/// Elements read in one call. Larger than any bucket of a hash table that is not under attack.
+/// Elements written or read in one call. Larger than any bucket of a hash table that is not under attack.
 const CHUNK: usize = 4096;
+/// The same of elements that are large, in bytes.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// A hash map in the kernel, or an array with `u32` keys.
 #[derive(Debug)]
@@ -24,6 +26,11 @@ pub(super) struct Table<K, V> {
 }
 
 impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
+    const CHUNK: usize = match CHUNK_BYTES / size_of::<V>() {
+        fitting if fitting < CHUNK => fitting,
+        _ => CHUNK,
+    };
+
     /// Opens the map pinned in `dir` under its name; `None` if there is none.
     pub(super) fn open(dir: &Path, name: &'static str) -> Result<Option<Self>, EbpfError> {
         let path = dir.join(name);
@@ -75,7 +82,7 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
 
     /// Writes many entries.
     pub(super) fn set_all(&self, entries: &[(K, V)]) -> Result<(), EbpfError> {
-        for chunk in entries.chunks(CHUNK) {
+        for chunk in entries.chunks(Self::CHUNK) {
             let (keys, values): (Vec<K>, Vec<V>) = chunk.iter().copied().unzip();
             sys::map_update_batch(self.fd.as_fd(), &keys, &values)
                 .map_err(|error| self.write_error(error))?;
@@ -100,7 +107,12 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
     /// All entries. The map may change meanwhile: then what changed may or may not be seen, and an entry may be seen
     /// twice.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, EbpfError> {
-        let mut chunk = CHUNK;
+        self.entries_as(|value| value)
+    }
+
+    /// All entries, of each value what is wanted of it.
+    pub(super) fn entries_as<T>(&self, of: impl Fn(V) -> T) -> Result<Vec<(K, T)>, EbpfError> {
+        let mut chunk = Self::CHUNK;
         let mut entries = Vec::new();
         let mut cursor = sys::Cursor::default();
         loop {
@@ -108,7 +120,8 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
             let mut values = vec![V::default(); chunk];
             match sys::map_lookup_batch(self.fd.as_fd(), &mut cursor, &mut keys, &mut values) {
                 Ok((count, last)) => {
-                    entries.extend(keys.into_iter().zip(values).take(count));
+                    let read = keys.into_iter().zip(values).take(count);
+                    entries.extend(read.map(|(key, value)| (key, of(value))));
                     if last {
                         return Ok(entries);
                     }

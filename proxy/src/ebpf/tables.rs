@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use seaway_ebpf_abi::maglev::MAGLEV_CHUNKS;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
-    FrontendKey, FrontendValue, RangeKey, SocketKey, SocketValue, SteadyValue, maps,
+    FrontendKey, FrontendValue, MaglevChunk, MaglevKey, RangeKey, SocketKey, SocketValue,
+    SteadyValue, maps,
 };
 
 use super::error::EbpfError;
 use super::image::Image;
+use super::maglev;
 use super::plan::Op;
 use super::table::Table;
 use crate::dataplane::Report;
@@ -22,6 +25,7 @@ pub(super) struct Tables {
     epoch: Table<u32, u32>,
     pub(super) frontends: Table<FrontendKey, FrontendValue>,
     pub(super) backends: Table<BackendKey, BackendValue>,
+    pub(super) maglev: Table<MaglevKey, MaglevChunk>,
     pub(super) ranges: Table<RangeKey, u32>,
     pub(super) affinity: Table<AffinityKey, AffinityValue>,
     pub(super) node_addrs: Table<Addr, u32>,
@@ -40,6 +44,7 @@ impl Tables {
             Table::open(dir, maps::EPOCH)?,
             Table::open(dir, maps::FRONTENDS)?,
             Table::open(dir, maps::BACKENDS)?,
+            Table::open(dir, maps::MAGLEV)?,
             Table::open(dir, maps::RANGES)?,
             Table::open(dir, maps::AFFINITY)?,
             Table::open(dir, maps::NODE_ADDRS)?,
@@ -53,6 +58,7 @@ impl Tables {
             Some(epoch),
             Some(frontends),
             Some(backends),
+            Some(maglev),
             Some(ranges),
             Some(affinity),
             Some(node_addrs),
@@ -69,6 +75,7 @@ impl Tables {
             epoch,
             frontends,
             backends,
+            maglev,
             ranges,
             affinity,
             node_addrs,
@@ -84,6 +91,7 @@ impl Tables {
         Ok(Image::from_entries(
             self.frontends.entries()?,
             self.backends.entries()?,
+            self.maglev.entries_as(|chunk| chunk.made_of)?,
             self.ranges.entries()?,
         ))
     }
@@ -142,6 +150,8 @@ impl Tables {
         let mut gone = Vec::new();
         let mut gone_slots = Vec::new();
         let mut gone_ranges = Vec::new();
+        let mut gone_tables = Vec::new();
+        let mut tables = 0;
         for op in ops {
             match op {
                 Op::WriteSet { set, backends } => {
@@ -153,10 +163,25 @@ impl Tables {
                 Op::WriteRanges { ranges: id, list } => {
                     ranges.extend(list.iter().map(|range| (range.key(*id), 1)));
                 }
+                Op::WriteTable {
+                    set,
+                    backends,
+                    seed,
+                    ..
+                } => {
+                    // One at a time: a table is large, and so is the work of making it.
+                    let table = maglev::entries(*set, backends, *seed);
+                    self.maglev.set_all(&table)?;
+                    tables += table.len();
+                }
                 Op::WriteFrontend { key, value } => flips.push((*key, *value)),
                 Op::DeleteFrontend { key } => gone.push(*key),
                 Op::DeleteSet { set, slots } => {
                     gone_slots.extend((0..*slots).map(|slot| BackendKey { set: *set, slot }));
+                }
+                Op::DeleteTable { set } => {
+                    gone_tables
+                        .extend((0..MAGLEV_CHUNKS).map(|chunk| MaglevKey { set: *set, chunk }));
                 }
                 Op::DeleteRanges { ranges: id, list } => {
                     gone_ranges.extend(list.iter().map(|range| range.key(*id)));
@@ -170,19 +195,21 @@ impl Tables {
         if !ops.is_empty() {
             self.new_epoch()?;
         }
+        self.maglev.delete_all(&gone_tables)?;
         self.backends.delete_all(&gone_slots)?;
         self.ranges.delete_all(&gone_ranges)?;
         for op in ops {
             image.take_in(op);
         }
-        report.deletions = gone.len() + gone_slots.len() + gone_ranges.len();
-        report.operations = slots.len() + ranges.len() + flips.len() + report.deletions;
+        report.deletions = gone.len() + gone_slots.len() + gone_ranges.len() + gone_tables.len();
+        report.operations = tables + slots.len() + ranges.len() + flips.len() + report.deletions;
         Ok(report)
     }
 
     /// Says so, before a table is full.
     pub(super) fn warn_before_full(&self, image: &Image) {
         let slots: usize = image.sets.values().map(Vec::len).sum();
+        let chunks = image.tables.len() * MAGLEV_CHUNKS as usize;
         let ranges: usize = image.ranges.values().map(Vec::len).sum();
         for (name, used, size) in [
             (
@@ -191,6 +218,7 @@ impl Tables {
                 self.frontends.max_entries(),
             ),
             (maps::BACKENDS, slots, self.backends.max_entries()),
+            (maps::MAGLEV, chunks, self.maglev.max_entries()),
             (maps::RANGES, ranges, self.ranges.max_entries()),
         ] {
             // A change writes the new set beside the old one, so that "full" comes early.

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::frontend::{
-    BACKEND_LOCAL, BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_REJECT, KIND_CLUSTER_IP,
-    KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT, RANGE_BITS,
+    BACKEND_LOCAL, BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_MAGLEV, FRONTEND_REJECT,
+    KIND_CLUSTER_IP, KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT, RANGE_BITS,
 };
 use seaway_ebpf_abi::{Addr, BackendValue, Cidr, FrontendKey, RangeKey};
 use seaway_model::{
-    Backend, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey, PortRule,
-    Protocol, ServiceRules, TrafficPolicy,
+    Algorithm, Backend, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey,
+    PortRule, Protocol, ServiceRules, TrafficPolicy,
 };
 use sha2::{Digest, Sha256};
+
+use super::maglev;
 
 /// A frontend and who answers there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,23 @@ pub(super) fn of_service(
             wanted
                 .entry(frontend_key(frontend))
                 .or_insert_with(|| entry(key, rule, frontend, detect_local));
+        }
+        if rules.algorithm != Algorithm::Maglev {
+            continue;
+        }
+        let backends = rule.cluster.len().max(rule.local.len());
+        if backends > maglev::MAX_BACKENDS {
+            notices.push(format!(
+                "{key} port {:?}: {backends} endpoints are too many for a Maglev table ({}): they are chosen at random",
+                &*rule.port_name,
+                maglev::MAX_BACKENDS
+            ));
+            continue;
+        }
+        for frontend in &rule.frontends {
+            if let Some(wanted) = wanted.get_mut(&frontend_key(frontend)) {
+                wanted.flags |= FRONTEND_MAGLEV;
+            }
         }
     }
     for ip in rules.cluster_ips() {

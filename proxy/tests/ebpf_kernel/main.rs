@@ -8,6 +8,7 @@ mod cost;
 mod foreign;
 mod ipv6;
 mod lifecycle;
+mod maglev;
 mod packets;
 mod semantics;
 mod sockets;

@@ -493,7 +493,7 @@ pub(crate) fn service(backends: &[(&str, bool)]) -> Desired {
         ObjectKey::new("default", "echo"),
         ServiceRules {
             ports: ports.into(),
-            health_check: None,
+            ..ServiceRules::default()
         },
     );
     desired

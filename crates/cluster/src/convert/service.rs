@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use seaway_model::{Family, ObjectKey, Service, ServicePort, TrafficPolicy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use seaway_model::ownership::ALGORITHM_ANNOTATION;
+use seaway_model::{Algorithm, Family, ObjectKey, Service, ServicePort, TrafficPolicy};
 
 use super::names::is_label;
 use super::{Report, has_label, port_number, protocol};
@@ -61,7 +63,20 @@ pub(super) fn convert(
         external_ips: addresses(&spec.external_ips, "spec.externalIPs", report),
         source_ranges: source_ranges(spec, report),
         health_check_node_port,
+        algorithm: algorithm(&service.metadata, report),
     })
+}
+
+fn algorithm(metadata: &ObjectMeta, report: &mut Report) -> Option<Algorithm> {
+    let text = metadata.annotations.as_ref()?.get(ALGORITHM_ANNOTATION)?;
+    let algorithm = Algorithm::parse(text.trim());
+    if algorithm.is_none() {
+        report.add(
+            format!("metadata.annotations[{ALGORITHM_ANNOTATION}]"),
+            format!("{text:?} is neither random nor maglev: the node's default is used"),
+        );
+    }
+    algorithm
 }
 
 fn cluster_ips(spec: &wire::ServiceSpec, report: &mut Report) -> Vec<IpAddr> {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use seaway_model::{EndpointSlice, Family, InputEvent, Node, Service, TrafficPolicy};
+use seaway_model::{Algorithm, EndpointSlice, Family, InputEvent, Node, Service, TrafficPolicy};
 use serde_json::{Value, json};
 
 use super::*;
@@ -52,6 +52,34 @@ fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
 
 fn check(value: &impl fmt::Debug, want: &Expect) {
     want.assert_eq(&format!("{value:?}"));
+}
+
+#[test]
+fn how_a_service_chooses() {
+    let name = "seaway.dev/load-balancer-algorithm";
+    let of = |text: Value| {
+        let object = json!({"metadata": {"name": "web", "namespace": "shop", "annotations": {name: text, "other": "x"}},
+            "spec": {"clusterIP": "10.96.0.1"}});
+        let object = Object::Service(serde_json::from_value(object).unwrap());
+        let done = convert(&object, &mut Interner::default());
+        let InputEvent::Service(_, Some(service)) = done.event else {
+            panic!("no Service")
+        };
+        (service.algorithm, lines(&done.diagnostics))
+    };
+    for (text, expected) in [
+        (json!("random"), Some(Algorithm::Random)),
+        (json!(" maglev "), Some(Algorithm::Maglev)),
+        (Value::Null, None),
+    ] {
+        assert_eq!(of(text.clone()), (expected, vec![]), "{text}");
+    }
+    for wrong in ["", "Maglev", "ring"] {
+        let say = format!(
+            "shop/web metadata.annotations[{name}]: {wrong:?} is neither random nor maglev: the node's default is used"
+        );
+        assert_eq!(of(json!(wrong)), (None, vec![say]));
+    }
 }
 
 #[test]

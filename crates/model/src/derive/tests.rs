@@ -7,9 +7,11 @@ use crate::desired::Backend;
 use crate::inputs::{Endpoint, InputEvent, SlicePort};
 use crate::testing::plain;
 
+mod balance;
 mod duplicates;
 mod findings;
 mod history;
+mod lifeline;
 mod node;
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {

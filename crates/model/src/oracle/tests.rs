@@ -66,7 +66,7 @@ fn service(change: impl FnOnce(&mut PortRule)) -> Desired {
     let mut desired = Desired::default();
     let rules = ServiceRules {
         ports: vec![rule],
-        health_check: None,
+        ..ServiceRules::default()
     };
     desired
         .services

@@ -20,6 +20,7 @@ pub fn service(name: &str, cluster_ips: Vec<IpAddr>, ports: Vec<ServicePort>) ->
         external_ips: Vec::new(),
         source_ranges: Vec::new(),
         health_check_node_port: None,
+        algorithm: None,
     }
 }
 

@@ -27,7 +27,7 @@ impl Maps {
         let mut image = Image::default();
         let owners = Owners::default();
         let change = Change::Full;
-        let plan = plan(&image, &owners, desired, &change, &node.detect_local);
+        let plan = plan(&image, &owners, desired, &change, (&node.detect_local, 7));
         for op in &plan.ops {
             image.take_in(op);
         }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use seaway_ebpf_abi::frontend::{
-    BACKEND_LOCAL, FRONTEND_FAR_LOCAL, FRONTEND_REJECT, KIND_CLUSTER_IP, KIND_EXTERNAL_IP,
-    KIND_LOAD_BALANCER, KIND_NODE_PORT,
+    BACKEND_LOCAL, FRONTEND_FAR_LOCAL, FRONTEND_MAGLEV, FRONTEND_REJECT, KIND_CLUSTER_IP,
+    KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT,
 };
 use seaway_ebpf_abi::{Addr, BackendValue, FrontendKey, FrontendValue, TCP, UDP};
 
@@ -39,6 +39,13 @@ impl fmt::Display for Op {
                     .iter()
                     .try_for_each(|b| write!(f, " {}", backend(b)))
             }
+            Self::WriteTable { set, backends, .. } => {
+                write!(
+                    f,
+                    "+ Maglev table of set {set} ({} backends)",
+                    backends.len()
+                )
+            }
             Self::WriteRanges { ranges, list } => {
                 write!(f, "+ ranges {ranges}: {}", networks(list))
             }
@@ -47,6 +54,7 @@ impl fmt::Display for Op {
             }
             Self::DeleteFrontend { key } => write!(f, "- frontend {}", frontend(key)),
             Self::DeleteSet { set, slots } => write!(f, "- set {set} ({slots} backends)"),
+            Self::DeleteTable { set } => write!(f, "- Maglev table of set {set}"),
             Self::DeleteRanges { ranges, list } => {
                 write!(f, "- ranges {ranges} ({} networks)", list.len())
             }
@@ -127,6 +135,9 @@ pub(crate) fn target(value: &FrontendValue) -> String {
     let mut more = keeps.to_owned();
     if value.ranges != 0 {
         more += &format!(", from ranges {} only", value.ranges);
+    }
+    if value.flags & FRONTEND_MAGLEV != 0 {
+        more += ", by Maglev";
     }
     if value.affinity_timeout != 0 {
         more += &format!(", clients stay for {} s", value.affinity_timeout);

@@ -3,11 +3,14 @@ use std::time::Duration;
 
 use expect_test::expect;
 use seaway_model::{
-    Backend, Family, Frontend, FrontendAddr, FrontendKind, PortRule, Protocol, ServiceRules,
-    TrafficPolicy,
+    Algorithm, Backend, Family, Frontend, FrontendAddr, FrontendKind, PortRule, Protocol,
+    ServiceRules, TrafficPolicy,
 };
 
 use super::*;
+use crate::ebpf::maglev;
+
+mod maglev_tables;
 
 fn rule(address: &str, backends: &[&str], external: TrafficPolicy) -> PortRule {
     let cluster: Vec<Backend> = backends
@@ -76,6 +79,17 @@ fn carry_out(image: &mut Image, owners: &mut Owners, plan: EbpfPlan) {
                 let whole = there == count as usize;
                 assert!(whole, "{} shows half a Service", super::frontend(frontend));
             }
+            if value.flags & FRONTEND_MAGLEV != 0 {
+                for set in [value.near_set, value.far_set] {
+                    let needed = image.sets.get(&set).map_or(0, Vec::len) > 1;
+                    let there = image.tables.get(&set).is_some_and(|made_of| *made_of != 0);
+                    assert!(
+                        there || !needed,
+                        "{} shows no table",
+                        super::frontend(frontend)
+                    );
+                }
+            }
             let whole = value.ranges == 0 || image.ranges.contains_key(&value.ranges);
             assert!(whole, "{} shows no ranges", super::frontend(frontend));
         }
@@ -88,6 +102,7 @@ struct Kernel {
     image: Image,
     owners: Owners,
     desired: Desired,
+    seed: u32,
 }
 
 impl Kernel {
@@ -96,7 +111,7 @@ impl Kernel {
             Some(rule) => {
                 let rules = ServiceRules {
                     ports: vec![rule],
-                    health_check: None,
+                    ..ServiceRules::default()
                 };
                 self.desired.services.insert(key(name), rules);
             }
@@ -111,7 +126,10 @@ impl Kernel {
             &self.owners,
             &self.desired,
             change,
-            &DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().expect("a network")]),
+            (
+                &DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().expect("a network")]),
+                self.seed,
+            ),
         );
         let text = plan.to_string();
         carry_out(&mut self.image, &mut self.owners, plan);
@@ -399,6 +417,9 @@ proptest::proptest! {
                 rule(&format!("10.96.0.{service}"), &backends, TrafficPolicy::Local)
             });
             let change = kernel.set(&format!("s{service}"), rules);
+            if let (true, Some(rules)) = (service % 2 == 1, kernel.desired.services.get_mut(&key(&format!("s{service}")))) {
+                rules.algorithm = if full { Algorithm::Maglev } else { Algorithm::Random };
+            }
             kernel.step(if full { &Change::Full } else { &change });
         }
         let mut fresh = Kernel { desired: kernel.desired.clone(), ..Kernel::default() };
@@ -406,6 +427,7 @@ proptest::proptest! {
         kernel.step(&Change::Full);
         proptest::prop_assert_eq!(resolved(&kernel.image), resolved(&fresh.image));
         proptest::prop_assert_eq!(kernel.image.sets.len(), fresh.image.sets.len());
+        proptest::prop_assert_eq!(kernel.image.tables.len(), fresh.image.tables.len());
     }
 }
 

@@ -51,7 +51,7 @@ fn service(backends: &[&str], lingering: &[&str]) -> Desired {
     let mut desired = Desired::default();
     let rules = ServiceRules {
         ports: vec![rule],
-        health_check: None,
+        ..ServiceRules::default()
     };
     desired
         .services

@@ -53,7 +53,7 @@ fn check(rule: PortRule, settings: &Settings, expected: &Expect) {
     let key = ObjectKey::new("default", "web");
     let service = ServiceRules {
         ports: vec![rule],
-        health_check: None,
+        ..ServiceRules::default()
     };
     let all = chains(&key, &service, settings);
     let mut text = String::new();
@@ -179,7 +179,7 @@ fn only_restricted_load_balancers_have_a_chain_for_it() {
                 rule.frontends[1].kind = kind;
                 rule.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
             })],
-            health_check: None,
+            ..ServiceRules::default()
         };
         let key = ObjectKey::new("default", "web");
         let all = chains(&key, &service, &settings(&[]));
@@ -214,7 +214,7 @@ fn the_other_family_has_nothing_here() {
     let key = ObjectKey::new("default", "web");
     let service = ServiceRules {
         ports: vec![rule(|rule| rule.family = Family::V6)],
-        health_check: None,
+        ..ServiceRules::default()
     };
     assert_eq!(
         chains(&key, &service, &settings(&[])),

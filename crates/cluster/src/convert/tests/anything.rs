@@ -13,9 +13,10 @@ const FIELDS: &str = "metadata name namespace labels annotations deletionTimesta
     sessionAffinityConfig clientIP timeoutSeconds externalIPs loadBalancerSourceRanges healthCheckNodePort loadBalancer \
     ingress ip ipMode hostname addressType endpoints addresses conditions ready serving terminating nodeName hints \
     forZones forNodes podCIDR podCIDRs taints key address kubernetes.io/service-name service.kubernetes.io/headless \
-    topology.kubernetes.io/zone endpoints.kubernetes.io/last-change-trigger-time";
+    topology.kubernetes.io/zone endpoints.kubernetes.io/last-change-trigger-time seaway.dev/load-balancer-algorithm";
 
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 25] = [
+    "maglev",
     "",
     "None",
     "web",
