@@ -111,6 +111,8 @@ pub mod programs {
         "sock_recvmsg6",
         "sock_getpeername6",
     ];
+    /// A classifier that does nothing and is loaded by nobody but those who measure the others.
+    pub const IDLE: &str = "idle";
     /// The classifiers.
     pub const CLASSIFIERS: [&str; 4] = [FROM_POD, FROM_UPLINK, FROM_OVERLAY, TO_LINK];
 }

@@ -34,14 +34,21 @@ pub const fn transport(words: usize) -> usize {
 
 #[inline(always)]
 const fn join(a: u16, b: u16) -> u32 {
-    let ([a, b], [c, d]) = (a.to_ne_bytes(), b.to_ne_bytes());
-    u32::from_ne_bytes([a, b, c, d])
+    // Put together byte by byte it would stay so in the program.
+    if cfg!(target_endian = "little") {
+        a as u32 | (b as u32) << 16
+    } else {
+        (a as u32) << 16 | b as u32
+    }
 }
 
 #[inline(always)]
 const fn split(word: u32) -> [u16; 2] {
-    let [a, b, c, d] = word.to_ne_bytes();
-    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+    if cfg!(target_endian = "little") {
+        [word as u16, (word >> 16) as u16]
+    } else {
+        [(word >> 16) as u16, word as u16]
+    }
 }
 
 /// The protocol behind the IP header, if the packet is a plain one of this IP version.
@@ -81,15 +88,11 @@ pub const fn key<const N: usize>(head: &[u16; N], protocol: u8) -> FlowKey {
     } else {
         (address(h, IP + 4), address(h, IP + 12))
     };
+    let ([a, b, c, d], [e, f, g, h]) = (src.words, dst.words);
     let at = transport(N);
-    FlowKey {
-        src,
-        dst,
-        sport: h[at],
-        dport: h[at + 1],
-        protocol,
-        pad: [0; 3],
-    }
+    let ports = join(head[at], head[at + 1]);
+    let protocol = u32::from_ne_bytes([protocol, 0, 0, 0]);
+    FlowKey::from_words([a, b, c, d, e, f, g, h, ports, protocol])
 }
 
 #[inline(always)]

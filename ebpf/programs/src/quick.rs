@@ -108,7 +108,7 @@ fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) 
         Hook::Ingress => !(reverse && node),
         Hook::Egress => reverse && node,
     };
-    let hop = flow.hop;
+    let hop = &flow.hop;
     if !ours || hop.epoch == 0 || hop.epoch != epoch() {
         return None;
     }
@@ -122,7 +122,7 @@ fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) 
     }
     // What goes up the node's stack, or came from there, is not forwarded.
     let forwarded = hop.ifindex != 0;
-    if forwarded && (plain::hops(packet) <= 1 || !fits(ctx, &hop)) {
+    if forwarded && (plain::hops(packet) <= 1 || !fits(ctx, hop)) {
         return None;
     }
     let to = flow.translated(key.protocol);
@@ -131,9 +131,9 @@ fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) 
         return None;
     }
     let written = if key.protocol == TCP {
-        rewrite::<UDP_N, TCP_N>(ctx, &to, &change, forwarded, &hop)
+        rewrite::<UDP_N, TCP_N>(ctx, &to, &change, forwarded, hop)
     } else {
-        rewrite::<UDP_N, UDP_N>(ctx, &to, &change, forwarded, &hop)
+        rewrite::<UDP_N, UDP_N>(ctx, &to, &change, forwarded, hop)
     };
     if written.is_none() {
         count(Verdict::DroppedError);
@@ -144,7 +144,7 @@ fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) 
     } else {
         Verdict::Forward
     });
-    Some(send(&hop))
+    Some(send(hop))
 }
 
 /// Rewrites the packet, whose headers are `ALL` bytes long. `None`: it is broken now.

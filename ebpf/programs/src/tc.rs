@@ -31,6 +31,12 @@ const SHOT: i32 = TC_ACT_SHOT;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
+/// Does nothing: what running a program costs by itself.
+#[classifier]
+pub fn idle(_: TcContext) -> i32 {
+    PASS
+}
+
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
     ingress(&ctx, true)

@@ -11,6 +11,7 @@ pub enum Unit {
     Seconds,
     Milliseconds,
     Microseconds,
+    Nanoseconds,
     /// 10^6 bytes.
     Megabytes,
     Bytes,
@@ -26,6 +27,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
             Self::Microseconds => "us",
+            Self::Nanoseconds => "ns",
             Self::Megabytes => "mb",
             Self::Bytes => "bytes",
             Self::PerSecond => "per_s",
@@ -39,6 +41,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
             Self::Microseconds => "µs",
+            Self::Nanoseconds => "ns",
             Self::Megabytes => "MB",
             Self::Bytes => "bytes",
             Self::PerSecond => "/s",

@@ -8,6 +8,7 @@ use seaway_daemon::{LogArgs, stop_signal};
 use seaway_tests::bench::datapath::{self, DatapathArgs};
 use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
 use seaway_tests::bench::one_node::pod::{self, PodArgs};
+use seaway_tests::bench::packet::{self, PacketArgs};
 use seaway_tests::bench::plot::{self, PlotArgs};
 use seaway_tests::bench::programming::{self, ProgrammingArgs};
 use seaway_tests::bench::{Figure, Figures, Stage, cni, walkthrough};
@@ -43,6 +44,8 @@ enum Scenario {
     Programming(ProgrammingArgs),
     /// What a packet pays for many Services: first packets, connections a second, requests a second
     Datapath(DatapathArgs),
+    /// What a packet costs in the programs of eBPF mode, in nanoseconds
+    Packet(PacketArgs),
     /// No scenario: draw what --json printed
     Plot(PlotArgs),
     #[command(name = first_answer::SUBCOMMAND, hide = true)]
@@ -79,6 +82,10 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
             Scenario::Datapath(args) => {
                 stage.describe_machine();
                 datapath::run(&stage, args).await.map(Some)
+            }
+            Scenario::Packet(args) => {
+                stage.describe_machine();
+                packet::run(&stage, args).await.map(Some)
             }
             Scenario::Walkthrough => {
                 stage.describe_machine();
