@@ -1,6 +1,7 @@
 //! Metrics of the reconcile loop. What kube-proxy has keeps kube-proxy's name, labels and meaning
 //! (`pkg/proxy/metrics/metrics.go`); families are synced together here, so that both labels show the same sync.
 
+mod datapath;
 mod kube_proxy;
 mod process;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use seaway_model::{Family, InputEvent};
 
 use crate::dataplane::{ApplyError, Report};
+pub use datapath::Datapath;
 pub use kube_proxy::KubeProxyMetrics;
 
 /// Handles to the metrics; cloning shares them.

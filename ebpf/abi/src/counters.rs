@@ -70,9 +70,115 @@ verdicts! {
     TooLarge = 22, "too_large";
     /// Dropped: larger than the link to the backend allows, and to be fragmented on the way, which is not done here.
     DroppedTooLarge = 23, "dropped_too_large";
+    /// A TCP flow was closed by both ends or reset by one.
+    FlowClosed = 24, "flow_closed";
+    /// An entry of the flow table that was not there before: two a flow.
+    EntryAdded = 25, "entry_added";
+    /// An entry of the flow table that a program removed.
+    EntryRemoved = 26, "entry_removed";
+    /// The same, removed by user space, which alone counts here.
+    EntryCollected = 27, "entry_collected";
+    /// An entry of the flow table that user space brought in, likewise.
+    EntryAdopted = 28, "entry_adopted";
+    /// A listener was not told of something: the ring buffer was full.
+    EventLost = 29, "event_lost";
+    /// Something was not counted for its Service: the table was full.
+    TallyLost = 30, "tally_lost";
+    /// An unconnected socket got a backend, for its first datagram to a frontend or because the one it had is gone.
+    SocketFlow = 31, "socket_flow";
 }
 
 /// Entries in the map of counters: room for more without a new layout.
-pub const COUNTERS_LEN: u32 = 32;
+pub const COUNTERS_LEN: u32 = 64;
 
 const _: () = assert!(Verdict::ALL.len() <= COUNTERS_LEN as usize);
+
+/// The padding in the key of a count for a frontend: what is counted, and for which clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tally {
+    /// By [`Verdict::tally`], below 128.
+    pub what: u8,
+    /// For clients outside of the cluster.
+    pub outside: bool,
+}
+
+impl Tally {
+    /// As it stands in a key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pad(self) -> u8 {
+        self.what << 1 | self.outside as u8
+    }
+
+    /// From a key.
+    #[must_use]
+    pub const fn of_pad(pad: u8) -> Self {
+        Self {
+            what: pad >> 1,
+            outside: pad & 1 != 0,
+        }
+    }
+}
+
+/// In a [`Tally`]: flows that began.
+pub const TALLY_OPENED: u8 = 0;
+
+const REJECTED: u32 = Verdict::Rejected as u32;
+const ERROR: u32 = Verdict::DroppedError as u32;
+
+/// What a [`Tally`] counts, as people call it. The first are flows; the others are reasons why somebody was not served.
+pub const TALLIES: [(u8, &str); 9] = [
+    (TALLY_OPENED, "opened"),
+    (tally_of(REJECTED), "no_endpoint"),
+    (tally_of(Verdict::DroppedSource as u32), "source_range"),
+    (
+        tally_of(Verdict::DroppedNoLocal as u32),
+        "no_local_endpoint",
+    ),
+    (tally_of(Verdict::DroppedNoPort as u32), "no_port_left"),
+    (tally_of(Verdict::DroppedNoRoute as u32), "no_route"),
+    (tally_of(Verdict::DroppedTtl as u32), "ttl"),
+    (tally_of(ERROR), "error"),
+    (TALLY_TOO_LARGE, "too_large"),
+];
+
+const TALLY_TOO_LARGE: u8 = tally_of(ERROR) + 1;
+
+/// Of the verdicts from [`Verdict::Rejected`] to [`Verdict::DroppedError`].
+const fn tally_of(index: u32) -> u8 {
+    (index - REJECTED) as u8 + 1
+}
+
+impl Verdict {
+    /// Whether somebody was not served: refused, dropped, or told to send less at once.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(self.tally(), Some(tally) if tally != TALLY_OPENED)
+    }
+
+    /// What it is counted as for the Service, if it is. Computed, since a table would be data that the programs have to be loaded
+    /// with.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tally(self) -> Option<u8> {
+        let index = self as u32;
+        if matches!(self, Self::UnknownConnection) {
+            None
+        } else if index >= REJECTED && index <= ERROR {
+            Some(tally_of(index))
+        } else if matches!(self, Self::NewFlow | Self::SocketConnect | Self::SocketFlow) {
+            Some(TALLY_OPENED)
+        } else if matches!(self, Self::SocketRefused) {
+            Some(tally_of(REJECTED))
+        } else if matches!(self, Self::SocketTimedOut) {
+            Some(tally_of(Self::DroppedNoLocal as u32))
+        } else if matches!(self, Self::SocketSource) {
+            Some(tally_of(Self::DroppedSource as u32))
+        } else if matches!(self, Self::TooLarge | Self::DroppedTooLarge) {
+            Some(TALLY_TOO_LARGE)
+        } else {
+            None
+        }
+    }
+}

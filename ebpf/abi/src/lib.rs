@@ -7,14 +7,15 @@
 //! A change of any layout here, or of the meaning of a field, raises [`LAYOUT_VERSION`]: it is part of the pin path,
 //! so two builds with different layouts never meet in one map.
 //!
-//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`fragment`] → [`socket`]; [`config`] and [`counters`] are what
-//! remains.
+//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`fragment`] → [`socket`]; [`config`], [`counters`] and
+//! [`event`] are what remains.
 
 #![no_std]
 
 pub mod addr;
 pub mod config;
 pub mod counters;
+pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod frontend;
@@ -23,7 +24,8 @@ pub mod socket;
 
 pub use addr::{Addr, Cidr};
 pub use config::{Config, MAX_CIDRS};
-pub use counters::Verdict;
+pub use counters::{Tally, Verdict};
+pub use event::{Event, Listener};
 pub use flow::{FlowKey, FlowValue, Hop};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use frontend::{
@@ -68,9 +70,15 @@ pub mod maps {
     pub const UNTRANSLATED: &str = "UNTRANSLATED";
     /// Per-CPU `u64` by [`Verdict`](crate::Verdict).
     pub const COUNTERS: &str = "COUNTERS";
+    /// [`FrontendKey`](crate::FrontendKey), padded with a [`Tally`](crate::Tally) → per-CPU `u64`.
+    pub const TALLIES: &str = "TALLIES";
+    /// One [`Listener`](crate::Listener) at index 0.
+    pub const LISTENER: &str = "LISTENER";
+    /// Ring buffer of [`Event`](crate::Event).
+    pub const EVENTS: &str = "EVENTS";
 
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 18] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -86,6 +94,9 @@ pub mod maps {
         STEADY,
         UNTRANSLATED,
         COUNTERS,
+        TALLIES,
+        LISTENER,
+        EVENTS,
     ];
 }
 
@@ -169,4 +180,6 @@ plain! {
     SocketValue, 32, 8;
     SteadyValue, 24, 4;
     Config, 352, 8;
+    Listener, 16, 8;
+    Event, 96, 8;
 }

@@ -3,13 +3,14 @@
 //! this crate, and store.
 //!
 //! Reading order: [`packet`] → [`decide`] → [`spread`] → [`nat`] → [`flow`] → [`refuse`]; [`plain`] is the short way for most packets, [`checksum`]
-//! is what `nat` needs.
+//! is what `nat` needs, [`events`] what is told of flows.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod decide;
+pub mod events;
 pub mod flow;
 pub mod nat;
 pub mod packet;

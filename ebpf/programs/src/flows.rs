@@ -13,6 +13,7 @@ use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_ebpf_logic::flow as state;
 use seaway_ebpf_logic::nat;
 
+use crate::events;
 use crate::maps::{FLOWS, Work, config, count, is_node_addr};
 use crate::services::{self, Knock, Picked};
 
@@ -38,6 +39,22 @@ fn get(key: &FlowKey, into: &mut FlowValue) -> bool {
             true
         }
         None => false,
+    }
+}
+
+/// Adds an entry that is not there yet. What is added and removed is counted, so that what the table pushed out by itself
+/// can be told.
+#[inline(always)]
+fn add(key: &FlowKey, flow: &FlowValue) -> Result<(), i32> {
+    FLOWS.insert(key, flow, u64::from(BPF_NOEXIST))?;
+    count(Verdict::EntryAdded);
+    Ok(())
+}
+
+#[inline(always)]
+fn forget(key: &FlowKey) {
+    if FLOWS.remove(key).is_ok() {
+        count(Verdict::EntryRemoved);
     }
 }
 
@@ -83,6 +100,7 @@ pub(crate) fn client_seen(work: &mut Work, ifindex: u32) {
     if next == work.flow.state && !due {
         return;
     }
+    let before = work.flow.state;
     work.flow.state = next;
     work.flow.last_seen = at;
     if let Some(stored) = FLOWS.get_ptr_mut(&work.packet.key) {
@@ -93,11 +111,14 @@ pub(crate) fn client_seen(work: &mut Work, ifindex: u32) {
             (*stored).last_seen = at;
             (*stored).set = work.flow.set;
         }
+        if state::is_closed(next) && !state::is_closed(before) {
+            events::of_flow(work, Verdict::FlowClosed);
+        }
     }
     if due {
         // The table may have pushed out the other half of a flow that only sends.
         make_reverse(work, ifindex);
-        let _ = FLOWS.insert(&work.other_key, &work.other, u64::from(BPF_NOEXIST));
+        let _ = add(&work.other_key, &work.other);
     }
 }
 
@@ -119,9 +140,14 @@ pub(crate) fn backend_seen(work: &mut Work) {
     name_other(work);
     if let Some(stored) = FLOWS.get_ptr_mut(&work.other_key) {
         // SAFETY: as in `client_seen`.
-        unsafe {
+        let (before, after) = unsafe {
+            let before = (*stored).state;
             (*stored).state |= next;
             (*stored).last_seen = at;
+            (before, (*stored).state)
+        };
+        if state::is_closed(after) && !state::is_closed(before) {
+            events::of_flow(work, Verdict::FlowClosed);
         }
         return;
     }
@@ -140,7 +166,7 @@ pub(crate) fn backend_seen(work: &mut Work) {
         pad: [0; 2],
         hop: Hop::default(),
     };
-    let _ = FLOWS.insert(&work.other_key, &work.other, u64::from(BPF_NOEXIST));
+    let _ = add(&work.other_key, &work.other);
 }
 
 /// Keeps what was found out about the way of the flow's packets.
@@ -198,8 +224,8 @@ pub(crate) fn check(work: &mut Work) -> Known {
 #[inline(always)]
 pub(crate) fn remove(work: &mut Work) {
     name_other(work);
-    let _ = FLOWS.remove(&work.other_key);
-    let _ = FLOWS.remove(&work.packet.key);
+    forget(&work.other_key);
+    forget(&work.packet.key);
 }
 
 /// Makes room for what a client begins with a backend directly, as sockets do once the hooks know the Service: a flow
@@ -209,8 +235,8 @@ pub(crate) fn supersede(work: &mut Work) {
     work.to = work.packet.key.swapped();
     if get(&work.to, &mut work.flow) && work.flow.is_reverse() {
         name_other(work);
-        let _ = FLOWS.remove(&work.other_key);
-        let _ = FLOWS.remove(&work.to);
+        forget(&work.other_key);
+        forget(&work.to);
     }
 }
 
@@ -265,8 +291,9 @@ pub(crate) fn open(
         work.flow.sport = nat::source_port(attempt, original, masquerade, range, random);
         make_reverse(work, origin.ifindex);
         if claim(work) {
-            return FLOWS
-                .insert(&work.packet.key, &work.flow, 0)
+            // The same client on two CPUs at once: the later one has the word.
+            return add(&work.packet.key, &work.flow)
+                .or_else(|_| FLOWS.insert(&work.packet.key, &work.flow, 0))
                 .map_err(|_| Verdict::DroppedError);
         }
         attempt += 1;
@@ -278,7 +305,7 @@ pub(crate) fn open(
 #[inline(always)]
 fn claim(work: &mut Work) -> bool {
     let (key, reverse) = (&work.other_key, &work.other);
-    if FLOWS.insert(key, reverse, u64::from(BPF_NOEXIST)).is_ok() {
+    if add(key, reverse).is_ok() {
         return true;
     }
     // What an earlier life of this very flow left behind is ours to take.

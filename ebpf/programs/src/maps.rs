@@ -1,12 +1,15 @@
 //! The maps, as `seaway_ebpf_abi::maps` names them. Sizes are defaults; the loader may set others.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup as FibLookup};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
+use seaway_ebpf_abi::event::EVENTS_LEN;
 use seaway_ebpf_abi::{
-    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, FrontendKey, FrontendValue, MaglevChunk, MaglevKey,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, Event, FlowKey, FlowValue,
+    FragmentKey, FragmentValue, FrontendKey, FrontendValue, Listener, MaglevChunk, MaglevKey,
     NODE_ADDR_LOCAL, SocketKey, SocketValue, SteadyValue, Verdict,
 };
 use seaway_ebpf_logic::packet::Packet;
@@ -48,6 +51,13 @@ pub(crate) static STEADY: LruHashMap<SocketKey, SteadyValue, 65536> = LruHashMap
 static UNTRANSLATED: HashMap<u64, u32, 16384, ON_DEMAND> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static TALLIES: PerCpuHashMap<FrontendKey, u64, 131072, ON_DEMAND> =
+    PerCpuHashMap::new();
+#[btf_map]
+pub(crate) static LISTENER: Array<Listener, 1> = Array::new();
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, { EVENTS_LEN as usize }> = RingBuf::new();
 
 /// The node's configuration. The map has one entry, always.
 #[inline(always)]
@@ -106,6 +116,11 @@ pub(crate) struct Work {
     /// Addresses of an ICMP error, before and after translation.
     pub(crate) outer: FlowKey,
     pub(crate) outer_to: FlowKey,
+    /// Where a packet without a flow knocked.
+    pub(crate) frontend: FrontendKey,
+    /// What is told of the flow: the client's addresses, before and after translation.
+    pub(crate) asked: FlowKey,
+    pub(crate) got: FlowKey,
     /// The answer to a packet that is refused.
     pub(crate) reply: [u8; refuse::LONGEST],
 }

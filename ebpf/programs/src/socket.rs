@@ -7,9 +7,13 @@ use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_ret
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use seaway_ebpf_abi::config::CONFIG_LOCALHOST_NODE_PORTS;
-use seaway_ebpf_abi::{Addr, AffinityKey, SocketKey, SocketValue, SteadyValue, TCP, UDP, Verdict};
+use seaway_ebpf_abi::{
+    Addr, AffinityKey, BackendValue, FlowKey, FrontendKey, SocketKey, SocketValue, SteadyValue,
+    TCP, UDP, Verdict,
+};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 
+use crate::events::{self, NOBODY};
 use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count, is_untranslated};
 use crate::services::{self, Knock, NO_PORT, Picked, Refusal};
 
@@ -183,7 +187,11 @@ fn pick(peer: &impl Peer, knock: &mut Knock, addr: &Addr) -> Result<Picked, Refu
 
 /// What source ranges do to a socket: `None` if they let it in, else what the hook returns.
 #[inline(always)]
-fn shut_out(peer: &impl Peer, knock: &Knock, addr: &Addr) -> Option<i32> {
+fn shut_out(
+    peer: &impl Peer,
+    knock: &Knock,
+    (addr, port, protocol): (&Addr, u16, u8),
+) -> Option<i32> {
     if knock.value.ranges == 0 {
         return None;
     }
@@ -201,8 +209,79 @@ fn shut_out(peer: &impl Peer, knock: &Knock, addr: &Addr) -> Option<i32> {
     if services::admits(&knock.value, &source) {
         return None;
     }
-    count(Verdict::SocketSource);
+    let what = What::new(port, protocol, Verdict::SocketSource);
+    tell(peer, &knock.key, addr, None, what);
     Some(deny(ETIMEDOUT))
+}
+
+/// Counts what a socket got, and tells of it. A function of its own, since the stack is too small for two.
+#[inline(never)]
+fn tell<P: Peer>(
+    peer: &P,
+    frontend: &FrontendKey,
+    addr: &Addr,
+    backend: Option<&BackendValue>,
+    what: What,
+) {
+    let asked = FlowKey {
+        src: peer.source(),
+        dst: *addr,
+        sport: 0,
+        dport: what.port(),
+        protocol: what.protocol(),
+        pad: [0; 3],
+    };
+    let mut got = NOBODY;
+    if let Some(backend) = backend {
+        got.src = asked.src;
+        got.dst = backend.addr;
+        got.dport = backend.port;
+    }
+    let client = client(peer, addr);
+    events::of_socket(
+        what.verdict(),
+        frontend,
+        client,
+        (&asked, &got),
+        peer.namespace(),
+    );
+}
+
+/// Port, protocol and verdict, in one word: they go through a register, since the stack is too small.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct What(u32);
+
+impl What {
+    #[inline(always)]
+    const fn new(port: u16, protocol: u8, verdict: Verdict) -> Self {
+        Self((verdict as u32) << 24 | (protocol as u32) << 16 | port as u32)
+    }
+
+    #[inline(always)]
+    const fn port(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    const fn protocol(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    #[inline(always)]
+    const fn verdict(self) -> Verdict {
+        const CONNECT: u32 = Verdict::SocketConnect as u32;
+        const REFUSED: u32 = Verdict::SocketRefused as u32;
+        const TIMED_OUT: u32 = Verdict::SocketTimedOut as u32;
+        const SOURCE: u32 = Verdict::SocketSource as u32;
+        match self.0 >> 24 {
+            CONNECT => Verdict::SocketConnect,
+            REFUSED => Verdict::SocketRefused,
+            TIMED_OUT => Verdict::SocketTimedOut,
+            SOURCE => Verdict::SocketSource,
+            _ => Verdict::SocketFlow,
+        }
+    }
 }
 
 #[inline(always)]
@@ -214,7 +293,12 @@ fn deny(errno: i32) -> i32 {
 
 /// What a socket meets when there is no backend for it.
 #[inline(always)]
-fn refuse(peer: &impl Peer, refusal: Refusal) -> i32 {
+fn refuse(
+    peer: &impl Peer,
+    knock: &Knock,
+    (addr, port, protocol): (&Addr, u16, u8),
+    refusal: Refusal,
+) -> i32 {
     let (errno, verdict) = match refusal {
         Refusal::Reject => (ECONNREFUSED, Verdict::SocketRefused),
         // A pod's packets go out untouched and are dropped by `from_pod`: the silence that the policy asks for.
@@ -222,7 +306,13 @@ fn refuse(peer: &impl Peer, refusal: Refusal) -> i32 {
         Refusal::Drop if !peer.in_node_namespace() => return ALLOW,
         Refusal::Drop => (ETIMEDOUT, Verdict::SocketTimedOut),
     };
-    count(verdict);
+    tell(
+        peer,
+        &knock.key,
+        addr,
+        None,
+        What::new(port, protocol, verdict),
+    );
     deny(errno)
 }
 
@@ -231,23 +321,35 @@ fn refuse(peer: &impl Peer, refusal: Refusal) -> i32 {
 fn remember(
     peer: &impl Peer,
     protocol: u8,
-    (backend, backend_port): (Addr, u16),
-    (addr, port): (Addr, u16),
+    (backend, backend_port): (&Addr, u16),
+    (addr, port): (&Addr, u16),
 ) {
+    let ports = u32::from(backend_port) << 16 | u32::from(port);
+    let (cookie, netns) = (peer.cookie(), peer.namespace());
+    if protocol == TCP {
+        store::<true>(cookie, netns, backend, addr, ports);
+    } else {
+        store::<false>(cookie, netns, backend, addr, ports);
+    }
+}
+
+/// A function of its own, since the stack is too small for two; the ports go through one register.
+#[inline(never)]
+fn store<const IS_TCP: bool>(cookie: u64, netns: u64, backend: &Addr, addr: &Addr, ports: u32) {
     let key = SocketKey {
-        cookie: peer.cookie(),
-        addr: backend,
-        port: backend_port,
+        cookie,
+        addr: *backend,
+        port: (ports >> 16) as u16,
         pad: [0; 3],
     };
     let value = SocketValue {
-        addr,
-        port,
+        addr: *addr,
+        port: ports as u16,
         pad: [0; 3],
-        netns: peer.namespace(),
+        netns,
     };
     // A full LRU map makes room by itself; a failure costs the program behind the socket only the frontend's name.
-    let _ = if protocol == TCP {
+    let _ = if IS_TCP {
         SOCKETS_TCP.insert(key, value, 0)
     } else {
         SOCKETS_UDP.insert(key, value, 0)
@@ -269,18 +371,20 @@ fn connect(peer: &impl Peer) -> i32 {
     if is_untranslated(peer.namespace()) {
         return ALLOW;
     }
-    if let Some(code) = shut_out(peer, &knock, &addr) {
+    if let Some(code) = shut_out(peer, &knock, (&addr, port, protocol)) {
         return code;
     }
     match pick(peer, &mut knock, &addr) {
         Ok(picked) => {
             let backend = picked.backend;
-            remember(peer, protocol, (backend.addr, backend.port), (addr, port));
+            let from = (&backend.addr, backend.port);
+            remember(peer, protocol, from, (&addr, port));
             peer.set(&backend.addr, backend.port);
-            count(Verdict::SocketConnect);
+            let what = What::new(port, protocol, Verdict::SocketConnect);
+            tell(peer, &knock.key, &addr, Some(&backend), what);
             ALLOW
         }
-        Err(refusal) => refuse(peer, refusal),
+        Err(refusal) => refuse(peer, &knock, (&addr, port, protocol), refusal),
     }
 }
 
@@ -311,6 +415,8 @@ fn steady(peer: &impl Peer, knock: &mut Knock, key: &SocketKey) -> Result<(Addr,
         set: picked.set,
     };
     let _ = STEADY.insert(key, value, 0);
+    let what = What::new(key.port, UDP, Verdict::SocketFlow);
+    tell(peer, &knock.key, &key.addr, Some(&picked.backend), what);
     Ok((value.addr, value.port))
 }
 
@@ -324,7 +430,7 @@ fn sendmsg(peer: &impl Peer) -> i32 {
     if is_untranslated(peer.namespace()) {
         return ALLOW;
     }
-    if let Some(code) = shut_out(peer, &knock, &addr) {
+    if let Some(code) = shut_out(peer, &knock, (&addr, port, UDP)) {
         return code;
     }
     let key = SocketKey {
@@ -335,12 +441,12 @@ fn sendmsg(peer: &impl Peer) -> i32 {
     };
     match steady(peer, &mut knock, &key) {
         Ok(backend) => {
-            remember(peer, UDP, backend, (addr, port));
+            remember(peer, UDP, (&backend.0, backend.1), (&addr, port));
             peer.set(&backend.0, backend.1);
             count(Verdict::SocketSend);
             ALLOW
         }
-        Err(refusal) => refuse(peer, refusal),
+        Err(refusal) => refuse(peer, &knock, (&addr, port, UDP), refusal),
     }
 }
 

@@ -15,7 +15,7 @@ use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::flow::FLOW_NODE;
-use seaway_ebpf_abi::{Hop, Verdict};
+use seaway_ebpf_abi::{FrontendKey, Hop, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::Part;
@@ -24,7 +24,7 @@ use crate::flows::{self, Known, Origin};
 use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Picked, Refusal};
-use crate::{fragments, quick, refuse};
+use crate::{events, fragments, quick, refuse};
 
 const PASS: i32 = TC_ACT_OK;
 const SHOT: i32 = TC_ACT_SHOT;
@@ -74,7 +74,7 @@ pub fn to_link(ctx: TcContext) -> i32 {
             remember(work, Hop::default());
             PASS
         }
-        Err(verdict) => drop_packet(verdict),
+        Err(verdict) => drop_of_flow(work, verdict),
     }
 }
 
@@ -114,9 +114,10 @@ fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*skb).ifindex }
 }
 
+/// Drops a packet of the flow in hand.
 #[inline(always)]
-fn drop_packet(verdict: Verdict) -> i32 {
-    count(verdict);
+fn drop_of_flow(work: &mut Work, verdict: Verdict) -> i32 {
+    events::of_flow(work, verdict);
     SHOT
 }
 
@@ -181,7 +182,11 @@ fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
             return PASS;
         }
         if services::refused(&key.dst).is_some() {
-            return refused(ctx, work, Refusal::Reject);
+            work.frontend = FrontendKey {
+                addr: key.dst,
+                ..FrontendKey::default()
+            };
+            return refused(ctx, work, Client::Near, Refusal::Reject);
         }
         flows::supersede(work);
         return PASS;
@@ -190,11 +195,9 @@ fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
         count(Verdict::UnknownConnection);
         return PASS;
     }
-    if !services::admits(&knock.value, &key.src) {
-        return drop_packet(Verdict::DroppedSource);
-    }
     let Some(config) = config() else {
-        return drop_packet(Verdict::DroppedError);
+        count(Verdict::DroppedError);
+        return SHOT;
     };
     let is_pod = decide::is_pod(config, &key.src, over_pod_link);
     let client = if is_pod || is_node_addr(&key.src) {
@@ -202,10 +205,15 @@ fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
     } else {
         Client::Far
     };
+    work.frontend = knock.key;
+    if !services::admits(&knock.value, &key.src) {
+        events::at_frontend(work, client, Verdict::DroppedSource);
+        return SHOT;
+    }
     let port = u32::from(key.sport);
     let mut picked = Picked::default();
     if let Err(refusal) = services::pick(&mut knock, client, &key.src, port, &mut picked) {
-        return refused(ctx, work, refusal);
+        return refused(ctx, work, client, refusal);
     }
     let origin = Origin {
         ifindex: ifindex(ctx),
@@ -214,25 +222,24 @@ fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
     };
     match flows::open(work, &knock, &picked, &origin) {
         Ok(()) => {
-            count(Verdict::NewFlow);
+            events::of_flow(work, Verdict::NewFlow);
             FORWARD
         }
-        Err(verdict) => drop_packet(verdict),
+        Err(verdict) => drop_of_flow(work, verdict),
     }
 }
 
 #[inline(always)]
-fn refused(ctx: &TcContext, work: &mut Work, refusal: Refusal) -> i32 {
-    match refusal {
-        Refusal::Drop => drop_packet(Verdict::DroppedNoLocal),
+fn refused(ctx: &TcContext, work: &mut Work, client: Client, refusal: Refusal) -> i32 {
+    let (verdict, code) = match refusal {
+        Refusal::Drop => (Verdict::DroppedNoLocal, SHOT),
         Refusal::Reject => match refuse::answer(ctx, work, ifindex(ctx), 0) {
-            code if code < 0 => drop_packet(Verdict::DroppedError),
-            code => {
-                count(Verdict::Rejected);
-                code
-            }
+            code if code < 0 => (Verdict::DroppedError, SHOT),
+            code => (Verdict::Rejected, code),
         },
-    }
+    };
+    events::at_frontend(work, client, verdict);
+    code
 }
 
 #[inline(always)]
@@ -245,11 +252,11 @@ fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
         match route(ctx, work) {
             Ok(hop) => hop,
             Err(Verdict::TooLarge) => return too_large(ctx, work),
-            Err(verdict) => return drop_packet(verdict),
+            Err(verdict) => return drop_of_flow(work, verdict),
         }
     };
     if let Err(verdict) = rewrite(ctx, work, hop.ifindex != 0) {
-        return drop_packet(verdict);
+        return drop_of_flow(work, verdict);
     }
     count_translated(work, Verdict::Forward);
     remember(work, hop);
@@ -262,12 +269,12 @@ fn too_large(ctx: &TcContext, work: &mut Work) -> i32 {
     // SAFETY: the look-up that said so has put it there.
     let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
     if !work.packet.has_ports() || mtu == 0 || refuse::may_be_cut(ctx, work) {
-        return drop_packet(Verdict::DroppedTooLarge);
+        return drop_of_flow(work, Verdict::DroppedTooLarge);
     }
     match refuse::answer(ctx, work, ifindex(ctx), mtu) {
-        code if code < 0 => drop_packet(Verdict::DroppedTooLarge),
+        code if code < 0 => drop_of_flow(work, Verdict::DroppedTooLarge),
         code => {
-            count(Verdict::TooLarge);
+            events::of_flow(work, Verdict::TooLarge);
             code
         }
     }
@@ -284,7 +291,7 @@ fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
             }
             send(ifindex)
         }
-        Err(verdict) => drop_packet(verdict),
+        Err(verdict) => drop_of_flow(work, verdict),
     }
 }
 

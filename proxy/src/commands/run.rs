@@ -14,12 +14,12 @@ use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, ConntrackSettings, RunConfig};
 use crate::conntrack::{self, Cleaner, Place, Table};
 use crate::dataplane::Dataplane;
-use crate::ebpf::{Aside, Sockets};
+use crate::ebpf::{Aside, Observed, Sockets};
 use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::{Addresses, HealthChecks};
 use crate::lock::NodeLock;
-use crate::metrics::Metrics;
+use crate::metrics::{Datapath, Metrics};
 use crate::reconcile::{Ended, Reconciler};
 use crate::{admin, peers, privileges, systemd, tuning};
 
@@ -44,6 +44,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let health = Health::default();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let observed = Observed::default();
+    registry.register_collector(Box::new(Datapath(observed.clone())));
     // Flows of the other mode are its own.
     let bound: Arc<dyn Place> = match config.mode {
         Mode::Iptables => Arc::new(Table::new(conntrack::Metrics::new(&mut registry))),
@@ -89,7 +91,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let serving = async {
         match config.mode {
             Mode::Iptables => daemon.serve(setup::iptables(&this).await?).await,
-            Mode::Ebpf => daemon.serve(setup::ebpf(&config, &this)?).await,
+            Mode::Ebpf => {
+                let dataplane = setup::ebpf(&config, &this)?.observed_by(&observed);
+                daemon.serve(dataplane).await
+            }
         }
     };
     let settings_gone = async {

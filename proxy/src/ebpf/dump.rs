@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use seaway_ebpf_abi::counters::COUNTERS_LEN;
-use seaway_ebpf_abi::{Addr, Config, FlowKey, FlowValue, NODE_ADDR_NODE_PORTS, Verdict};
+use seaway_ebpf_abi::{Addr, Config, FlowKey, FlowValue, NODE_ADDR_NODE_PORTS};
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
 use super::links;
+use super::observe::counters;
 use super::plan::{backend, frontend, networks, protocol, target};
 use super::tables::Tables;
-use super::{bpffs, sys, table};
+use super::{bpffs, sys};
 
 /// Flows shown one by one; beyond that only their number.
 const FLOWS_SHOWN: usize = 200;
@@ -40,16 +40,10 @@ pub(super) fn dump(settings: &EbpfConfig) -> Result<String, EbpfError> {
         ),
     );
     text.push_str("counters:\n");
-    for (verdict, count) in counters(settings)? {
+    for (verdict, count) in counters(&dir)? {
         line(&mut text, format_args!("  {:<20} {count}", verdict.label()));
     }
     Ok(text)
-}
-
-/// What the programs did so far, summed over CPUs; empty if nothing is loaded.
-pub(super) fn counters(settings: &EbpfConfig) -> Result<Vec<(Verdict, u64)>, EbpfError> {
-    let counts = table::counters(&settings.pin_dir(), COUNTERS_LEN)?.unwrap_or_default();
-    Ok(Verdict::ALL.iter().copied().zip(counts).collect())
 }
 
 fn line(text: &mut String, what: std::fmt::Arguments<'_>) {

@@ -2,12 +2,14 @@
 //!
 //! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
-//! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
+//! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone),
+//! [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
 
 mod aside;
 mod bpffs;
+mod census;
 mod cleanup;
 mod config;
 mod dump;
@@ -20,6 +22,7 @@ mod links;
 mod maglev;
 mod node;
 mod objects;
+mod observe;
 mod plan;
 mod plane;
 mod sockets;
@@ -27,13 +30,16 @@ mod sockets;
 mod sys;
 mod table;
 mod tables;
+mod tallies;
 mod wanted;
 
 pub use aside::Aside;
+pub use census::MapUse;
 pub use config::{EbpfConfig, MapSizes};
 pub use error::EbpfError;
 pub use features::check;
 pub use objects::Programs;
+pub use observe::{Observed, SERVICES_NAMED, Snapshot};
 pub use plan::EbpfPlan;
 pub use plane::EbpfDataplane;
 pub use sockets::Sockets;

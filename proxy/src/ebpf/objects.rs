@@ -42,6 +42,8 @@ impl Programs {
             (maps::SOCKETS_TCP, sizes.sockets),
             (maps::SOCKETS_UDP, sizes.sockets),
             (maps::STEADY, sizes.sockets),
+            // Of most frontends only flows are counted, of few a reason why not.
+            (maps::TALLIES, sizes.frontends.saturating_mul(2)),
         ] {
             loader.map_max_entries(name, size);
         }

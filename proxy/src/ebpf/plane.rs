@@ -1,5 +1,6 @@
 //! The data plane: tables, programs and attachments as one, in step with the node.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::util::KernelVersion;
@@ -10,10 +11,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
-use super::image::{Image, Owners};
+use super::image::Image;
 use super::links::{Attachments, attach_order};
 use super::node::{self, NodeLink, NodeView};
 use super::objects::Programs;
+use super::observe::{self, Observed, Shared};
 use super::plan::{self, EbpfPlan};
 use super::tables::Tables;
 use super::{bpffs, cleanup, dump, features, gc, sys};
@@ -32,7 +34,7 @@ pub struct EbpfDataplane {
     settings: EbpfConfig,
     netns: NetNs,
     image: Image,
-    owners: Owners,
+    shared: Arc<Shared>,
     view: NodeView,
     active: Option<Active>,
     following: Option<Following>,
@@ -63,10 +65,10 @@ impl EbpfDataplane {
     /// If that namespace cannot be opened.
     pub fn new(settings: EbpfConfig) -> Result<Self, EbpfError> {
         Ok(Self {
+            shared: Arc::new(Shared::new(settings.pin_dir())),
             settings,
             netns: NetNs::current()?,
             image: Image::default(),
-            owners: Owners::default(),
             view: NodeView::default(),
             active: None,
             following: None,
@@ -79,7 +81,14 @@ impl EbpfDataplane {
     ///
     /// If the counters cannot be read.
     pub fn counters(&self) -> Result<Vec<(Verdict, u64)>, EbpfError> {
-        dump::counters(&self.settings)
+        observe::counters(&self.settings.pin_dir())
+    }
+
+    /// Shows what is counted to the metrics, for as long as this value lives.
+    #[must_use]
+    pub fn observed_by(self, observed: &Observed) -> Self {
+        observed.show(&self.shared);
+        self
     }
 
     async fn look(&mut self) -> Result<(), EbpfError> {
@@ -148,7 +157,7 @@ impl EbpfDataplane {
                 return Err(error);
             }
         }
-        self.owners.update(plan.owners);
+        self.shared.update(plan.owners);
         report.operations += node_writes;
         report.took = started.elapsed();
         Ok(report)
@@ -297,7 +306,9 @@ impl EbpfDataplane {
     fn collect(&self) {
         let Some(active) = &self.active else { return };
         let flows = active.tables.flows.clone();
-        tokio::task::spawn_blocking(move || match gc::pass(&flows, sys::monotonic_ns()) {
+        let shared = self.shared.clone();
+        let look = move || shared.look_through(|| gc::pass(&flows, sys::monotonic_ns()));
+        tokio::task::spawn_blocking(move || match look() {
             Ok((entries, deleted)) => tracing::debug!(entries, deleted, "looked for silent flows"),
             Err(error) => tracing::warn!(%error, "cannot look for silent flows"),
         });
@@ -396,7 +407,7 @@ impl Dataplane for EbpfDataplane {
     fn plan(&self, desired: &Desired, change: &Change) -> EbpfPlan {
         let mut plan = plan::plan(
             &self.image,
-            &self.owners,
+            &self.shared.owners(),
             desired,
             change,
             (&self.settings.detect_local, self.settings.maglev_seed),
@@ -423,7 +434,7 @@ impl Dataplane for EbpfDataplane {
         // Filters are found by the calling thread's namespace.
         let lines = cleanup::cleanup(&self.settings, &netlink, &self.netns).await?;
         self.image = Image::default();
-        self.owners = Owners::default();
+        self.shared.forget();
         Ok(lines)
     }
 }

@@ -126,6 +126,15 @@ pub(super) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
     info(fd)
 }
 
+/// The memory of a map in bytes, as the kernel accounts for it; `None` where it does not say.
+pub(super) fn map_memory(fd: BorrowedFd<'_>) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:"))?;
+    line.trim().parse().ok()
+}
+
 /// `struct bpf_link_info`, as far as our two kinds of links use it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -299,6 +308,12 @@ pub(super) fn map_lookup<K, V>(map: BorrowedFd<'_>, key: &K, value: &mut [V]) ->
 
 pub(super) fn map_update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut attr = element(map, key, std::ptr::from_ref(value).cast_mut());
+    bpf(MAP_UPDATE, &mut attr).map(drop)
+}
+
+/// Writes an element of a per-CPU map of words: one for each possible CPU.
+pub(super) fn map_update_all<K>(map: BorrowedFd<'_>, key: &K, values: &[u64]) -> io::Result<()> {
+    let mut attr = element(map, key, values.as_ptr().cast_mut());
     bpf(MAP_UPDATE, &mut attr).map(drop)
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::libc;
 use seaway_ebpf_abi::Plain;
 
+use super::census::MapUse;
 use super::error::EbpfError;
 use super::sys;
 
@@ -55,6 +56,23 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
     /// How many entries fit.
     pub(super) fn max_entries(&self) -> u32 {
         self.max_entries
+    }
+
+    /// Bytes in the kernel, 0 where it does not say.
+    pub(super) fn memory(&self) -> u64 {
+        sys::map_memory(self.fd.as_fd()).unwrap_or(0)
+    }
+
+    /// How full it is.
+    pub(super) fn usage(&self) -> Result<MapUse, EbpfError> {
+        let mut entries = 0;
+        self.each(|keys, _| entries += keys.len() as u64)?;
+        Ok(MapUse {
+            name: self.name,
+            entries,
+            max_entries: u64::from(self.max_entries),
+            memory_bytes: self.memory(),
+        })
     }
 
     pub(super) fn get(&self, key: &K) -> Result<Option<V>, EbpfError> {
@@ -112,21 +130,31 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
 
     /// All entries, of each value what is wanted of it.
     pub(super) fn entries_as<T>(&self, of: impl Fn(V) -> T) -> Result<Vec<(K, T)>, EbpfError> {
-        let mut chunk = Self::CHUNK;
         let mut entries = Vec::new();
+        self.each(|keys, values| {
+            let wanted = values.iter().map(|value| of(*value));
+            entries.extend(keys.iter().copied().zip(wanted));
+        })?;
+        Ok(entries)
+    }
+
+    /// Hands over all entries in portions, likewise.
+    fn each(&self, mut portion: impl FnMut(&[K], &[V])) -> Result<(), EbpfError> {
+        let mut keys = vec![K::default(); Self::CHUNK];
+        let mut values = vec![V::default(); Self::CHUNK];
         let mut cursor = sys::Cursor::default();
         loop {
-            let mut keys = vec![K::default(); chunk];
-            let mut values = vec![V::default(); chunk];
             match sys::map_lookup_batch(self.fd.as_fd(), &mut cursor, &mut keys, &mut values) {
                 Ok((count, last)) => {
-                    let read = keys.into_iter().zip(values).take(count);
-                    entries.extend(read.map(|(key, value)| (key, of(value))));
+                    portion(&keys[..count], &values[..count]);
                     if last {
-                        return Ok(entries);
+                        return Ok(());
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => chunk *= 2,
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    keys.resize(2 * keys.len(), K::default());
+                    values.resize(2 * values.len(), V::default());
+                }
                 Err(error) => return Err(EbpfError::map("read", self.name, error)),
             }
         }

@@ -9,6 +9,7 @@ mod foreign;
 mod ipv6;
 mod lifecycle;
 mod maglev;
+mod observed;
 mod packets;
 mod semantics;
 mod sockets;

@@ -9,7 +9,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use seaway_kernel::{NetNs, Netlink};
 use seaway_model::{Desired, TrafficPolicy};
 use seaway_proxy::dataplane::Dataplane;
-use seaway_proxy::ebpf::{EbpfDataplane, Programs};
+use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Programs};
 
 pub(crate) const OUTSIDE: &str = "192.168.77.200";
 pub(crate) const OVERLAY: &str = "10.244.1.0";
@@ -133,8 +133,17 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new(desired: &Desired) -> Self {
+        Self::with(desired, |config| config).await
+    }
+
+    /// With other settings.
+    pub(crate) async fn with(
+        desired: &Desired,
+        settings: impl Fn(EbpfConfig) -> EbpfConfig,
+    ) -> Self {
         let world = World::new();
-        let mut plane = world.plane(world.config());
+        let config = settings(world.config());
+        let mut plane = world.plane(config.clone());
         sync(&mut plane, desired).await;
         let node = world.netns("node");
         let netlink = Netlink::in_namespace(&node).unwrap();
@@ -145,7 +154,7 @@ impl Bench {
         let pins = world
             .bpffs
             .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
-        let programs = Programs::load(&pins, world.config().sizes).unwrap();
+        let programs = Programs::load(&pins, config.sizes).unwrap();
         Self {
             world,
             plane,

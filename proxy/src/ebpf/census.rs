@@ -1,0 +1,224 @@
+//! How full the maps are, and what the flow table has pushed out.
+//!
+//! An LRU map does not tell when it reuses an entry. But programs count what they add and remove, user space what it
+//! collects and brings in, and a listing says how many are left: whatever is missing then was pushed out. Entries come and go
+//! during the listing, so that the difference is a lower bound, exact once the table is at rest; the largest ever
+//! seen stands.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
+
+use super::error::EbpfError;
+use super::observe::counters;
+use super::tables::Tables;
+use super::tallies::{self, Tallies};
+
+/// A map and how full it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapUse {
+    pub name: &'static str,
+    pub entries: u64,
+    pub max_entries: u64,
+    /// In the kernel, as it accounts for it.
+    pub memory_bytes: u64,
+}
+
+/// The last look.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    pub(super) maps: Vec<MapUse>,
+    pub(super) evictions: u64,
+    /// Counts of frontends that nobody had the last time.
+    unknown: BTreeSet<FrontendKey>,
+}
+
+/// What has been counted of the entries of the flow table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turnover {
+    added: u64,
+    removed: u64,
+}
+
+impl Turnover {
+    fn of(counters: &[(Verdict, u64)]) -> Self {
+        let get = |verdict| {
+            let found = counters.iter().find(|(v, _)| *v == verdict);
+            found.map_or(0, |(_, count)| *count)
+        };
+        Self {
+            added: get(Verdict::EntryAdded) + get(Verdict::EntryAdopted),
+            removed: get(Verdict::EntryRemoved) + get(Verdict::EntryCollected),
+        }
+    }
+}
+
+/// What follows from a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Balance {
+    /// So many were pushed out, at least.
+    Evicted(u64),
+    /// So many have come in from elsewhere, as from another layout: nobody has counted them.
+    Unexplained(u64),
+}
+
+/// Compares what was counted before and after a listing with what it found.
+fn balance(before: Turnover, after: Turnover, listed: u64) -> Balance {
+    let most = after.added.saturating_sub(before.removed);
+    if listed > most {
+        return Balance::Unexplained(listed - most);
+    }
+    Balance::Evicted(
+        before
+            .added
+            .saturating_sub(after.removed)
+            .saturating_sub(listed),
+    )
+}
+
+impl Census {
+    /// Looks at all maps. `collect` lists the flows and deletes those that are over, and says how many there were and
+    /// how many went; `is_known` says whether a frontend belongs to a Service.
+    pub(super) fn take(
+        &mut self,
+        dir: &Path,
+        collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
+        is_known: impl Fn(&FrontendKey) -> bool,
+    ) -> Result<(usize, usize), EbpfError> {
+        let before = Turnover::of(&counters(dir)?);
+        let (listed, deleted) = collect()?;
+        let after = Turnover::of(&counters(dir)?);
+        match balance(before, after, listed as u64) {
+            Balance::Evicted(count) => self.evictions = self.evictions.max(count),
+            Balance::Unexplained(count) => tallies::add(dir, Verdict::EntryAdopted, count)?,
+        }
+        tallies::add(dir, Verdict::EntryCollected, deleted as u64)?;
+        self.prune(dir, is_known)?;
+        if let Some(tables) = Tables::open(dir)? {
+            self.maps = tables.usage((listed - deleted.min(listed)) as u64)?;
+        }
+        Ok((listed, deleted))
+    }
+
+    /// Forgets counts of frontends that are gone. One that has just come may be counted before it is known: hence
+    /// twice.
+    fn prune(
+        &mut self,
+        dir: &Path,
+        is_known: impl Fn(&FrontendKey) -> bool,
+    ) -> Result<(), EbpfError> {
+        let Some(tallies) = Tallies::open(dir)? else {
+            return Ok(());
+        };
+        let entries = tallies.entries()?;
+        let unknown: BTreeSet<FrontendKey> = entries
+            .iter()
+            .map(|(key, _)| *key)
+            .filter(|key| !is_known(&FrontendKey { pad: 0, ..*key }))
+            .collect();
+        for gone in unknown.intersection(&self.unknown) {
+            tallies.delete(gone)?;
+        }
+        self.unknown = unknown;
+        Ok(())
+    }
+}
+
+impl Tables {
+    /// How full each is. The flows are counted already.
+    pub(super) fn usage(&self, flows: u64) -> Result<Vec<MapUse>, EbpfError> {
+        Ok(vec![
+            self.frontends.usage()?,
+            self.backends.usage()?,
+            self.ranges.usage()?,
+            self.affinity.usage()?,
+            self.node_addrs.usage()?,
+            MapUse {
+                name: maps::FLOWS,
+                entries: flows,
+                max_entries: u64::from(self.flows.max_entries()),
+                memory_bytes: self.flows.memory(),
+            },
+            self.sockets_tcp.usage()?,
+            self.sockets_udp.usage()?,
+            self.steady.usage()?,
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(added: u64, removed: u64) -> Turnover {
+        Turnover { added, removed }
+    }
+
+    #[test]
+    fn what_is_missing_was_pushed_out() {
+        for (before, after, listed, expected) in [
+            (at(0, 0), at(0, 0), 0, Balance::Evicted(0)),
+            (at(10, 2), at(10, 2), 8, Balance::Evicted(0)),
+            (at(10, 2), at(10, 2), 5, Balance::Evicted(3)),
+            // Four came and went meanwhile: any of them may have been seen.
+            (at(10, 2), at(14, 6), 8, Balance::Evicted(0)),
+            (at(10, 2), at(14, 6), 12, Balance::Evicted(0)),
+            (at(100, 2), at(104, 6), 12, Balance::Evicted(82)),
+            // More than were ever added: a copy from elsewhere.
+            (at(10, 2), at(14, 6), 13, Balance::Unexplained(1)),
+            (at(0, 0), at(0, 0), 7, Balance::Unexplained(7)),
+        ] {
+            assert_eq!(balance(before, after, listed), expected, "{before:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// A table in which entries are added, removed and pushed out while it is listed: never more is claimed than was
+        /// pushed out, and at rest exactly that.
+        #[test]
+        fn never_more_than_were_pushed_out(
+            steps in proptest::collection::vec((0_u8..3, 0_usize..64), 0..200),
+            listing in 0_usize..200,
+        ) {
+            let mut entries: Vec<usize> = Vec::new();
+            let (mut turnover, mut evicted, mut next) = (at(0, 0), 0, 0);
+            let mut before = at(0, 0);
+            let mut listed: BTreeSet<usize> = BTreeSet::new();
+            for (i, (step, pick)) in steps.iter().enumerate() {
+                if i == listing {
+                    before = turnover;
+                    listed.clear();
+                }
+                if i >= listing {
+                    // The listing has come to one bucket.
+                    listed.extend(entries.iter().filter(|e| *e % 8 == i % 8));
+                }
+                match step {
+                    0 => {
+                        entries.push(next);
+                        next += 1;
+                        turnover.added += 1;
+                    }
+                    1 if !entries.is_empty() => {
+                        entries.swap_remove(pick % entries.len());
+                        turnover.removed += 1;
+                    }
+                    2 if !entries.is_empty() => {
+                        entries.swap_remove(pick % entries.len());
+                        evicted += 1;
+                    }
+                    _ => {}
+                }
+            }
+            if listing + 8 < steps.len() {
+                match balance(before, turnover, listed.len() as u64) {
+                    Balance::Evicted(claimed) => proptest::prop_assert!(claimed <= evicted),
+                    Balance::Unexplained(n) => proptest::prop_assert!(false, "{n} unexplained"),
+                }
+            }
+            let rest = balance(turnover, turnover, entries.len() as u64);
+            proptest::prop_assert_eq!(rest, Balance::Evicted(evicted));
+        }
+    }
+}

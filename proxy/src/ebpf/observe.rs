@@ -1,0 +1,175 @@
+//! What the programs have counted, by Service and by map, for the metrics. The data plane shares what it alone knows (whose a
+//! frontend is); the rest is read from the maps when somebody asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+
+use seaway_ebpf_abi::counters::{COUNTERS_LEN, Tally};
+use seaway_ebpf_abi::{FrontendKey, Verdict};
+use seaway_model::ObjectKey;
+
+use super::census::{Census, MapUse};
+use super::error::EbpfError;
+use super::image::{OwnerChanges, Owners};
+use super::table;
+use super::tallies::Tallies;
+
+/// How many Services have series of their own. Others are counted together, under no name.
+pub const SERVICES_NAMED: usize = 4096;
+
+/// A window on the data plane that runs in this process, if one does; cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Observed(Arc<Mutex<Weak<Shared>>>);
+
+/// What a data plane shows.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Where the maps are pinned.
+    dir: PathBuf,
+    owners: RwLock<Owners>,
+    census: Mutex<Census>,
+    roster: Mutex<Roster>,
+}
+
+/// All that the metrics say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By verdict, summed over CPUs since the maps were made.
+    pub verdicts: Vec<(Verdict, u64)>,
+    /// By Service (`None`: those without series of their own), and by what is counted.
+    pub services: BTreeMap<(Option<ObjectKey>, Tally), u64>,
+    /// As they were when flows were last looked through.
+    pub maps: Vec<MapUse>,
+    /// How many entries the flow table has pushed out to make room, at least.
+    pub evictions: u64,
+}
+
+impl Observed {
+    /// What there is to say; `None` if no eBPF data plane runs here, or if its maps are not there yet.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, EbpfError> {
+        let shared = lock(&self.0).upgrade();
+        shared.map_or(Ok(None), |shared| shared.snapshot())
+    }
+
+    /// From now on it shows that data plane.
+    pub(super) fn show(&self, shared: &Arc<Shared>) {
+        *lock(&self.0) = Arc::downgrade(shared);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            owners: RwLock::default(),
+            census: Mutex::default(),
+            roster: Mutex::default(),
+        }
+    }
+
+    /// Whose the frontends are.
+    pub(super) fn owners(&self) -> RwLockReadGuard<'_, Owners> {
+        self.owners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a plan decided.
+    pub(super) fn update(&self, changes: OwnerChanges) {
+        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        owners.update(changes);
+    }
+
+    /// Nothing of ours is in the kernel any more.
+    pub(super) fn forget(&self) {
+        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = Owners::default();
+        *lock(&self.census) = Census::default();
+    }
+
+    /// Looks through the flows and at how full the maps are. Takes its time: not for the thread that serves changes.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn look_through(
+        &self,
+        collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
+    ) -> Result<(usize, usize), EbpfError> {
+        let is_known = |key: &FrontendKey| self.owners().of.contains_key(key);
+        lock(&self.census).take(&self.dir, collect, is_known)
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>, EbpfError> {
+        let Some(counts) = table::counters(&self.dir, COUNTERS_LEN)? else {
+            return Ok(None);
+        };
+        let tallies = match Tallies::open(&self.dir)? {
+            Some(tallies) => tallies.entries()?,
+            None => Vec::new(),
+        };
+        let census = lock(&self.census);
+        Ok(Some(Snapshot {
+            verdicts: Verdict::ALL.iter().copied().zip(counts).collect(),
+            services: lock(&self.roster).by_service(&tallies, &self.owners()),
+            maps: census.maps.clone(),
+            evictions: census.evictions,
+        }))
+    }
+}
+
+/// Which Services have series of their own: the first that had traffic, until they are gone. So no series ever counts
+/// back, and their number is bounded whatever the cluster does.
+#[derive(Debug, Default)]
+struct Roster {
+    named: BTreeSet<ObjectKey>,
+    others: BTreeSet<ObjectKey>,
+}
+
+impl Roster {
+    fn by_service(
+        &mut self,
+        tallies: &[(FrontendKey, u64)],
+        owners: &Owners,
+    ) -> BTreeMap<(Option<ObjectKey>, Tally), u64> {
+        self.named.retain(|key| owners.owned.contains_key(key));
+        self.others.retain(|key| owners.owned.contains_key(key));
+        let mut sums = BTreeMap::new();
+        for (key, count) in tallies {
+            let frontend = FrontendKey { pad: 0, ..*key };
+            // Of a Service that is just gone, or not known yet.
+            let Some(owner) = owners.of.get(&frontend) else {
+                continue;
+            };
+            let name = self.admits(owner).then(|| owner.clone());
+            *sums.entry((name, Tally::of_pad(key.pad))).or_insert(0) += count;
+        }
+        sums
+    }
+
+    fn admits(&mut self, key: &ObjectKey) -> bool {
+        if self.named.contains(key) {
+            return true;
+        }
+        if self.others.contains(key) || self.named.len() >= SERVICES_NAMED {
+            self.others.insert(key.clone());
+            return false;
+        }
+        self.named.insert(key.clone())
+    }
+}
+
+/// The counters of a directory of pins, whoever runs; empty if nothing is loaded.
+pub(super) fn counters(dir: &Path) -> Result<Vec<(Verdict, u64)>, EbpfError> {
+    let counts = table::counters(dir, COUNTERS_LEN)?.unwrap_or_default();
+    Ok(Verdict::ALL.iter().copied().zip(counts).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Counts by frontend, as the programs write them; and the counters that user space writes itself.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::libc;
+use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
+
+use super::error::EbpfError;
+use super::sys;
+
+/// Elements read in one call, each with a word for every CPU.
+const CHUNK: usize = 512;
+
+/// The map of counts by frontend.
+#[derive(Debug)]
+pub(super) struct Tallies {
+    fd: OwnedFd,
+    cpus: usize,
+}
+
+impl Tallies {
+    /// Opens the map pinned in `dir`; `None` if there is none.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, EbpfError> {
+        let opened = open(dir, maps::TALLIES, size_of::<FrontendKey>())?;
+        Ok(opened.map(|(fd, cpus)| Self { fd, cpus }))
+    }
+
+    /// All of them, summed over CPUs. What is counted meanwhile may or may not be seen.
+    pub(super) fn entries(&self) -> Result<Vec<(FrontendKey, u64)>, EbpfError> {
+        let mut chunk = CHUNK;
+        let mut entries = Vec::new();
+        let mut cursor = sys::Cursor::default();
+        loop {
+            let mut keys = vec![FrontendKey::default(); chunk];
+            let mut values = vec![0_u64; chunk * self.cpus];
+            match sys::map_lookup_batch(self.fd.as_fd(), &mut cursor, &mut keys, &mut values) {
+                Ok((count, last)) => {
+                    let sums = values.chunks_exact(self.cpus).map(|v| v.iter().sum());
+                    entries.extend(keys.into_iter().zip(sums).take(count));
+                    if last {
+                        return Ok(entries);
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => chunk *= 2,
+                Err(error) => return Err(EbpfError::map("read", maps::TALLIES, error)),
+            }
+        }
+    }
+
+    /// Deletes one; it is fine if it is not there.
+    pub(super) fn delete(&self, key: &FrontendKey) -> Result<(), EbpfError> {
+        match sys::map_delete(self.fd.as_fd(), key) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(EbpfError::map("delete from", maps::TALLIES, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Adds to a counter that no program writes, and that one process writes at a time.
+pub(super) fn add(dir: &Path, verdict: Verdict, more: u64) -> Result<(), EbpfError> {
+    let Some((fd, cpus)) = open(dir, maps::COUNTERS, size_of::<u32>())? else {
+        return Ok(());
+    };
+    let key = verdict as u32;
+    let mut values = vec![0_u64; cpus];
+    sys::map_lookup(fd.as_fd(), &key, &mut values)
+        .map_err(|error| EbpfError::map("read", maps::COUNTERS, error))?;
+    let Some(first) = values.first_mut() else {
+        return Ok(());
+    };
+    *first += more;
+    sys::map_update_all(fd.as_fd(), &key, &values)
+        .map_err(|error| EbpfError::map("write", maps::COUNTERS, error))
+}
+
+/// A per-CPU map of words with keys of that size, and how many words its values have.
+fn open(
+    dir: &Path,
+    name: &'static str,
+    key_size: usize,
+) -> Result<Option<(OwnedFd, usize)>, EbpfError> {
+    let path = dir.join(name);
+    let failed = |error| EbpfError::map("open", name, error);
+    let fd = match sys::open_pin(&path) {
+        Ok(fd) => fd,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let info = sys::map_info(fd.as_fd()).map_err(failed)?;
+    if (info.key_size as usize, info.value_size as usize) != (key_size, size_of::<u64>()) {
+        return Err(EbpfError::ForeignMap { path });
+    }
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(error))?;
+    Ok(Some((fd, cpus)))
+}
