@@ -21,6 +21,15 @@ pub fn mixed() -> LabConfig {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Four nodes: iptables, ebpf, iptables, ebpf.
+pub fn two_of_each_mode() -> LabConfig {
+    LabConfig::new(lab_name())
+        .map(|config| config.nodes(4, Mode::Iptables))
+        .and_then(|config| config.mode("n2", Mode::Ebpf))
+        .and_then(|config| config.mode("n4", Mode::Ebpf))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Three nodes of one mode.
 pub fn uniform(mode: Mode) -> LabConfig {
     LabConfig::new(lab_name())
