@@ -1,7 +1,7 @@
 //! `seaway-proxy`: one node's Services, as iptables rules or as eBPF maps.
 //!
 //! A reconcile loop over a [`dataplane::Dataplane`]: inputs from `seaway-cluster`, rules from `seaway-model`,
-//! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes; [`reconcile`] decides when.
+//! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes, [`companion`] what the latter leaves to the former; [`reconcile`] decides when.
 //!
 //! Reading order: [`cli`] → [`config`] → [`commands`] → [`reconcile`] → [`dataplane`] → a mode. What an operator sees
 //! besides: [`health`], [`metrics`], [`events`], [`healthcheck`] (of Services), [`explain`], [`peers`].
@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod cli;
 pub mod commands;
+pub mod companion;
 pub mod config;
 pub mod conntrack;
 pub mod dataplane;

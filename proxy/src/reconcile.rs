@@ -1,6 +1,7 @@
 //! The loop: take changes in, derive, plan, apply; after an error look again and converge.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use seaway_model::{
@@ -10,6 +11,7 @@ use seaway_model::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::companion::Companion;
 use crate::conntrack::Cleaner;
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::events::Events;
@@ -122,6 +124,7 @@ pub struct Reconciler<D> {
     health: Health,
     metrics: Metrics,
     conntrack: Option<Cleaner>,
+    companion: Option<Arc<Companion>>,
     health_checks: Option<HealthChecks>,
     events: Option<Events>,
     /// Services whose rules the kernel does not have yet.
@@ -148,6 +151,7 @@ impl<D: Dataplane> Reconciler<D> {
             health,
             metrics,
             conntrack: None,
+            companion: None,
             health_checks: None,
             events: None,
             pending: BTreeSet::new(),
@@ -176,6 +180,14 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn with_conntrack(self, cleaner: Cleaner) -> Self {
         Self {
             conntrack: Some(cleaner),
+            ..self
+        }
+    }
+
+    /// Leaves to netfilter what the data plane does not carry.
+    pub fn with_companion(self, companion: Arc<Companion>) -> Self {
+        Self {
+            companion: Some(companion),
             ..self
         }
     }
@@ -306,6 +318,9 @@ impl<D: Dataplane> Reconciler<D> {
         // New flows find the new rules by now; what follows is about the old ones.
         if let Some(conntrack) = &self.conntrack {
             conntrack.programmed(self.deriver.desired(), &change);
+        }
+        if let Some(companion) = &self.companion {
+            companion.programmed(self.deriver.desired(), &change);
         }
         Ok(report)
     }

@@ -31,6 +31,9 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
             Err(error) => println!("mode {}: cannot run: {error:#}", mode.as_str()),
         }
     }
+    if let (Ok(()), Err(error)) = (&ebpf, &iptables) {
+        println!("mode ebpf: would not serve SCTP, which takes rules: {error:#}");
+    }
     if iptables.is_ok() {
         println!("{}", tables(&machine).await);
     }

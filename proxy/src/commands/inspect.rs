@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
+use seaway_model::ownership::CHAIN_PREFIX;
 use seaway_model::{
     Change, Desired, Family, Frontend, Inputs, NodeContext, ObjectKey, Origin, Packet, PortRule,
     Protocol, TrafficPolicy,
@@ -11,9 +12,11 @@ use seaway_model::{
 use super::plan_diff::plan_diff;
 use super::setup::{self, LIST_TIMEOUT, ThisNode};
 use crate::cli::{DumpArgs, ExplainArgs, Mode, PlanArgs};
+use crate::companion::{self, Share};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::explain::{World, explain as explain_packet};
+use crate::iptables::IptablesDataplane;
 use crate::privileges;
 use crate::reconcile::Deriver;
 
@@ -23,15 +26,37 @@ pub async fn plan(args: PlanArgs) -> anyhow::Result<()> {
     privileges::check(config.mode)?;
     let (this, deriver) = inputs(&config).await?;
     match config.mode {
-        Mode::Iptables => print_plan(setup::iptables(&this).await?, &deriver, args.diff).await,
-        // Its plan is a list of changes as it is.
-        Mode::Ebpf => print_plan(setup::ebpf(&config, &this)?, &deriver, false).await,
+        Mode::Iptables => {
+            print_plan(setup::iptables(&this).await?, deriver.desired(), args.diff).await
+        }
+        Mode::Ebpf => {
+            // Its plan is a list of changes as it is.
+            print_plan(setup::ebpf(&config, &this)?, deriver.desired(), false).await?;
+            match left_to_netfilter(&deriver) {
+                None => Ok(()),
+                Some(share) => {
+                    println!("# {LEFT_TO_NETFILTER}");
+                    print_plan(rules_beside(&this).await?, &share, args.diff).await
+                }
+            }
+        }
     }
+}
+
+const LEFT_TO_NETFILTER: &str = "by rules, since the programs do not carry it:";
+
+/// What eBPF mode leaves to netfilter, if there is any.
+fn left_to_netfilter(deriver: &Deriver) -> Option<Desired> {
+    Some(Share::of(deriver.desired())).filter(|share| !share.services.is_empty())
+}
+
+async fn rules_beside(this: &ThisNode) -> anyhow::Result<IptablesDataplane> {
+    Ok(companion::dataplane(&setup::rules_of(this)).await?)
 }
 
 async fn print_plan(
     mut dataplane: impl Dataplane,
-    deriver: &Deriver,
+    desired: &Desired,
     diff: bool,
 ) -> anyhow::Result<()> {
     let actual = if diff {
@@ -40,7 +65,7 @@ async fn print_plan(
         None
     };
     dataplane.observe().await?;
-    let plan = dataplane.plan(deriver.desired(), &Change::Full).to_string();
+    let plan = dataplane.plan(desired, &Change::Full).to_string();
     match actual {
         Some(actual) => print!("{}", plan_diff(&actual, &plan)),
         None => print!("{plan}"),
@@ -89,26 +114,50 @@ pub async fn dump(args: DumpArgs) -> anyhow::Result<()> {
         let this = ThisNode::unresolved(&config)?;
         match config.mode {
             Mode::Iptables => print!("{}", setup::iptables(&this).await?.dump().await?),
-            Mode::Ebpf => print!("{}", setup::ebpf(&config, &this)?.dump().await?),
+            Mode::Ebpf => {
+                print!("{}", setup::ebpf(&config, &this)?.dump().await?);
+                print!("{}", rules_left(&this).await?);
+            }
         }
         return Ok(());
     }
     let (this, deriver) = inputs(&config).await?;
     match config.mode {
-        Mode::Iptables => print_both(setup::iptables(&this).await?, &deriver).await,
-        Mode::Ebpf => print_both(setup::ebpf(&config, &this)?, &deriver).await,
+        Mode::Iptables => print_both(setup::iptables(&this).await?, deriver.desired()).await,
+        Mode::Ebpf => {
+            print_both(setup::ebpf(&config, &this)?, deriver.desired()).await?;
+            match left_to_netfilter(&deriver) {
+                None => Ok(()),
+                Some(share) => {
+                    println!("{LEFT_TO_NETFILTER}");
+                    print_both(rules_beside(&this).await?, &share).await
+                }
+            }
+        }
     }
 }
 
+/// Rules of ours beside eBPF mode, if there are any.
+async fn rules_left(this: &ThisNode) -> anyhow::Result<String> {
+    let Ok(mut plane) = rules_beside(this).await else {
+        return Ok(String::new());
+    };
+    let rules = plane.dump().await?;
+    Ok(match rules.contains(CHAIN_PREFIX) {
+        true => rules,
+        false => String::new(),
+    })
+}
+
 /// What should be, what is, and what would have to change for the one to become the other.
-async fn print_both(mut dataplane: impl Dataplane, deriver: &Deriver) -> anyhow::Result<()> {
+async fn print_both(mut dataplane: impl Dataplane, desired: &Desired) -> anyhow::Result<()> {
     println!("== desired");
-    print!("{}", desired_text(deriver.desired()));
+    print!("{}", desired_text(desired));
     println!("== actual");
     print!("{}", dataplane.dump().await?);
     println!("== to do");
     dataplane.observe().await?;
-    print!("{}", dataplane.plan(deriver.desired(), &Change::Full));
+    print!("{}", dataplane.plan(desired, &Change::Full));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::cleanup::cleanup_mode;
 use super::setup::{self, ThisNode};
 use crate::cli::{Mode, RunArgs};
+use crate::companion::{self, Companion};
 use crate::config::{Config, ConntrackSettings, RunConfig};
 use crate::conntrack::{self, Cleaner, Place, Table};
 use crate::dataplane::Dataplane;
@@ -51,6 +52,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         Mode::Iptables => Arc::new(Table::new(conntrack::Metrics::new(&mut registry))),
         Mode::Ebpf => Arc::new(Sockets::new(&config.kernel.bpffs_root, &mut registry)),
     };
+    let netfilter_metrics =
+        (config.mode == Mode::Ebpf).then(|| companion::Metrics::new(&mut registry));
     tokio::spawn(admin::serve_health(
         health_listener,
         health.clone(),
@@ -74,6 +77,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!(node = %this.settings.name, mode = config.mode.as_str(), "starting");
     // Not before it is clear that there is something to serve: a start that fails changes nothing.
     let tuned = tuning::apply(&run.conntrack);
+    let companion = match (config.mode, netfilter_metrics) {
+        (Mode::Ebpf, Some(metrics)) => {
+            let config = setup::rules_of(&this);
+            Some(Arc::new(Companion::start(config, metrics)))
+        }
+        _ => None,
+    };
     let daemon = Daemon {
         config: &config,
         untuned: (!tuned).then_some(&run.conntrack),
@@ -82,6 +92,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         health,
         metrics,
         bound,
+        companion,
         shutdown,
     };
     let _aside = match config.mode {
@@ -146,6 +157,8 @@ struct Daemon<'a> {
     metrics: Metrics,
     /// Where UDP clients stay bound to endpoints.
     bound: Arc<dyn Place>,
+    /// What eBPF mode leaves to netfilter.
+    companion: Option<Arc<Companion>>,
     shutdown: CancellationToken,
 }
 
@@ -161,6 +174,7 @@ impl Daemon<'_> {
 
         let inputs = setup::follow(self.source, self.this);
         let other = self.config.mode.other();
+        let companion = self.companion;
         let kernel = &self.config.kernel;
         let untuned = self.untuned;
         let settings = conntrack::Settings {
@@ -175,10 +189,19 @@ impl Daemon<'_> {
         .with_health_checks(checks)
         .with_events(events)
         .with_conntrack(Cleaner::start(settings, self.bound));
+        if let Some(companion) = &companion {
+            reconciler = reconciler.with_companion(companion.clone());
+        }
         let ended = reconciler
             .run(inputs, self.shutdown, async || {
                 if let Some(settings) = untuned {
                     tuning::apply(settings);
+                }
+                if let Some(companion) = &companion {
+                    // Rules of the other mode are its rules: it removes those that it does not need.
+                    companion.begin().await;
+                    tracing::info!("in sync");
+                    return systemd::ready();
                 }
                 match cleanup_mode(other, kernel).await {
                     Ok(removed) => {

@@ -206,16 +206,23 @@ fn node_name(config: &Config) -> anyhow::Result<String> {
 
 pub(super) async fn iptables(this: &ThisNode) -> anyhow::Result<IptablesDataplane> {
     let config = IptablesConfig {
-        detect_local: this.detect_local.clone(),
-        node_port_addresses: this.node_port_addresses.clone(),
-        masquerade_all: this.masquerade_all,
         drop_invalid: !conntrack_is_liberal()?,
-        nat_variant: this.nat_variant,
-        ..IptablesConfig::default()
+        ..rules_of(this)
     };
     let machine = Capabilities::probe().await?;
     has_iptables(&machine)?;
     Ok(IptablesDataplane::new(&config, &machine))
+}
+
+/// What the operator wants of rules, in mode iptables and beside mode ebpf.
+pub(super) fn rules_of(this: &ThisNode) -> IptablesConfig {
+    IptablesConfig {
+        detect_local: this.detect_local.clone(),
+        node_port_addresses: this.node_port_addresses.clone(),
+        masquerade_all: this.masquerade_all,
+        nat_variant: this.nat_variant,
+        ..IptablesConfig::default()
+    }
 }
 
 pub(super) fn has_iptables(machine: &Capabilities) -> anyhow::Result<()> {

@@ -11,11 +11,12 @@ use seaway_ebpf_abi::frontend::{
 use seaway_ebpf_abi::{Addr, BackendValue, Cidr, FrontendKey, RangeKey};
 use seaway_model::{
     Algorithm, Backend, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey,
-    PortRule, Protocol, ServiceRules, TrafficPolicy,
+    PortRule, ServiceRules, TrafficPolicy,
 };
 use sha2::{Digest, Sha256};
 
 use super::maglev;
+use crate::companion::split;
 
 /// A frontend and who answers there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,14 +92,7 @@ pub(super) fn of_service(
     notices: &mut Vec<Notice>,
 ) -> BTreeMap<FrontendKey, Wanted> {
     let mut wanted = BTreeMap::new();
-    for rule in &rules.ports {
-        if rule.protocol == Protocol::Sctp {
-            notices.push(format!(
-                "{key} port {:?}: SCTP is not carried by eBPF mode",
-                &*rule.port_name
-            ));
-            continue;
-        }
+    for rule in split(rules).0 {
         for frontend in &rule.frontends {
             // Of two ports that claim one frontend the first has it, as `Desired::find`.
             wanted

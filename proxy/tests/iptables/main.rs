@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod companion;
 mod edits;
 mod fake;
 mod features;
