@@ -19,6 +19,7 @@ pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod frontend;
+pub mod legacy;
 pub mod maglev;
 pub mod socket;
 
@@ -179,6 +180,8 @@ plain! {
     SocketKey, 32, 8;
     SocketValue, 32, 8;
     SteadyValue, 24, 4;
+    legacy::OldFlowValue, 56, 8;
+    legacy::OldSocketValue, 20, 4;
     Config, 352, 8;
     Listener, 16, 8;
     Event, 96, 8;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use seaway_ebpf_abi::legacy::VERSION;
 use seaway_kernel::{NetNs, Netlink};
 
 use super::config::EbpfConfig;
@@ -47,8 +48,8 @@ pub(super) async fn cleanup(
     Ok(lines)
 }
 
-/// Removes what builds with another layout have left, once ours is attached: until then theirs goes on serving. Their flows
-/// end, since nobody reads them any more.
+/// Removes what builds with another layout have left, once ours is attached: until then theirs goes on serving. What is still in
+/// there ends, since nobody reads it any more; of the layout before ours it has been carried over.
 pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
     let own = settings.pin_dir();
     for dir in layouts(&settings.bpffs_root)? {
@@ -60,7 +61,15 @@ pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
         filters::inherit(&link_dir, &settings.link_dir())?;
         let detached = detach(&link_dir)?;
         remove(&dir)?;
-        tracing::info!(layout = %dir.display(), links = detached, "removed an older layout");
+        if dir == settings.layout_dir(VERSION) {
+            tracing::info!(layout = %dir.display(), "removed the layout before ours");
+        } else {
+            tracing::warn!(
+                layout = %dir.display(),
+                links = detached,
+                "removed a layout that we cannot read: flows that its programs translated end"
+            );
+        }
     }
     Ok(())
 }

@@ -32,14 +32,15 @@ pub struct EbpfConfig {
     pub sizes: MapSizes,
 }
 
-/// How many entries the maps hold. What is pinned already keeps its size.
+/// How many entries the maps hold. What is pinned already keeps its size, but for the first three, which grow: for them it is the
+/// least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapSizes {
     pub frontends: u32,
     pub backends: u32,
     /// Chunks of Maglev tables, nine each.
     pub maglev: u32,
-    /// Networks of `loadBalancerSourceRanges`.
+    /// Networks of `loadBalancerSourceRanges`. A trie takes memory for entries only.
     pub ranges: u32,
     /// Clients of Services with session affinity.
     pub affinity: u32,
@@ -50,10 +51,10 @@ pub struct MapSizes {
 impl Default for MapSizes {
     fn default() -> Self {
         Self {
-            frontends: 65_536,
-            backends: 262_144,
-            maglev: 65_536,
-            ranges: 65_536,
+            frontends: 1024,
+            backends: 4096,
+            maglev: 1024,
+            ranges: 1 << 20,
             affinity: 65_536,
             flows: 131_072,
             sockets: 65_536,
@@ -80,6 +81,11 @@ impl EbpfConfig {
     /// Directory of the pins.
     pub(super) fn pin_dir(&self) -> PathBuf {
         pin_dir(&self.bpffs_root)
+    }
+
+    /// Directory of the pins of another layout.
+    pub(super) fn layout_dir(&self, version: u32) -> PathBuf {
+        self.bpffs_root.join(format!("v{version}"))
     }
 
     /// Directory of the pinned links.

@@ -15,6 +15,8 @@ pub(super) struct Image {
     pub(super) frontends: BTreeMap<FrontendKey, FrontendValue>,
     /// By id; the position in the vector is the slot.
     pub(super) sets: BTreeMap<u32, Vec<BackendValue>>,
+    /// Backends in all of them.
+    pub(super) slots: usize,
     /// Of the sets that have a Maglev table, what it is made of; 0 if it is not whole.
     pub(super) tables: BTreeMap<u32, u64>,
     /// Networks from which clients may come, by id, in order.
@@ -29,6 +31,9 @@ pub(super) struct Owners {
     pub(super) owned: BTreeMap<ObjectKey, BTreeSet<FrontendKey>>,
     /// Two Services want one frontend: then one leaving has to let the other in, and every plan is a full one.
     pub(super) contested: bool,
+    /// The last ids given to sets and to ranges. Flows remember the id of their set, so that one that was given does not come
+    /// again soon for another.
+    pub(super) last: (u32, u32),
 }
 
 impl Image {
@@ -54,6 +59,7 @@ impl Image {
             set.push(value);
         }
         Self {
+            slots: sets.values().map(Vec::len).sum(),
             tables: whole_tables(chunks),
             frontends: frontends.into_iter().collect(),
             sets,
@@ -64,12 +70,19 @@ impl Image {
     /// What the maps hold after a step.
     pub(super) fn take_in(&mut self, op: &Op) {
         match op {
-            Op::WriteSet { set, backends } => _ = self.sets.insert(*set, backends.clone()),
+            Op::WriteSet { set, backends } => {
+                self.slots += backends.len();
+                let before = self.sets.insert(*set, backends.clone());
+                self.slots -= before.map_or(0, |before| before.len());
+            }
             Op::WriteTable { set, made_of, .. } => _ = self.tables.insert(*set, *made_of),
             Op::WriteRanges { ranges, list } => _ = self.ranges.insert(*ranges, list.clone()),
             Op::WriteFrontend { key, value } => _ = self.frontends.insert(*key, *value),
             Op::DeleteFrontend { key } => _ = self.frontends.remove(key),
-            Op::DeleteSet { set, .. } => _ = self.sets.remove(set),
+            Op::DeleteSet { set, .. } => {
+                let gone = self.sets.remove(set);
+                self.slots -= gone.map_or(0, |gone| gone.len());
+            }
             Op::DeleteTable { set } => _ = self.tables.remove(set),
             Op::DeleteRanges { ranges, .. } => _ = self.ranges.remove(ranges),
         }
@@ -104,6 +117,7 @@ impl Owners {
         if changes.anew {
             *self = Self::default();
         }
+        self.last = changes.last;
         self.contested |= changes.contested;
         for (frontend, owner) in changes.of {
             if let Some(before) = self.of.remove(&frontend)
@@ -132,6 +146,7 @@ pub(super) struct OwnerChanges {
     pub(super) anew: bool,
     pub(super) of: BTreeMap<FrontendKey, Option<ObjectKey>>,
     pub(super) contested: bool,
+    pub(super) last: (u32, u32),
 }
 
 impl OwnerChanges {

@@ -3,7 +3,8 @@
 //! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
 //! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone),
-//! [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]. [`sys`] has what aya lacks of `bpf(2)`.
+//! [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
+//! tables have to be, [`upgrade`] what a build with another layout has left. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
 
@@ -25,12 +26,14 @@ mod objects;
 mod observe;
 mod plan;
 mod plane;
+mod room;
 mod sockets;
 #[expect(unsafe_code, reason = "bpf(2) and two calls of libc have no safe form")]
 mod sys;
 mod table;
 mod tables;
 mod tallies;
+mod upgrade;
 mod wanted;
 
 pub use aside::Aside;

@@ -81,8 +81,8 @@ pub(super) fn plan(
         image,
         known: owners,
         owners: OwnerChanges::default(),
-        sets: Shelf::new(&image.sets),
-        ranges: Shelf::new(&image.ranges),
+        sets: Shelf::new(&image.sets, owners.last.0),
+        ranges: Shelf::new(&image.ranges, owners.last.1),
         tables: Tables::new(&image.tables, seed),
         flips: Vec::new(),
         removals: BTreeSet::new(),
@@ -251,7 +251,8 @@ impl Planner<'_> {
         }
     }
 
-    fn finish(self) -> EbpfPlan {
+    fn finish(mut self) -> EbpfPlan {
+        self.owners.last = (self.sets.last, self.ranges.last);
         let mut gone: Vec<Op> = Vec::new();
         gone.extend(self.tables.gone().map(|set| Op::DeleteTable { set }));
         gone.extend(self.sets.gone().map(|(set, backends)| Op::DeleteSet {

@@ -17,8 +17,9 @@ use super::node::{self, NodeLink, NodeView};
 use super::objects::Programs;
 use super::observe::{self, Observed, Shared};
 use super::plan::{self, EbpfPlan};
+use super::room::Room;
 use super::tables::Tables;
-use super::{bpffs, cleanup, dump, features, gc, sys};
+use super::{bpffs, cleanup, dump, features, gc, sys, upgrade};
 use crate::dataplane::{ApplyError, Dataplane, Report};
 
 /// How often silent flows are looked for.
@@ -135,21 +136,30 @@ impl EbpfDataplane {
         for notice in &plan.notices {
             tracing::warn!("{notice}");
         }
+        let room = Room::for_plan(&self.image, &plan.ops);
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.tables.lack(&room))
+        {
+            // Other programs have to be put behind the links, as after a start.
+            self.active = None;
+        }
         let first = self.active.is_none();
         if first {
-            self.load()?;
+            self.load(&room)?;
         }
         let node_writes = self.write_node()?;
         let Some(active) = &mut self.active else {
             return Ok(Report::default());
         };
         let mut report = active.tables.execute(&plan.ops, &mut self.image)?;
-        active.tables.warn_before_full(&self.image);
         if first {
             let attached = active
                 .attachments
                 .attach_cgroup(&active.programs, &self.settings.cgroup_root)
                 .and_then(|()| self.attach_links())
+                .and_then(|()| self.inherit())
                 .and_then(|()| cleanup::supersede(&self.settings));
             if let Err(error) = attached {
                 // The next attempt starts from the pins again.
@@ -163,14 +173,22 @@ impl EbpfDataplane {
         Ok(report)
     }
 
-    fn load(&mut self) -> Result<(), EbpfError> {
+    /// Loads the programs, with tables that have room for that.
+    fn load(&mut self, room: &Room) -> Result<(), EbpfError> {
         let dir = self.settings.pin_dir();
         bpffs::create_dir(&self.settings.link_dir())?;
-        let programs = Programs::load(&dir, self.settings.sizes)?;
+        if let Some(tables) = Tables::open(&dir)? {
+            tables.enlarge(&dir, room)?;
+        }
+        let programs = Programs::load(&dir, room.sizes(self.settings.sizes))?;
         let tables = Tables::open(&dir)?.ok_or_else(|| EbpfError::Load {
             object: "the maps".to_owned(),
             reason: format!("not all of them are pinned in {}", dir.display()),
         })?;
+        if let Some(carried) = upgrade::carry(&self.settings, &tables)? {
+            upgrade::inherit_links(&self.settings)?;
+            tracing::info!(%carried, "taking over from a build with the layout before ours");
+        }
         let tcx = match self.settings.tcx {
             Some(tcx) => tcx,
             None => KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0)),
@@ -181,6 +199,14 @@ impl EbpfDataplane {
             tables,
         });
         Ok(())
+    }
+
+    /// Takes over what came into the tables of the layout before ours until its links had our programs.
+    fn inherit(&self) -> Result<(), EbpfError> {
+        match &self.active {
+            Some(active) => upgrade::carry(&self.settings, &active.tables).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Tells the programs of the node as it is now.

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use nix::libc;
 
+const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP: libc::c_int = 1;
 const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
@@ -120,6 +121,7 @@ pub(super) struct MapInfo {
     pub(super) value_size: u32,
     pub(super) max_entries: u32,
     flags: u32,
+    name: [u8; 16],
 }
 
 pub(super) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
@@ -133,6 +135,33 @@ pub(super) fn map_memory(fd: BorrowedFd<'_>) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("memlock:"))?;
     line.trim().parse().ok()
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreateAttr {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+/// Creates an empty map like another one, but of that size.
+pub(super) fn map_create_like(info: &MapInfo, max_entries: u32) -> io::Result<OwnedFd> {
+    let mut attr = MapCreateAttr {
+        kind: info.kind,
+        key_size: info.key_size,
+        value_size: info.value_size,
+        max_entries,
+        flags: info.flags,
+        name: info.name,
+        ..MapCreateAttr::default()
+    };
+    bpf(MAP_CREATE, &mut attr).map(owned)
 }
 
 /// `struct bpf_link_info`, as far as our two kinds of links use it.

@@ -1,5 +1,6 @@
 //! Typed maps, found by their pins.
 
+use std::fs;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use seaway_ebpf_abi::Plain;
 
 use super::census::MapUse;
 use super::error::EbpfError;
-use super::sys;
+use super::{bpffs, sys};
 
 /// Elements written or read in one call. Larger than any bucket of a hash table that is not under attack.
 const CHUNK: usize = 4096;
@@ -158,6 +159,30 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
                 Err(error) => return Err(EbpfError::map("read", self.name, error)),
             }
         }
+    }
+
+    /// Puts a copy of this map of another size in the place of its pin. Who has the map open goes on with the old one.
+    pub(super) fn replace_pin(&self, dir: &Path, max_entries: u32) -> Result<(), EbpfError> {
+        let failed = |error| EbpfError::map("enlarge", self.name, error);
+        let info = sys::map_info(self.fd.as_fd()).map_err(failed)?;
+        let copy = Self {
+            name: self.name,
+            fd: sys::map_create_like(&info, max_entries).map_err(failed)?,
+            max_entries,
+            types: PhantomData,
+        };
+        let mut copied = Ok(());
+        self.each(|keys, values| {
+            if copied.is_ok() {
+                copied = sys::map_update_batch(copy.fd.as_fd(), keys, values);
+            }
+        })?;
+        copied.map_err(|error| copy.write_error(error))?;
+        let (pin, next) = (dir.join(self.name), dir.join(format!("{}_next", self.name)));
+        // Of an attempt that was killed here. (There are no names with dots in this file system.)
+        bpffs::unpin(&next)?;
+        sys::pin(copy.fd.as_fd(), &next).map_err(|e| EbpfError::file("pin", &next, e))?;
+        fs::rename(&next, &pin).map_err(|e| EbpfError::file("rename", &next, e))
     }
 
     fn write_error(&self, source: io::Error) -> EbpfError {

@@ -15,6 +15,7 @@ use super::error::EbpfError;
 use super::image::Image;
 use super::maglev;
 use super::plan::Op;
+use super::room::{self, Room};
 use super::table::Table;
 use crate::dataplane::Report;
 
@@ -206,25 +207,38 @@ impl Tables {
         Ok(report)
     }
 
-    /// Says so, before a table is full.
-    pub(super) fn warn_before_full(&self, image: &Image) {
-        let slots: usize = image.sets.values().map(Vec::len).sum();
-        let chunks = image.tables.len() * MAGLEV_CHUNKS as usize;
-        let ranges: usize = image.ranges.values().map(Vec::len).sum();
-        for (name, used, size) in [
+    /// Whether there is too little room for that.
+    pub(super) fn lack(&self, room: &Room) -> bool {
+        self.larger(room)
+            .iter()
+            .any(|(_, _, larger)| larger.is_some())
+    }
+
+    /// The tables that grow: their sizes, and the ones that they should have if those are not enough.
+    fn larger(&self, room: &Room) -> [(&'static str, u32, Option<u32>); 3] {
+        [
             (
                 maps::FRONTENDS,
-                image.frontends.len(),
+                room.frontends,
                 self.frontends.max_entries(),
             ),
-            (maps::BACKENDS, slots, self.backends.max_entries()),
-            (maps::MAGLEV, chunks, self.maglev.max_entries()),
-            (maps::RANGES, ranges, self.ranges.max_entries()),
-        ] {
-            // A change writes the new set beside the old one, so that "full" comes early.
-            if used > size as usize / 10 * 8 {
-                tracing::warn!(map = name, used, size, "a table of Services is nearly full");
+            (maps::BACKENDS, room.backends, self.backends.max_entries()),
+            (maps::MAGLEV, room.maglev, self.maglev.max_entries()),
+        ]
+        .map(|(name, used, size)| (name, size, room::larger(used, size)))
+    }
+
+    /// Puts larger copies in the place of tables with too little room; for programs that are loaded from now on.
+    pub(super) fn enlarge(&self, dir: &Path, room: &Room) -> Result<(), EbpfError> {
+        for (name, from, to) in self.larger(room) {
+            let Some(to) = to else { continue };
+            tracing::info!(map = name, from, to, "a table of Services grows");
+            match name {
+                maps::FRONTENDS => self.frontends.replace_pin(dir, to)?,
+                maps::BACKENDS => self.backends.replace_pin(dir, to)?,
+                _ => self.maglev.replace_pin(dir, to)?,
             }
         }
+        Ok(())
     }
 }

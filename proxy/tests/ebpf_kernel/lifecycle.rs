@@ -11,7 +11,7 @@ use seaway_model::Change;
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::EbpfConfig;
 
-fn connect(netns: &NetNs, addr: &str) -> TcpStream {
+pub(crate) fn connect(netns: &NetNs, addr: &str) -> TcpStream {
     let addr = addr.parse().unwrap();
     netns
         .run(|| TcpStream::connect_timeout(&addr, Duration::from_secs(2)).unwrap())

@@ -6,6 +6,7 @@
 mod aside;
 mod cost;
 mod foreign;
+mod growth;
 mod ipv6;
 mod lifecycle;
 mod maglev;
@@ -14,6 +15,7 @@ mod packets;
 mod semantics;
 mod sockets;
 mod traffic;
+mod upgrade;
 mod ways;
 mod world;
 

@@ -28,7 +28,7 @@ fn owners(frontends: impl IntoIterator<Item = u32>) -> Owners {
     owners.update(OwnerChanges {
         anew: true,
         of: of.collect(),
-        contested: false,
+        ..OwnerChanges::default()
     });
     owners
 }

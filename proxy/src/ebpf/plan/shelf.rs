@@ -7,7 +7,7 @@ pub(super) struct Shelf<'a, T> {
     /// In the kernel.
     there: &'a BTreeMap<u32, Vec<T>>,
     /// The last id given.
-    last: u32,
+    pub(super) last: u32,
     /// New ones.
     pub(super) writes: Vec<(u32, Vec<T>)>,
     /// Of those in the kernel the ones that a frontend goes on pointing to.
@@ -20,10 +20,10 @@ pub(super) struct Shelf<'a, T> {
 pub(super) type Known<T> = BTreeMap<Vec<T>, u32>;
 
 impl<'a, T: Clone + Ord> Shelf<'a, T> {
-    pub(super) fn new(there: &'a BTreeMap<u32, Vec<T>>) -> Self {
+    pub(super) fn new(there: &'a BTreeMap<u32, Vec<T>>, last: u32) -> Self {
         Self {
             there,
-            last: there.keys().next_back().copied().unwrap_or(0),
+            last: there.keys().next_back().copied().unwrap_or(0).max(last),
             writes: Vec::new(),
             used: BTreeSet::new(),
             released: BTreeSet::new(),

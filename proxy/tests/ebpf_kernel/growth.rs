@@ -1,0 +1,183 @@
+//! Tables of Services begin small and grow under traffic, without a packet being lost.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use aya::maps::MapData;
+use seaway_ebpf_abi::maps;
+use seaway_kernel::NetNs;
+use seaway_model::{Algorithm, Change, Desired, FrontendAddr, ObjectKey};
+use seaway_proxy::dataplane::Dataplane;
+use seaway_proxy::ebpf::{EbpfConfig, MapSizes};
+
+use crate::lifecycle::connect;
+use crate::world::{LOCAL_POD, NODE_IP, REMOTE_POD, World, ask, service, sync};
+
+/// New connections and datagrams from outside, all the time; what went wrong with any of them.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    threads: Vec<thread::JoinHandle<Vec<String>>>,
+}
+
+impl Traffic {
+    fn start(world: &World) -> Self {
+        let addr: SocketAddr = format!("{NODE_IP}:30080").parse().unwrap();
+        let (stop, done) = (Arc::default(), Arc::default());
+        let kinds: [fn(SocketAddr) -> std::io::Result<()>; 2] = [over_tcp, over_udp];
+        let start = |kind: &fn(SocketAddr) -> std::io::Result<()>| {
+            let (netns, kind) = (world.netns("out"), *kind);
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            thread::spawn(move || keep_on(&netns, addr, kind, &stop, &done))
+        };
+        Self {
+            threads: kinds.iter().map(start).collect(),
+            stop,
+            done,
+        }
+    }
+
+    fn end(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let errors = self.threads.into_iter().flat_map(|t| t.join().unwrap());
+        let errors = errors.collect();
+        (self.done.load(Ordering::Relaxed), errors)
+    }
+}
+
+fn keep_on(
+    netns: &NetNs,
+    addr: SocketAddr,
+    kind: fn(SocketAddr) -> std::io::Result<()>,
+    stop: &AtomicBool,
+    done: &AtomicUsize,
+) -> Vec<String> {
+    let _inside = netns.enter().unwrap();
+    let mut errors = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        match kind(addr) {
+            Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    errors
+}
+
+fn over_tcp(addr: SocketAddr) -> std::io::Result<()> {
+    // Less than the second after which a lost SYN is sent again would be too little on a busy machine: a loss shows as an answer
+    // that takes longer than all of this, or as a reset.
+    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    ask(&mut stream, "new").map(drop)
+}
+
+fn over_udp(addr: SocketAddr) -> std::io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.connect(addr)?;
+    socket.send(b"new")?;
+    socket.recv(&mut [0; 64]).map(drop)
+}
+
+/// Services besides the one that is asked, until there are that many; the new ones.
+fn add(desired: &mut Desired, count: usize) -> BTreeSet<ObjectKey> {
+    let model = desired.services[&ObjectKey::new("default", "echo")].clone();
+    let mut added = BTreeSet::new();
+    for number in desired.services.len()..=count {
+        let [_, a, b, c] = (number as u32).to_be_bytes();
+        let mut rules = model.clone();
+        rules.algorithm = Algorithm::Random;
+        for port in &mut rules.ports {
+            port.frontends.truncate(1);
+            port.frontends[0].addr = FrontendAddr::Ip([10, 97 + a, b, c].into());
+        }
+        let key = ObjectKey::new("default", format!("service-{number}"));
+        desired.services.insert(key.clone(), rules);
+        added.insert(key);
+    }
+    added
+}
+
+fn size(dir: &Path, map: &str) -> u32 {
+    let map = MapData::from_pin(dir.join(map)).unwrap();
+    map.info().unwrap().max_entries()
+}
+
+async fn grows(tcx: bool, counts: &[usize]) {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    let config = EbpfConfig {
+        tcx: Some(tcx),
+        sizes: MapSizes {
+            frontends: 8,
+            backends: 8,
+            maglev: 16,
+            ..MapSizes::default()
+        },
+        ..world.config()
+    };
+    let dir = world
+        .bpffs
+        .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
+    let mut plane = world.plane(config.clone());
+    let mut desired = service(&[(LOCAL_POD, true), (REMOTE_POD, false)]);
+    for rules in desired.services.values_mut() {
+        rules.algorithm = Algorithm::Maglev;
+    }
+    sync(&mut plane, &desired).await;
+    assert!(size(&dir, maps::FRONTENDS) <= 16, "a small start");
+
+    let out = world.netns("out");
+    let address = format!("{NODE_IP}:30080");
+    let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(&out, &address)).collect();
+    let asked = |streams: &mut Vec<TcpStream>| -> Vec<String> {
+        let each = streams.iter_mut();
+        each.map(|stream| ask(stream, "one").unwrap()).collect()
+    };
+    let before = asked(&mut streams);
+    let traffic = Traffic::start(&world);
+    for count in counts {
+        let added = add(&mut desired, *count);
+        let plan = plane.plan(&desired, &Change::Services(added));
+        plane.apply(plan).await.unwrap();
+        assert_eq!(asked(&mut streams), before, "established connections stay");
+        // Three entries each: TCP, UDP and all other ports.
+        assert!(size(&dir, maps::FRONTENDS) as usize >= 3 * count / 3 * 4);
+        assert!(size(&dir, maps::BACKENDS) as usize >= 2 * count);
+    }
+    let (done, errors) = traffic.end();
+    assert_eq!(
+        errors,
+        Vec::<String>::new(),
+        "besides {done} that went well"
+    );
+    assert!(done > 20, "{done}");
+    let pins = std::fs::read_dir(&dir).unwrap().count();
+    assert_eq!(pins, maps::ALL.len() + 1, "maps and the directory of links");
+
+    // The next start finds it all in the larger tables.
+    drop(plane);
+    let mut plane = world.plane(config);
+    let plan = sync(&mut plane, &desired).await;
+    assert!(
+        plan.lines().all(|line| line.starts_with('!')),
+        "{plan:.500}"
+    );
+    assert_eq!(asked(&mut streams), before);
+}
+
+#[tokio::test]
+async fn tables_grow_under_traffic() {
+    grows(true, &[40, 400, 30_000]).await;
+}
+
+#[tokio::test]
+async fn so_they_do_with_filters() {
+    grows(false, &[40, 400]).await;
+}
