@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use seaway_daemon::LogArgs;
-use seaway_model::Algorithm;
 use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
+use seaway_model::{Algorithm, ObjectKey};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
 use crate::iptables::NatVariant;
@@ -38,6 +38,8 @@ pub enum Command {
     Dump(DumpArgs),
     /// Say what becomes of a connection, which object and field decides it, and which endpoints are left out and why.
     Explain(ExplainArgs),
+    /// Show flows through Services as they begin and end and what is refused or dropped, or list those that there are.
+    Flows(FlowsArgs),
     /// Remove everything of ours from this node, in every mode, and verify that it is gone. Needs no API.
     Cleanup(KernelArgs),
     /// Say what this kernel and its tools can do, for both modes, and which other proxies are on this node.
@@ -251,6 +253,43 @@ pub struct DumpArgs {
     /// Only what the kernel holds: needs no API.
     #[arg(long)]
     pub actual: bool,
+}
+
+/// Flags of `flows`.
+#[derive(Debug, Clone, Args)]
+pub struct FlowsArgs {
+    /// List the flows that there are, and end. In mode iptables: connection tracking's entries of Services.
+    #[arg(long, conflicts_with_all = ["drops", "sample"])]
+    pub list: bool,
+
+    /// Only those of one Service.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_service)]
+    pub service: Option<ObjectKey>,
+
+    /// Only what is refused or dropped.
+    #[arg(long)]
+    pub drops: bool,
+
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Of so many flows one, with its beginning and its end; drops likewise. For busy nodes.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: u32,
+
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+fn parse_service(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err("expected NAMESPACE/NAME".to_owned()),
+    }
 }
 
 /// Flags of `explain`.

@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod flows;
 mod inspect;
 mod plan_diff;
 mod run;
@@ -9,5 +10,6 @@ mod setup;
 
 pub use check::check;
 pub use cleanup::cleanup;
+pub use flows::flows;
 pub use inspect::{dump, explain, plan};
 pub use run::run;

@@ -4,7 +4,7 @@
 //! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes, [`companion`] what the latter leaves to the former; [`reconcile`] decides when.
 //!
 //! Reading order: [`cli`] → [`config`] → [`commands`] → [`reconcile`] → [`dataplane`] → a mode. What an operator sees
-//! besides: [`health`], [`metrics`], [`events`], [`healthcheck`] (of Services), [`explain`], [`peers`].
+//! besides: [`health`], [`metrics`], [`events`], [`healthcheck`] (of Services), [`explain`], [`flows`], [`peers`].
 
 pub mod admin;
 pub mod cli;
@@ -16,6 +16,7 @@ pub mod dataplane;
 pub mod ebpf;
 pub mod events;
 pub mod explain;
+pub mod flows;
 pub mod health;
 pub mod healthcheck;
 pub mod iptables;

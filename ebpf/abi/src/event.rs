@@ -3,6 +3,8 @@
 //! Nobody does most of the time: then a program looks at one word ([`Listener::until`]) and goes on. It never looks at all for
 //! a packet of a flow that stands.
 
+use core::mem::offset_of;
+
 use crate::{Addr, Verdict};
 
 /// Who listens and to what: one entry, written by the listener.
@@ -49,6 +51,45 @@ pub struct Event {
     /// `EVENT_*` bits.
     pub flags: u8,
     pub pad: [u8; 2],
+}
+
+impl Event {
+    /// Reads a record, whatever wrote it; `None` if it is too short. Every longer one is an event, if a strange one.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            at: word(bytes, offset_of!(Self, at))?,
+            netns: word(bytes, offset_of!(Self, netns))?,
+            client: addr(bytes, offset_of!(Self, client))?,
+            frontend: addr(bytes, offset_of!(Self, frontend))?,
+            source: addr(bytes, offset_of!(Self, source))?,
+            backend: addr(bytes, offset_of!(Self, backend))?,
+            client_port: u16::from_ne_bytes(array(bytes, offset_of!(Self, client_port))?),
+            frontend_port: u16::from_ne_bytes(array(bytes, offset_of!(Self, frontend_port))?),
+            source_port: u16::from_ne_bytes(array(bytes, offset_of!(Self, source_port))?),
+            backend_port: u16::from_ne_bytes(array(bytes, offset_of!(Self, backend_port))?),
+            verdict: u32::from_ne_bytes(array(bytes, offset_of!(Self, verdict))?),
+            protocol: *bytes.get(offset_of!(Self, protocol))?,
+            flags: *bytes.get(offset_of!(Self, flags))?,
+            pad: array(bytes, offset_of!(Self, pad))?,
+        })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    array(bytes, at).map(u64::from_ne_bytes)
+}
+
+fn addr(bytes: &[u8], at: usize) -> Option<Addr> {
+    let mut words = [0; 4];
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = u32::from_ne_bytes(array(bytes, at + 4 * i)?);
+    }
+    Some(Addr { words })
 }
 
 /// The client is outside of the cluster.

@@ -1,6 +1,6 @@
 //! What happens to flows, counted for their Service and told to whoever listens. Off the path of packets whose flow stands.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use seaway_ebpf_abi::event::{EVENT_FAR, EVENT_NODE_PORT, EVENT_SOCKET};
 use seaway_ebpf_abi::flow::FLOW_FAR;
 use seaway_ebpf_abi::{Addr, Event, FlowKey, FrontendKey, Tally, Verdict};
@@ -145,5 +145,6 @@ fn tell(verdict: Verdict, client: &FlowKey, to: &FlowKey, (flags, netns): (u8, u
         flags,
         pad: [0; 2],
     });
-    record.submit(0);
+    // The listener looks by itself, often enough.
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

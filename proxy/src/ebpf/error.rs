@@ -27,6 +27,9 @@ pub enum EbpfError {
     /// A pin with our name whose layout is not ours.
     #[error("the map pinned at {path} has another layout; `seaway-proxy cleanup` removes it")]
     ForeignMap { path: PathBuf },
+    /// The ring buffer has one reader at a time.
+    #[error("another `seaway-proxy flows` listens on this node; there is one at a time")]
+    Listened,
     /// More objects than a map holds.
     #[error("map {name} is full ({entries} entries)")]
     Full { name: &'static str, entries: u32 },

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::counters::Tally;
+use seaway_ebpf_abi::event::{EVENT_FAR, EVENT_NODE_PORT, EVENT_SOCKET, WANT_DROPS, WANT_FLOWS};
+use seaway_ebpf_abi::{Event, Verdict};
 use seaway_model::{Desired, ObjectKey};
 use seaway_proxy::dataplane::Dataplane;
-use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, MapSizes, Observed, Snapshot};
+use seaway_proxy::ebpf::{
+    EbpfConfig, EbpfDataplane, Listening, MapSizes, Observed, Pinned, Snapshot,
+};
 
 use crate::packets::{Bench, REDIRECT, shape};
 use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, World, service, sync};
@@ -125,4 +128,83 @@ async fn evictions_are_counted_though_nobody_sees_them() {
     );
     let backends = snapshot.maps.iter().find(|map| map.name == "BACKENDS");
     assert_eq!(backends.unwrap().entries, 1, "TCP and UDP share their set");
+}
+
+/// The events that came until one has that verdict.
+async fn until(listening: &mut Listening, last: Verdict) -> Vec<Event> {
+    let mut told = Vec::new();
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while !told
+            .iter()
+            .any(|event: &Event| event.verdict == last as u32)
+        {
+            told.extend(listening.next().await);
+        }
+    });
+    assert!(waited.await.is_ok(), "no {} in {told:?}", last.label());
+    told
+}
+
+/// A listener hears of a flow's beginning and end, by whatever way it came; and the programs stop when it is gone.
+#[tokio::test]
+async fn who_listens_hears_of_flows_and_drops() {
+    let world = World::new();
+    world.serve("pod", "local");
+    let mut plane = world.plane(world.config());
+    assert!(Pinned::find(&world.bpffs).is_none(), "nothing runs yet");
+    let serving = service(&[(LOCAL_POD, true)]);
+    sync(&mut plane, &serving).await;
+    let pinned = Pinned::find(&world.bpffs).unwrap();
+    let mut listening = Listening::start(&pinned, WANT_FLOWS | WANT_DROPS, 1).unwrap();
+    let error = Listening::start(&pinned, WANT_FLOWS, 1).err().unwrap();
+    assert!(error.to_string().contains("another"), "{error}");
+
+    let node_port = format!("tcp {NODE_IP}:30080");
+    assert!(world.client("out", false, &node_port).starts_with("local"));
+    let told = until(&mut listening, Verdict::FlowClosed).await;
+    let [begun, closed] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(begun.verdict, Verdict::NewFlow as u32);
+    assert_eq!(begun.flags, EVENT_FAR | EVENT_NODE_PORT);
+    assert_eq!(begun.frontend.ip().to_string(), NODE_IP);
+    assert_eq!(begun.backend.ip().to_string(), LOCAL_POD);
+    assert_ne!(begun.source, begun.client, "masqueraded");
+    let same = Event {
+        at: closed.at,
+        verdict: closed.verdict,
+        ..*begun
+    };
+    assert_eq!(*closed, same, "told with the same addresses");
+
+    assert!(
+        world
+            .client("node", true, &format!("tcp {CLUSTER_IP}:80"))
+            .starts_with("local")
+    );
+    let told = until(&mut listening, Verdict::SocketConnect).await;
+    let connect = told.last().unwrap();
+    assert_eq!(connect.flags, EVENT_SOCKET);
+    assert_eq!(connect.netns, listening.node_netns());
+    assert_eq!(connect.backend.ip().to_string(), LOCAL_POD);
+
+    // Only what goes wrong, from now on.
+    drop(listening);
+    let mut listening = Listening::start(&pinned, WANT_DROPS, 1).unwrap();
+    assert!(world.client("out", false, &node_port).starts_with("local"));
+    sync(&mut plane, &service_without_endpoints(&serving)).await;
+    world.client("out", false, &node_port);
+    world.client("node", true, &format!("udp {CLUSTER_IP}:80"));
+    let told = until(&mut listening, Verdict::SocketRefused).await;
+    let verdicts: Vec<u32> = told.iter().map(|event| event.verdict).collect();
+    let expected = [Verdict::Rejected, Verdict::SocketRefused].map(|v| v as u32);
+    assert_eq!(verdicts, expected, "{told:?}");
+    assert_eq!(listening.renew().unwrap(), Some(0), "nothing was lost");
+
+    // Nobody listens: the next one is told nothing of what was before.
+    drop(listening);
+    world.client("out", false, &node_port);
+    let mut listening = Listening::start(&pinned, WANT_DROPS, 1).unwrap();
+    let silence = tokio::time::timeout(Duration::from_millis(100), listening.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
 }

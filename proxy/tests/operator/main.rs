@@ -94,6 +94,26 @@ fn a_configuration_file_and_manifests_are_enough_to_serve() {
         text.contains("10.244.1.2:8080 (node n2; EndpointSlice web-1, endpoints[0]): used"),
         "{text}"
     );
+    for to in [
+        "default/web:80",
+        "10.96.0.10:81",
+        "10.96.0.10:80/udp",
+        "192.0.2.7:80",
+    ] {
+        let [iptables, ebpf] = ["iptables", "ebpf"].map(|mode| {
+            let args = ["10.244.2.9", to, "--mode", mode, "--config", &config];
+            let (code, text, error) = node.ask("explain", &args);
+            assert_eq!(code, 0, "{error}");
+            text
+        });
+        assert_eq!(iptables, ebpf, "the answer is that of the model");
+    }
+    let nothing_pinned = ["--bpffs-root", "/sys/fs/bpf/seaway-none"];
+    let (code, text, error) = node.ask("flows", &[&["--list"], &nothing_pinned[..]].concat());
+    assert_eq!((code, &*text), (0, ""), "nobody has connected: {error}");
+    let (code, _, error) = node.ask("flows", &nothing_pinned);
+    assert_eq!(code, 1);
+    assert!(error.contains("mode ebpf is not in force"), "{error}");
     let (_, text, _) = node.ask("plan", &["--diff", "--config", &config]);
     assert_eq!(text, "nothing to do\n");
     node.manifest("slice.yaml", &slice("web", &[endpoint(7, "n2")]));
