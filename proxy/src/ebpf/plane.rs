@@ -155,6 +155,8 @@ impl EbpfDataplane {
         };
         let mut report = active.tables.execute(&plan.ops, &mut self.image)?;
         if first {
+            // Once more: writing all Services takes a while, in which flows go on beginning in what we take over.
+            upgrade::carry(&self.settings, &active.tables)?;
             let attached = active
                 .attachments
                 .attach_cgroup(&active.programs, &self.settings.cgroup_root)

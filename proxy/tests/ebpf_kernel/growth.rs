@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::MapData;
 use seaway_ebpf_abi::maps;
@@ -19,14 +19,14 @@ use crate::lifecycle::connect;
 use crate::world::{LOCAL_POD, NODE_IP, REMOTE_POD, World, ask, service, sync};
 
 /// New connections and datagrams from outside, all the time; what went wrong with any of them.
-struct Traffic {
+pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     threads: Vec<thread::JoinHandle<Vec<String>>>,
 }
 
 impl Traffic {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let addr: SocketAddr = format!("{NODE_IP}:30080").parse().unwrap();
         let (stop, done) = (Arc::default(), Arc::default());
         let kinds: [fn(SocketAddr) -> std::io::Result<()>; 2] = [over_tcp, over_udp];
@@ -42,7 +42,7 @@ impl Traffic {
         }
     }
 
-    fn end(self) -> (usize, Vec<String>) {
+    pub(crate) fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let errors = self.threads.into_iter().flat_map(|t| t.join().unwrap());
         let errors = errors.collect();
@@ -180,4 +180,48 @@ async fn tables_grow_under_traffic() {
 #[tokio::test]
 async fn so_they_do_with_filters() {
     grows(false, &[40, 400]).await;
+}
+
+/// One changed Service costs the same beside 100 Services and beside 30,000: what a plan and its writes take, as the median of
+/// many changes. No figure of a busy machine is a failure, but a hundred times the Services must not be several times the
+/// work. To see the figures: `cargo test -p seaway-proxy --test ebpf_kernel -- --nocapture a_change_costs`.
+#[tokio::test]
+async fn a_change_costs_its_service_only() {
+    let world = World::new();
+    let mut plane = world.plane(world.config());
+    let mut desired = service(&[(LOCAL_POD, true), (REMOTE_POD, false)]);
+    let echo = ObjectKey::new("default", "echo");
+    sync(&mut plane, &desired).await;
+    let mut medians = Vec::new();
+    for count in [100, 10_000, 30_000] {
+        let added = add(&mut desired, count);
+        let plan = plane.plan(&desired, &Change::Services(added));
+        plane.apply(plan).await.unwrap();
+        let mut times = Vec::new();
+        for turn in 0..200 {
+            let next = match turn % 2 {
+                0 => service(&[(LOCAL_POD, true)]),
+                _ => service(&[(LOCAL_POD, true), (REMOTE_POD, false)]),
+            };
+            desired
+                .services
+                .insert(echo.clone(), next.services[&echo].clone());
+            let change = Change::Services(BTreeSet::from([echo.clone()]));
+            let started = Instant::now();
+            let plan = plane.plan(&desired, &change);
+            let done = plane.apply(plan).await.unwrap();
+            times.push(started.elapsed());
+            assert!((4..20).contains(&done.operations), "{done:?}");
+        }
+        times.sort_unstable();
+        println!(
+            "a change beside {count} Services: {:?}, p99 {:?}",
+            times[100], times[198]
+        );
+        medians.push(times[100]);
+    }
+    let started = Instant::now();
+    plane.observe().await.unwrap();
+    println!("reading all of it back: {:?}", started.elapsed());
+    assert!(medians[2] < 4 * medians[0], "{medians:?}");
 }

@@ -7,6 +7,7 @@ mod aside;
 mod cost;
 mod foreign;
 mod growth;
+mod handover;
 mod ipv6;
 mod lifecycle;
 mod maglev;
