@@ -15,6 +15,7 @@ use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 use seaway_model::{Algorithm, ObjectKey};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
+use crate::ebpf::XdpMode;
 use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
@@ -83,6 +84,10 @@ pub struct KernelArgs {
     /// Where maps and links are pinned.
     #[arg(long, value_name = "DIR", default_value = BPFFS_ROOT)]
     pub bpffs_root: PathBuf,
+
+    /// eBPF mode: whether established flows are translated at the driver of uplinks already.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Off)]
+    pub xdp: XdpMode,
 
     /// Lock file and sockets.
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]

@@ -86,6 +86,8 @@ verdicts! {
     TallyLost = 30, "tally_lost";
     /// An unconnected socket got a backend, for its first datagram to a frontend or because the one it had is gone.
     SocketFlow = 31, "socket_flow";
+    /// Of those translated: at the driver of an uplink, by XDP.
+    Xdp = 32, "xdp";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

@@ -123,6 +123,10 @@ pub mod programs {
         "sock_recvmsg6",
         "sock_getpeername6",
     ];
+    /// XDP at an uplink: established flows that leave by the link where they came in.
+    pub const XDP_UPLINK: &str = "xdp_uplink";
+    /// XDP that passes everything, loaded by tests.
+    pub const XDP_IDLE: &str = "xdp_idle";
     /// A classifier that does nothing and is loaded by nobody but those who measure the others.
     pub const IDLE: &str = "idle";
     /// The classifiers.

@@ -196,13 +196,29 @@ impl Change {
         if normal(after) == normal(partial) {
             return after;
         }
-        let check = update(after, self.ports);
-        // A UDP checksum of zero would mean that there is none.
-        if protocol == UDP {
-            normal(check)
-        } else {
-            check
+        spelled(update(after, self.ports), protocol)
+    }
+
+    /// The same where the checksum is known to be one of the packet, and nobody has put in anything yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mend_whole(&self, check: u16, protocol: u8) -> u16 {
+        if protocol == UDP && check == 0 {
+            // There is none.
+            return 0;
         }
+        let check = update(check, add(self.addresses, self.ports));
+        spelled(check, protocol)
+    }
+}
+
+/// A sum as it is written: a UDP checksum of zero would mean that there is none.
+#[inline(always)]
+const fn spelled(check: u16, protocol: u8) -> u16 {
+    if protocol == UDP {
+        normal(check)
+    } else {
+        check
     }
 }
 

@@ -74,6 +74,14 @@ fn translate<const UDP_N: usize, const ALL: usize>(
         Sum::Partial => fold(add(u32::from(before), change.addresses)),
     };
     all[at] = change.mend(before, after, protocol);
+    if sum == Sum::Whole {
+        let at_once = change.mend_whole(before, protocol);
+        assert!(
+            at_once == all[at] || at_once == !all[at],
+            "two spellings of zero at most"
+        );
+        assert_eq!(change.mend_whole(0, UDP), 0, "none stays none");
+    }
     put(bytes, &all);
     head = words(bytes);
     plain::write(&mut head, to, &change, forwarded);

@@ -18,6 +18,7 @@ mod rewrite;
 mod services;
 mod socket;
 mod tc;
+mod xdp;
 
 #[cfg(not(test))]
 #[panic_handler]

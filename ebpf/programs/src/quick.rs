@@ -1,5 +1,7 @@
 //! The short way, for a plain packet whose flow is known and to which it adds nothing: one look into the flow table, and
 //! the packet is rewritten in place. Whatever is not sure at once is left, untouched, to the long way of [`crate::tc`].
+//!
+//! A packet is carried by a socket buffer here, and by a frame of the driver in [`crate::xdp`].
 
 #![expect(
     clippy::needless_borrows_for_generic_args,
@@ -7,7 +9,9 @@
 )]
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT,
+};
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::flow::{FLOW_NODE, FLOW_REVERSE, TOUCH_INTERVAL_NS};
@@ -22,11 +26,29 @@ use crate::maps::{FLOWS, count, epoch};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hook {
+pub(crate) enum Hook {
     /// Packets of clients and of backends.
     Ingress,
     /// Packets of backends that are the node itself, as they leave.
     Egress,
+}
+
+/// What a packet is carried by.
+pub(crate) trait Carrier {
+    /// What the program returns for a packet that is broken now.
+    const DROP: i32;
+
+    /// Where the packet begins, and where what of it can be read ends.
+    fn bounds(&self) -> (usize, usize);
+
+    /// Whether the packet fits a link, and can be sent there.
+    fn may_send(&self, hop: &Hop) -> bool;
+
+    /// Has the checksum of a packet with so many words of headers make up for a change.
+    fn mend<const UDP_N: usize, const ALL: usize>(&self, change: &Change) -> Option<()>;
+
+    /// Sends the packet; what the program returns.
+    fn send(&self, hop: &Hop) -> i32;
 }
 
 /// In place of what the program returns: nothing was done.
@@ -46,10 +68,10 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn step(ctx: &TcContext, hook: Hook) -> i32 {
-    let done = match head::<IP>(ctx).map(|head| head[ETHERTYPE]) {
-        Some(ETHERTYPE_IPV4) => step_of::<UDP4, TCP4>(ctx, hook),
-        Some(ETHERTYPE_IPV6) => step_of::<UDP6, TCP6>(ctx, hook),
+pub(crate) fn step(carrier: &impl Carrier, hook: Hook) -> i32 {
+    let done = match head::<IP>(carrier).map(|head| head[ETHERTYPE]) {
+        Some(ETHERTYPE_IPV4) => step_of::<UDP4, TCP4, _>(carrier, hook),
+        Some(ETHERTYPE_IPV6) => step_of::<UDP6, TCP6, _>(carrier, hook),
         _ => None,
     };
     done.unwrap_or(LEFT)
@@ -62,8 +84,8 @@ const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 
 /// The beginning of the packet. Helpers that write to packets make it stale.
 #[inline(always)]
-fn head<const N: usize>(ctx: &TcContext) -> Option<&'static mut [u16; N]> {
-    let (start, end) = (ctx.data(), ctx.data_end());
+pub(crate) fn head<const N: usize>(carrier: &impl Carrier) -> Option<&'static mut [u16; N]> {
+    let (start, end) = carrier.bounds();
     if start + 2 * N > end {
         return None;
     }
@@ -73,34 +95,35 @@ fn head<const N: usize>(ctx: &TcContext) -> Option<&'static mut [u16; N]> {
 
 /// Flags of a packet with ports; `None` for a TCP packet that opens or closes, or has no whole header.
 #[inline(always)]
-fn flags<const TCP_N: usize>(ctx: &TcContext, protocol: u8) -> Option<u8> {
+fn flags<const TCP_N: usize>(carrier: &impl Carrier, protocol: u8) -> Option<u8> {
     if protocol == UDP {
         return Some(0);
     }
-    let [_, flags] = head::<TCP_N>(ctx)?[TCP_N - 4].to_ne_bytes();
+    let [_, flags] = head::<TCP_N>(carrier)?[TCP_N - 4].to_ne_bytes();
     (flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0).then_some(flags)
 }
 
+/// The protocol of a packet with so many words of headers, and where among them its checksum is.
 #[inline(always)]
-fn skb(ctx: &TcContext) -> *mut __sk_buff {
-    ctx.as_ptr().cast()
+pub(crate) const fn checksum<const UDP_N: usize, const ALL: usize>() -> (u8, usize) {
+    if ALL == UDP_N {
+        (UDP, plain::transport(UDP_N) + 3)
+    } else {
+        (TCP, plain::transport(UDP_N) + 8)
+    }
 }
 
-/// Whether the packet fits a link. What will be cut into segments later always does.
 #[inline(always)]
-fn fits(ctx: &TcContext, hop: &Hop) -> bool {
-    // SAFETY: the kernel's context.
-    ctx.len() <= u32::from(hop.mtu) + ETHERNET as u32 || unsafe { (*skb(ctx)).gso_size } != 0
-}
-
-#[inline(always)]
-fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) -> Option<i32> {
-    let packet = head::<UDP_N>(ctx)?;
+fn step_of<const UDP_N: usize, const TCP_N: usize, C: Carrier>(
+    carrier: &C,
+    hook: Hook,
+) -> Option<i32> {
+    let packet = head::<UDP_N>(carrier)?;
     let protocol = plain::protocol(packet)?;
     let key = plain::key(packet, protocol);
-    let flags = flags::<TCP_N>(ctx, key.protocol)?;
+    let flags = flags::<TCP_N>(carrier, protocol)?;
     let flow = FLOWS.get_ptr_mut(&key)?;
-    // SAFETY: read at once; what another CPU changes in an entry is never needed together with what it changed before.
+    // SAFETY: what another CPU changes in an entry is never needed together with what it changed before.
     let flow: &FlowValue = unsafe { &*flow };
     let reverse = flow.flags & FLOW_REVERSE != 0;
     let node = flow.flags & FLOW_NODE != 0;
@@ -122,65 +145,44 @@ fn step_of<const UDP_N: usize, const TCP_N: usize>(ctx: &TcContext, hook: Hook) 
     }
     // What goes up the node's stack, or came from there, is not forwarded.
     let forwarded = hop.ifindex != 0;
-    if forwarded && (plain::hops(packet) <= 1 || !fits(ctx, hop)) {
+    if forwarded && plain::hops(packet) <= 1 || !carrier.may_send(hop) {
         return None;
     }
-    let to = flow.translated(key.protocol);
+    let to = flow.translated(protocol);
     let change = plain::change(packet, &key, &to, forwarded);
     if !change.tells() {
         return None;
     }
-    let written = if key.protocol == TCP {
-        rewrite::<UDP_N, TCP_N>(ctx, &to, &change, forwarded, hop)
+    let written = if protocol == TCP {
+        carrier.mend::<UDP_N, TCP_N>(&change)
     } else {
-        rewrite::<UDP_N, UDP_N>(ctx, &to, &change, forwarded, hop)
+        carrier.mend::<UDP_N, UDP_N>(&change)
     };
-    if written.is_none() {
+    if written
+        .and_then(|()| rewrite::<UDP_N>(carrier, &to, &change, forwarded, hop))
+        .is_none()
+    {
         count(Verdict::DroppedError);
-        return Some(aya_ebpf::bindings::TC_ACT_SHOT);
+        return Some(C::DROP);
     }
     count(if reverse {
         Verdict::Reverse
     } else {
         Verdict::Forward
     });
-    Some(send(hop))
+    Some(carrier.send(hop))
 }
 
-/// Rewrites the packet, whose headers are `ALL` bytes long. `None`: it is broken now.
+/// Writes the headers; the checksum of TCP or UDP is mended already.
 #[inline(always)]
-fn rewrite<const UDP_N: usize, const ALL: usize>(
-    ctx: &TcContext,
+fn rewrite<const UDP_N: usize>(
+    carrier: &impl Carrier,
     to: &FlowKey,
     change: &Change,
     forwarded: bool,
     hop: &Hop,
 ) -> Option<()> {
-    let (protocol, at) = if ALL == UDP_N {
-        (UDP, plain::transport(UDP_N) + 3)
-    } else {
-        (TCP, plain::transport(UDP_N) + 8)
-    };
-    let before = head::<ALL>(ctx)?[at];
-    // Only the kernel knows whether the checksum is to be made when the packet leaves, or was made by a card.
-    let addresses = u64::from(change.addresses);
-    let zero = if protocol == UDP {
-        u64::from(BPF_F_MARK_MANGLED_0)
-    } else {
-        0
-    };
-    ctx.l4_csum_replace(2 * at, 0, addresses, u64::from(BPF_F_PSEUDO_HDR) | zero)
-        .ok()?;
-    if UDP_N == UDP6 {
-        // Nothing in an IPv6 header makes up for the change; of use only where a card has summed up the whole packet.
-        // SAFETY: the kernel's context.
-        unsafe { bpf_csum_update(skb(ctx), add(change.addresses, change.hop)) };
-    }
-    let packet = head::<ALL>(ctx)?;
-    if protocol == TCP || before != 0 {
-        packet[at] = change.mend(before, packet[at], protocol);
-    }
-    let packet = head::<UDP_N>(ctx)?;
+    let packet = head::<UDP_N>(carrier)?;
     plain::write(packet, to, change, forwarded);
     if hop.has_neighbour() {
         [packet[0], packet[1], packet[2]] = hop.to;
@@ -190,14 +192,62 @@ fn rewrite<const UDP_N: usize, const ALL: usize>(
 }
 
 #[inline(always)]
-fn send(hop: &Hop) -> i32 {
-    if hop.ifindex == 0 {
-        return TC_ACT_OK;
+fn skb(ctx: &TcContext) -> *mut __sk_buff {
+    ctx.as_ptr().cast()
+}
+
+impl Carrier for TcContext {
+    const DROP: i32 = TC_ACT_SHOT;
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
     }
-    if hop.has_neighbour() {
-        // SAFETY: a helper that takes numbers only.
-        return unsafe { bpf_redirect(hop.ifindex, 0) } as i32;
+
+    /// What will be cut into segments later fits always.
+    #[inline(always)]
+    fn may_send(&self, hop: &Hop) -> bool {
+        hop.ifindex == 0
+            || self.len() <= u32::from(hop.mtu) + ETHERNET as u32
+            // SAFETY: the kernel's context.
+            || unsafe { (*skb(self)).gso_size } != 0
     }
-    // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
-    unsafe { bpf_redirect_neigh(hop.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+
+    /// Only the kernel knows whether the checksum is to be made when the packet leaves, or was made by a card.
+    #[inline(always)]
+    fn mend<const UDP_N: usize, const ALL: usize>(&self, change: &Change) -> Option<()> {
+        let (protocol, at) = checksum::<UDP_N, ALL>();
+        let before = head::<ALL>(self)?[at];
+        let addresses = u64::from(change.addresses);
+        let zero = if protocol == UDP {
+            u64::from(BPF_F_MARK_MANGLED_0)
+        } else {
+            0
+        };
+        self.l4_csum_replace(2 * at, 0, addresses, u64::from(BPF_F_PSEUDO_HDR) | zero)
+            .ok()?;
+        if UDP_N == UDP6 {
+            // Nothing in an IPv6 header makes up for the change; of use only where a card has summed up the whole packet.
+            // SAFETY: the kernel's context.
+            unsafe { bpf_csum_update(skb(self), add(change.addresses, change.hop)) };
+        }
+        let packet = head::<ALL>(self)?;
+        if protocol == TCP || before != 0 {
+            packet[at] = change.mend(before, packet[at], protocol);
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn send(&self, hop: &Hop) -> i32 {
+        if hop.ifindex == 0 {
+            return TC_ACT_OK;
+        }
+        if hop.has_neighbour() {
+            // SAFETY: a helper that takes numbers only.
+            return unsafe { bpf_redirect(hop.ifindex, 0) } as i32;
+        }
+        // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
+        unsafe { bpf_redirect_neigh(hop.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
 }

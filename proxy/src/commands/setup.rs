@@ -263,6 +263,7 @@ pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<Ebp
     };
     Ok(EbpfConfig {
         bpffs_root: kernel.bpffs_root.clone(),
+        xdp: kernel.xdp,
         ..EbpfConfig::new(name, cgroup_root)
     })
 }

@@ -7,6 +7,8 @@ use seaway_model::DetectLocal;
 use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::BPFFS_ROOT;
 
+use super::xdp::XdpMode;
+
 /// Settings of [`EbpfDataplane`](super::EbpfDataplane).
 #[derive(Debug, Clone)]
 pub struct EbpfConfig {
@@ -28,6 +30,8 @@ pub struct EbpfConfig {
     pub maglev_seed: u32,
     /// Attach through tcx links (`Some(true)`), by clsact filters (`Some(false)`), or as the kernel can.
     pub tcx: Option<bool>,
+    /// Whether established flows are translated at the driver of uplinks.
+    pub xdp: XdpMode,
     /// Sizes of the maps.
     pub sizes: MapSizes,
 }
@@ -74,6 +78,7 @@ impl EbpfConfig {
             masquerade_all: false,
             maglev_seed: DEFAULT_SEED,
             tcx: None,
+            xdp: XdpMode::default(),
             sizes: MapSizes::default(),
         }
     }

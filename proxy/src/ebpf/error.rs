@@ -50,6 +50,11 @@ pub enum EbpfError {
     /// The programs were not accepted.
     #[error("cannot load {object}: {reason}")]
     Load { object: String, reason: String },
+    /// A link does not take the XDP program.
+    #[error(
+        "cannot attach XDP to {link}: {reason}; --xdp=auto or --xdp=off serves such links at tc"
+    )]
+    Xdp { link: String, reason: String },
     /// The node's links and addresses could not be read.
     #[error(transparent)]
     Kernel(#[from] seaway_kernel::Error),

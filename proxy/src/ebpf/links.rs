@@ -15,6 +15,7 @@ use super::filters;
 use super::node::{NodeLink, Role};
 use super::objects::Programs;
 use super::sys::{self, AttachType, LinkTarget};
+use super::xdp::{self, XdpMode};
 
 /// Where the programs are attached.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Attachments {
     dir: PathBuf,
     /// Links, or filters where the kernel has no tcx.
     tcx: bool,
+    xdp: XdpMode,
     attached: BTreeMap<u32, NodeLink>,
 }
 
@@ -91,10 +93,11 @@ fn socket_hook(program: &str) -> Option<AttachType> {
 }
 
 impl Attachments {
-    pub(super) fn new(dir: PathBuf, tcx: bool) -> Self {
+    pub(super) fn new(dir: PathBuf, tcx: bool, xdp: XdpMode) -> Self {
         Self {
             dir,
             tcx,
+            xdp,
             attached: BTreeMap::new(),
         }
     }
@@ -149,6 +152,8 @@ impl Attachments {
                 filters::attach(&self.dir, programs, index, link, *direction, name)?;
             }
         }
+        // It finds flows that the classifiers have opened.
+        xdp::attach(&self.dir, self.xdp, programs, index, link)?;
         self.attached.insert(index, link.clone());
         Ok(())
     }
@@ -189,6 +194,7 @@ impl Attachments {
     pub(super) fn retain(&mut self, wanted: &BTreeMap<u32, NodeLink>) -> Result<(), EbpfError> {
         self.attached
             .retain(|index, link| wanted.get(index).is_some_and(|w| w.role == link.role));
+        xdp::retain(&self.dir, self.xdp, wanted)?;
         for name in bpffs::list(&self.dir)? {
             let Some((index, suffix)) = name
                 .strip_prefix("tc_")
@@ -222,6 +228,9 @@ impl Attachments {
                 Some((_, info)) if info.target != LinkTarget::Cgroup(0) => {}
                 _ => return Ok(Some(name.to_owned())),
             }
+        }
+        if let Some(lost) = xdp::lost(&self.dir, self.xdp, &self.attached)? {
+            return Ok(Some(lost));
         }
         if !self.tcx {
             return Ok(None);

@@ -36,6 +36,7 @@ mod tables;
 mod tallies;
 mod upgrade;
 mod wanted;
+mod xdp;
 
 pub use aside::Aside;
 pub use census::MapUse;
@@ -48,3 +49,4 @@ pub use observe::{Observed, SERVICES_NAMED, Snapshot};
 pub use plan::EbpfPlan;
 pub use plane::EbpfDataplane;
 pub use sockets::Sockets;
+pub use xdp::XdpMode;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use seaway_ebpf_abi::{maps, programs};
 
@@ -57,6 +57,8 @@ impl Programs {
         for name in programs::SOCKET {
             fds.insert(name, socket_hook(&mut loaded, name)?);
         }
+        let name = programs::XDP_UPLINK;
+        fds.insert(name, xdp(&mut loaded, name)?);
         Ok(Self { loaded, fds })
     }
 
@@ -70,6 +72,14 @@ impl Programs {
 
     /// A classifier, for test runs and for attaching by filters.
     pub fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier, EbpfError> {
+        self.loaded
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| absent(name))
+    }
+
+    /// An XDP program, for test runs.
+    pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp, EbpfError> {
         self.loaded
             .program_mut(name)
             .and_then(|program| program.try_into().ok())
@@ -102,6 +112,20 @@ const LOAD_ATTEMPTS: usize = 10;
 fn classifier(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
     let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
     let program: &mut SchedClassifier = loaded
+        .program_mut(name)
+        .ok_or_else(|| absent(name))?
+        .try_into()
+        .map_err(|error| failed(&error))?;
+    undisturbed(|| program.load()).map_err(|error| failed(&error))?;
+    let fd = program.fd().map_err(|error| failed(&error))?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| failed(&error))
+}
+
+fn xdp(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
+    let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
+    let program: &mut Xdp = loaded
         .program_mut(name)
         .ok_or_else(|| absent(name))?
         .try_into()

@@ -197,7 +197,7 @@ impl EbpfDataplane {
         };
         self.active = Some(Active {
             programs,
-            attachments: Attachments::new(self.settings.link_dir(), tcx),
+            attachments: Attachments::new(self.settings.link_dir(), tcx, self.settings.xdp),
             tables,
         });
         Ok(())

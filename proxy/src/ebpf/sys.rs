@@ -40,6 +40,7 @@ pub(super) enum AttachType {
     Inet6Getpeername = 30,
     TcxIngress = 46,
     TcxEgress = 47,
+    Xdp = 37,
 }
 
 /// Calls `bpf(2)`.
@@ -164,7 +165,7 @@ pub(super) fn map_create_like(info: &MapInfo, max_entries: u32) -> io::Result<Ow
     bpf(MAP_CREATE, &mut attr).map(owned)
 }
 
-/// `struct bpf_link_info`, as far as our two kinds of links use it.
+/// `struct bpf_link_info`, as far as our three kinds of links use it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct RawLinkInfo {
@@ -192,6 +193,7 @@ pub(super) enum LinkTarget {
 }
 
 const LINK_CGROUP: u32 = 3;
+const LINK_XDP: u32 = 6;
 const LINK_TCX: u32 = 11;
 
 pub(super) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
@@ -204,7 +206,7 @@ pub(super) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
                 a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3],
             ]))
         }
-        LINK_TCX => LinkTarget::Interface(a),
+        LINK_TCX | LINK_XDP => LinkTarget::Interface(a),
         _ => LinkTarget::Other,
     };
     Ok(LinkInfo {
@@ -236,6 +238,22 @@ pub(super) fn link_create(
         program: raw(program),
         target,
         attach_type: attach_type as u32,
+        ..LinkCreateAttr::default()
+    };
+    bpf(LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Attaches an XDP program to an interface of the calling thread's namespace, with `XDP_FLAGS_*`.
+pub(super) fn link_create_xdp(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        program: raw(program),
+        target: ifindex,
+        attach_type: AttachType::Xdp as u32,
+        flags,
         ..LinkCreateAttr::default()
     };
     bpf(LINK_CREATE, &mut attr).map(owned)

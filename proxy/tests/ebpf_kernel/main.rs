@@ -19,6 +19,7 @@ mod traffic;
 mod upgrade;
 mod ways;
 mod world;
+mod xdp;
 
 /// Not a test: what the others start as a client process.
 #[test]

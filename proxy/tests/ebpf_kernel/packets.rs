@@ -124,7 +124,7 @@ impl Shape {
 pub(crate) struct Bench {
     pub(crate) world: World,
     pub(crate) plane: EbpfDataplane,
-    programs: Programs,
+    pub(crate) programs: Programs,
     node: NetNs,
     pub(crate) uplink: u32,
     pub(crate) pod: u32,

@@ -1,0 +1,59 @@
+//! The short way at the driver of an uplink, before the kernel has made a socket buffer of the packet: for flows whose
+//! packets leave by the link where they came in, as those to backends on other nodes do and their replies. All else passes
+//! to [`crate::tc`], which opens flows and keeps them.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use seaway_ebpf_abi::{Hop, Verdict};
+use seaway_ebpf_logic::packet::ETHERNET;
+use seaway_ebpf_logic::plain::Change;
+
+use crate::maps::count;
+use crate::quick::{self, Carrier, Hook, LEFT, checksum, head};
+
+#[xdp]
+pub fn xdp_uplink(ctx: XdpContext) -> u32 {
+    match quick::step(&ctx, Hook::Ingress) {
+        LEFT => XDP_PASS,
+        code => code as u32,
+    }
+}
+
+/// Passes everything. On the other end of a veth it has that link take packets from XDP.
+#[xdp]
+pub fn xdp_idle(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+impl Carrier for XdpContext {
+    const DROP: i32 = XDP_DROP as i32;
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
+    }
+
+    #[inline(always)]
+    fn may_send(&self, hop: &Hop) -> bool {
+        let (start, end) = self.bounds();
+        // SAFETY: the kernel's context.
+        let link = unsafe { (*self.ctx).ingress_ifindex };
+        hop.ifindex == link && hop.has_neighbour() && end - start <= usize::from(hop.mtu) + ETHERNET
+    }
+
+    /// Here every checksum is whole.
+    #[inline(always)]
+    fn mend<const UDP_N: usize, const ALL: usize>(&self, change: &Change) -> Option<()> {
+        let (protocol, at) = checksum::<UDP_N, ALL>();
+        let packet = head::<ALL>(self)?;
+        packet[at] = change.mend_whole(packet[at], protocol);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn send(&self, _: &Hop) -> i32 {
+        count(Verdict::Xdp);
+        XDP_TX as i32
+    }
+}

@@ -1,0 +1,196 @@
+//! XDP at the uplink: what it takes and what it leaves to tc, and that it comes and goes with the data plane. The uplink is
+//! a veth here: its senders have to write checksums, and its other end has to take what XDP sends, which it does with an
+//! XDP program of its own.
+
+use aya::programs::xdp::XdpMode as AttachMode;
+use aya::programs::{TestRun, TestRunOptions};
+use seaway_ebpf_abi::programs::{XDP_IDLE, XDP_UPLINK};
+use seaway_proxy::dataplane::Dataplane;
+use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Programs, XdpMode};
+
+use crate::packets::{ACK, Bench, OUTSIDE, REDIRECT, SYN, Shape, shape};
+use crate::world::{LOCAL_POD, NODE_IP, World, service, sync};
+
+/// A backend on the network of the node: its packets leave by the link where the client's come in.
+const NEIGHBOUR: &str = "192.168.77.2";
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+fn with(world: &World, xdp: XdpMode) -> EbpfConfig {
+    EbpfConfig {
+        xdp,
+        ..world.config()
+    }
+}
+
+/// The mode in which an XDP program is attached to a link, as `ip` shows it.
+fn attached(world: &World, link: &str) -> Option<&'static str> {
+    let node = world.netns("node");
+    let path = node.path().unwrap().display().to_string();
+    let shown = std::process::Command::new("nsenter")
+        .args([&format!("--net={path}"), "ip", "link", "show", link])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    ["xdp", "xdpgeneric", "xdpoffload"]
+        .into_iter()
+        .find(|mode| words.contains(mode))
+}
+
+/// Runs the XDP program over a frame that came in by the uplink.
+fn run(bench: &mut Bench, packet: Shape) -> (u32, Shape) {
+    let input = packet.bytes();
+    let _inside = bench.world.netns("node").enter().unwrap();
+    let mut output = vec![0; 2048];
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context: Vec<u8> = [0, input.len() as u32, 0, bench.uplink, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    let program = bench.programs.xdp(XDP_UPLINK).unwrap();
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(&input),
+            data_out: Some(&mut output),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })
+        .unwrap();
+    output.truncate(result.data_size_out as usize);
+    (result.return_value, Shape::read(&output))
+}
+
+#[tokio::test]
+async fn established_flows_to_other_nodes_are_taken_and_all_else_is_left() {
+    let native = |config| EbpfConfig {
+        xdp: XdpMode::Native,
+        ..config
+    };
+    let mut bench = Bench::with(&service(&[(NEIGHBOUR, false)]), native).await;
+    for (ip, number) in [(NEIGHBOUR, 2), (OUTSIDE, 200)] {
+        let neighbour = format!("neigh replace {ip} lladdr 02:00:00:00:77:{number:02x} dev eth0");
+        bench.world.ip("node", &neighbour);
+    }
+    for tcp in [None, Some(ACK)] {
+        let from = |flags| shape((OUTSIDE, 40000), (NODE_IP, 30080), flags);
+        let opening = from(tcp.map(|_| SYN));
+        assert_eq!(run(&mut bench, opening), (XDP_PASS, opening));
+        let (code, first) = bench.run("from_uplink", opening);
+        assert_eq!((code, first.dst.to_string()), (REDIRECT, NEIGHBOUR.into()));
+        let own = first.src.to_string();
+        let answer = |flags| shape((NEIGHBOUR, 8080), (&own, first.sport), flags);
+        let (code, answered) = bench.run("from_uplink", answer(tcp.map(|_| SYN | ACK)));
+        assert_eq!((code, answered.dst.to_string()), (REDIRECT, OUTSIDE.into()));
+        let (_, long) = bench.run("from_uplink", from(tcp));
+        assert_eq!(run(&mut bench, from(tcp)), (XDP_TX, long), "{tcp:?}");
+        let back = Shape { tcp, ..answered };
+        assert_eq!(run(&mut bench, answer(tcp)), (XDP_TX, back), "{tcp:?}");
+        // Without hops left, of no flow, and to somebody else.
+        let last = Shape {
+            ttl: 1,
+            ..from(tcp)
+        };
+        let stranger = shape((OUTSIDE, 40001), (NODE_IP, 30080), tcp);
+        let other = shape((OUTSIDE, 40000), (NODE_IP, 22), tcp);
+        for packet in [last, stranger, other] {
+            assert_eq!(run(&mut bench, packet), (XDP_PASS, packet));
+        }
+    }
+    assert_eq!(bench.counter("xdp"), 4);
+    // The end of a connection is for tc to see.
+    let reset = shape((OUTSIDE, 40000), (NODE_IP, 30080), Some(4));
+    assert_eq!(run(&mut bench, reset), (XDP_PASS, reset));
+    // A change of Services ends the short way here, too; a backend of the node is not for XDP.
+    let local = service(&[(LOCAL_POD, true)]);
+    sync(&mut bench.plane, &local).await;
+    let packet = shape((OUTSIDE, 40000), (NODE_IP, 30080), None);
+    assert_eq!(run(&mut bench, packet), (XDP_PASS, packet));
+    for _ in 0..3 {
+        assert_eq!(bench.run("from_uplink", packet).0, REDIRECT);
+    }
+    assert_eq!(run(&mut bench, packet), (XDP_PASS, packet));
+}
+
+#[tokio::test]
+async fn packets_go_there_and_back_by_xdp() {
+    let world = World::new();
+    for name in ["peer", "out"] {
+        let netns = world.netns(name);
+        let path = netns.path().unwrap().display().to_string();
+        let done = std::process::Command::new("nsenter")
+            .args([
+                &format!("--net={path}"),
+                "ethtool",
+                "-K",
+                "eth0",
+                "tx",
+                "off",
+            ])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+    world.serve("peer", "remote");
+    let mut plane = world.plane(with(&world, XdpMode::Native));
+    sync(&mut plane, &service(&[(NEIGHBOUR, false)])).await;
+    assert_eq!(attached(&world, "eth0"), Some("xdp"));
+    let pins = world
+        .bpffs
+        .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
+    let mut programs = Programs::load(&pins, world.config().sizes).unwrap();
+    let idle = programs.xdp(XDP_IDLE).unwrap();
+    idle.load().unwrap();
+    let fabric = world.netns("fabric");
+    let _link = fabric
+        .run(|| idle.attach("porta", AttachMode::Driver).unwrap())
+        .unwrap();
+    let counter = |plane: &EbpfDataplane| {
+        let counters = plane.counters().unwrap();
+        counters.iter().find(|(v, _)| v.label() == "xdp").unwrap().1
+    };
+    for protocol in ["udp", "tcp", "udp"] {
+        let answer = world.client("out", false, &format!("{protocol} {NODE_IP}:30080"));
+        let expected = format!("| from {NODE_IP}:30080");
+        assert!(answer.starts_with("remote "), "{protocol}: {answer}");
+        assert!(answer.ends_with(&expected), "{protocol}: {answer}");
+    }
+    assert!(counter(&plane) > 0, "{:?}", plane.counters().unwrap());
+}
+
+#[tokio::test]
+async fn xdp_comes_and_goes_with_the_data_plane() {
+    let world = World::new();
+    let desired = service(&[(LOCAL_POD, true)]);
+    for (mode, shown) in [
+        (XdpMode::Off, None),
+        (XdpMode::Native, Some("xdp")),
+        // The next one after a kill -9 finds it there, and puts its own program behind the same link.
+        (XdpMode::Native, Some("xdp")),
+        (XdpMode::Generic, Some("xdpgeneric")),
+        (XdpMode::Native, Some("xdp")),
+        (XdpMode::Off, None),
+        (XdpMode::Native, Some("xdp")),
+    ] {
+        let mut plane = world.plane(with(&world, mode));
+        sync(&mut plane, &desired).await;
+        assert_eq!(attached(&world, "eth0"), shown, "{mode:?}");
+        assert_eq!(attached(&world, crate::world::POD_LINK), None);
+    }
+    let mut plane = world.plane(world.config());
+    plane.cleanup().await.unwrap();
+    assert_eq!(attached(&world, "eth0"), None);
+
+    // What cannot be is said, by the link's name, or left with --xdp=auto.
+    world.ip(
+        "node",
+        "link add br9 type bridge\naddress add 192.0.2.1/24 dev br9\nlink set br9 up",
+    );
+    let mut plane = world.plane(with(&world, XdpMode::Native));
+    plane.observe().await.unwrap();
+    let plan = plane.plan(&desired, &seaway_model::Change::Full);
+    let refused = plane.apply(plan).await.unwrap_err().to_string();
+    assert!(refused.contains("br9: its driver has no XDP"), "{refused}");
+    let mut plane = world.plane(with(&world, XdpMode::Auto));
+    sync(&mut plane, &desired).await;
+}
