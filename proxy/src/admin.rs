@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::cli::Mode;
 use crate::health::{Health, Verdict};
@@ -64,17 +65,26 @@ fn answer(verdict: Verdict) -> Response {
         .into_response()
 }
 
-/// Serves `/metrics`, `/proxyMode` and `/configz` until the task is dropped.
+/// Serves `/metrics`, `/proxyMode` and `/configz` (which shows the mode in force) until the task is dropped.
 pub async fn serve_metrics(
     listener: TcpListener,
     registry: Arc<Registry>,
-    mode: Mode,
-    configz: Value,
+    mode: watch::Receiver<Mode>,
+    configz: impl Fn(Mode) -> Value + Clone + Send + Sync + 'static,
 ) {
+    let shown = mode.clone();
+    let configz = move || {
+        let value = configz(*shown.borrow());
+        async move { Json(value) }
+    };
+    let mode = move || {
+        let name = mode.borrow().as_str();
+        async move { name }
+    };
     let router = Router::new()
-        .route("/configz", get(move || async move { Json(configz) }))
+        .route("/configz", get(configz))
         .route("/metrics", get(metrics))
-        .route("/proxyMode", get(move || async move { mode.as_str() }))
+        .route("/proxyMode", get(mode))
         .with_state(registry);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the metrics server stopped");

@@ -13,6 +13,7 @@ use seaway_daemon::LogArgs;
 use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 use seaway_model::{Algorithm, ObjectKey};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
 use crate::ebpf::XdpMode;
@@ -41,6 +42,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show flows through Services as they begin and end and what is refused or dropped, or list those that there are.
     Flows(FlowsArgs),
+    /// Change the mode of the daemon that runs on this node; no connection breaks.
+    Switch(SwitchArgs),
     /// Remove everything of ours from this node, in every mode, and verify that it is gone. Needs no API.
     Cleanup(KernelArgs),
     /// Say what this kernel and its tools can do, for both modes, and which other proxies are on this node.
@@ -48,7 +51,8 @@ pub enum Command {
 }
 
 /// How Services get into the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Mode {
     /// Rules in the nat and filter tables.
     Iptables,
@@ -295,6 +299,18 @@ fn parse_service(text: &str) -> Result<ObjectKey, String> {
         }
         _ => Err("expected NAMESPACE/NAME".to_owned()),
     }
+}
+
+/// Flags of `switch`.
+#[derive(Debug, Clone, Args)]
+pub struct SwitchArgs {
+    /// The mode to change to, until the daemon is started anew: then the configured one counts.
+    #[arg(value_enum, value_name = "MODE")]
+    pub mode: Mode,
+
+    /// The run directory of the daemon.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
 }
 
 /// Flags of `explain`.

@@ -8,6 +8,7 @@
 
 mod share;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ struct Shared {
     share: Mutex<Share>,
     wake: Notify,
     begin: Notify,
+    /// Flows that began with rules of iptables mode need connection tracking to go on.
+    keeps_flows: AtomicBool,
     metrics: Metrics,
 }
 
@@ -79,6 +82,7 @@ impl Companion {
             share: Mutex::default(),
             wake: Notify::new(),
             begin: Notify::new(),
+            keeps_flows: AtomicBool::new(false),
             metrics,
         });
         let (tell, begun) = watch::channel(false);
@@ -103,8 +107,12 @@ impl Companion {
     }
 
     /// Rules of iptables mode are in its hands from now on: those that it does not want go. Waits for the first attempt;
-    /// a failed one is told of by the log and repeated.
-    pub async fn begin(&self) {
+    /// a failed one is told of by the log and repeated. With `keeps_flows` connection tracking goes on with what began by
+    /// rules that go ([`IptablesDataplane::retire`]).
+    pub async fn begin(&self, keeps_flows: bool) {
+        self.shared
+            .keeps_flows
+            .store(keeps_flows, Ordering::Relaxed);
         self.shared.begin.notify_one();
         // An error means that the task is gone, and nothing is to be waited for.
         let _ = self.begun.clone().wait_for(|begun| *begun).await;
@@ -133,7 +141,7 @@ async fn follow(shared: Arc<Shared>, begun: watch::Sender<bool>) {
     loop {
         let (desired, change) = shared.share().take();
         let result = match change {
-            Some(change) => sync(&mut plane, &shared.config, &desired, &change).await,
+            Some(change) => sync(&mut plane, &shared, &desired, &change).await,
             None => Ok(()),
         };
         begun.send_replace(true);
@@ -174,17 +182,22 @@ async fn follow(shared: Arc<Shared>, begun: watch::Sender<bool>) {
 /// Brings the kernel in step: with rules while there is anything to carry, without any while there is not.
 async fn sync(
     plane: &mut Option<IptablesDataplane>,
-    config: &IptablesConfig,
+    shared: &Shared,
     desired: &Desired,
     change: &Change,
 ) -> Result<(), ApplyError> {
+    let config = &shared.config;
     if desired.services.is_empty() {
         let machine = probe().await?;
-        let removed = match plane {
-            Some(plane) => plane.cleanup().await?,
-            None => IptablesDataplane::new(config, &machine).cleanup().await?,
+        let mut last = match plane.take() {
+            Some(plane) => plane,
+            None => IptablesDataplane::new(config, &machine),
         };
-        *plane = None;
+        let keeps = shared.keeps_flows.load(Ordering::Relaxed) && machine.iptables.is_some();
+        let removed = match keeps {
+            true => last.retire().await?,
+            false => last.cleanup().await?,
+        };
         for line in removed {
             tracing::info!("removed what no port needs any more: {line}");
         }

@@ -228,6 +228,11 @@ impl Config {
         effective::configz(self, run)
     }
 
+    /// Settings in which another configuration differs, but the mode: each by its name in the file.
+    pub fn differences(&self, run: &RunConfig, other: &Self, other_run: &RunConfig) -> Vec<String> {
+        effective::differences(&self.configz(run), &other.configz(other_run))
+    }
+
     fn run_from_file(&self, args: &RunArgs) -> Result<RunConfig, ConfigError> {
         let file = &self.file;
         let family = self.bind_family()?;

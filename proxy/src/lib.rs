@@ -1,7 +1,8 @@
 //! `seaway-proxy`: one node's Services, as iptables rules or as eBPF maps.
 //!
 //! A reconcile loop over a [`dataplane::Dataplane`]: inputs from `seaway-cluster`, rules from `seaway-model`,
-//! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes, [`companion`] what the latter leaves to the former; [`reconcile`] decides when.
+//! then plan, and apply. [`iptables`] and [`ebpf`] are the two data planes, [`companion`] what the latter leaves to the former; [`reconcile`] decides when,
+//! and [`switch`] leads from one to the other.
 //!
 //! Reading order: [`cli`] → [`config`] → [`commands`] → [`reconcile`] → [`dataplane`] → a mode. What an operator sees
 //! besides: [`health`], [`metrics`], [`events`], [`healthcheck`] (of Services), [`explain`], [`flows`], [`peers`].
@@ -25,5 +26,6 @@ pub mod metrics;
 pub mod peers;
 pub mod privileges;
 pub mod reconcile;
+pub mod switch;
 mod systemd;
 pub mod tuning;

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             Command::Dump(args) => commands::dump(args).await,
             Command::Explain(args) => commands::explain(args).await,
             Command::Flows(args) => commands::flows(args).await,
+            Command::Switch(args) => commands::switch(args).await,
             Command::Cleanup(args) => commands::cleanup(args).await,
             Command::Check(args) => commands::check(&args).await,
         }

@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::HealthChecks;
 use crate::metrics::{Metrics, Seen};
+use crate::switch::Order;
 use sizes::Sizes;
 
 mod sizes;
@@ -47,6 +48,14 @@ impl Deriver {
         Self {
             settings,
             ..Self::default()
+        }
+    }
+
+    /// Takes other settings: everything is looked at anew.
+    pub fn settle(&mut self, settings: NodeSettings) {
+        if self.settings != settings {
+            self.dirty.extend(self.desired.services.keys().cloned());
+            self.settings = settings;
         }
     }
 
@@ -132,11 +141,17 @@ pub struct Reconciler<D> {
     /// Everything has to be compared: at start and after a failure.
     full: bool,
     failures: u32,
+    /// The kernel has had everything once.
+    served: bool,
 }
 
-/// Why the loop ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why the loop ended. It may be run again, and goes on where it was.
+#[derive(Debug)]
 pub enum Ended {
+    /// The kernel has everything for the first time.
+    FirstSync,
+    /// Another mode is wanted; the kernel has everything.
+    Switch(Order),
     /// Asked to.
     Shutdown,
     /// The source of inputs is gone, which it never should.
@@ -157,6 +172,7 @@ impl<D: Dataplane> Reconciler<D> {
             pending: BTreeSet::new(),
             full: true,
             failures: 0,
+            served: false,
         }
     }
 
@@ -192,19 +208,66 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// Runs until `shutdown`. `first_sync` is called once, when the kernel first has everything.
+    /// The companion's work is another's from now on.
+    pub fn leave_companion(&mut self) {
+        self.companion = None;
+    }
+
+    /// The data plane, and what it has been told to bring about.
+    pub fn parts(&mut self) -> (&mut D, &Desired) {
+        (&mut self.dataplane, self.deriver.desired())
+    }
+
+    /// Goes on with a data plane that has brought about all that is desired, in place of this one, which has nothing in
+    /// force any more. What was taken in, and what is told of it, stays.
+    ///
+    /// What this data plane can do is in `settings`, which may change what is told about objects, but not what is
+    /// desired.
+    pub fn replace<E: Dataplane>(
+        mut self,
+        settings: NodeSettings,
+        dataplane: E,
+        conntrack: Cleaner,
+        companion: Option<Arc<Companion>>,
+    ) -> Reconciler<E> {
+        conntrack.programmed(self.deriver.desired(), &Change::Full);
+        if let Some(companion) = &companion {
+            companion.programmed(self.deriver.desired(), &Change::Full);
+        }
+        self.deriver.settle(settings);
+        Reconciler {
+            deriver: self.deriver,
+            dataplane,
+            health: self.health,
+            metrics: self.metrics,
+            conntrack: Some(conntrack),
+            companion,
+            health_checks: self.health_checks,
+            events: self.events,
+            pending: self.pending,
+            full: false,
+            failures: 0,
+            served: self.served,
+        }
+    }
+
+    /// Compares everything with the kernel before anything else.
+    pub fn compare(&mut self) {
+        self.full = true;
+    }
+
+    /// Runs until something is to be done that is not its business.
     pub async fn run(
         &mut self,
-        mut events: mpsc::Receiver<InputEvent>,
-        shutdown: CancellationToken,
-        first_sync: impl AsyncFnOnce(),
+        events: &mut mpsc::Receiver<InputEvent>,
+        orders: &mut mpsc::Receiver<Order>,
+        shutdown: &CancellationToken,
     ) -> Ended {
-        let mut first_sync = Some(first_sync);
         loop {
             if self.deriver.is_synced() && self.has_work() {
                 if self.sync().await {
-                    if let Some(first_sync) = first_sync.take() {
-                        first_sync().await;
+                    if !std::mem::replace(&mut self.served, true) {
+                        return Ended::FirstSync;
                     }
                 } else {
                     // Changes that arrive meanwhile wait in the channel: the next attempt takes them all.
@@ -215,13 +278,15 @@ impl<D: Dataplane> Reconciler<D> {
                 }
             }
             let failed = self.failures > 0;
+            let in_sync = self.served && !self.full;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ended::Shutdown,
                 event = events.recv() => match event {
-                    Some(event) => self.take_in(event, &mut events),
+                    Some(event) => self.take_in(event, events),
                     None => return Ended::SourceClosed,
                 },
+                Some(order) = orders.recv(), if in_sync => return Ended::Switch(order),
                 // A data plane that has not been synced yet has nothing to look after.
                 attention = self.dataplane.watch(), if !self.full => self.attend(attention),
                 () = std::future::ready(()), if failed => {}

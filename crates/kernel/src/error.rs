@@ -58,6 +58,16 @@ impl Error {
         matches!(self.errno(), Some(ENOENT | ENODEV | ESRCH | EADDRNOTAVAIL))
     }
 
+    /// Nothing leads there.
+    pub fn is_unreachable(&self) -> bool {
+        use nix::libc::{EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH};
+        // The last two: routes of the kinds prohibit and blackhole.
+        matches!(
+            self.errno(),
+            Some(ENETUNREACH | EHOSTUNREACH | EACCES | EINVAL)
+        )
+    }
+
     /// An object of that name or key is there already.
     pub fn is_present(&self) -> bool {
         self.errno() == Some(nix::libc::EEXIST)

@@ -11,7 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use crate::{Error, Netlink};
 
 pub(crate) use message::convert;
-use message::{filter, routes_message};
+use message::{filter, routes_message, to};
 
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
@@ -173,6 +173,20 @@ impl Netlink {
                 && wanted.link.is_none_or(|link| route.link == Some(link))
         });
         Ok(routes)
+    }
+
+    /// The route that a packet of this node to an address takes; `None` if there is none.
+    pub async fn route_to(&self, destination: IpAddr) -> Result<Option<Route>, Error> {
+        let request = RouteNetlinkMessage::GetRoute(to(destination));
+        let answer = self
+            .get(request, "look up", || format!("route to {destination}"))
+            .await;
+        match answer {
+            Ok(Some(RouteNetlinkMessage::NewRoute(message))) => Ok(convert(&message)),
+            Ok(_) => Ok(None),
+            Err(error) if error.is_unreachable() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds a route; fails if there is one to that destination with that metric.

@@ -38,6 +38,27 @@ async fn pair(near: &NetNs, far: &NetNs) -> (Netlink, Netlink) {
 }
 
 #[tokio::test]
+async fn a_route_is_looked_up_as_packets_find_it() {
+    let (near, far) = (NetNs::anonymous().unwrap(), NetNs::anonymous().unwrap());
+    let (here, _there) = pair(&near, &far).await;
+    let link = here.link("near").await.unwrap().unwrap().index;
+    here.add_address(link, net("192.0.2.1/24"), Scope::Global)
+        .await
+        .unwrap();
+    here.add_address(link, net("2001:db8::1/64"), Scope::Global)
+        .await
+        .unwrap();
+    let over = |route: Option<Route>| route.and_then(|route| route.link);
+    for on_link in ["192.0.2.9", "2001:db8::9"] {
+        let route = here.route_to(ip(on_link)).await.unwrap();
+        assert_eq!(over(route), Some(link), "{on_link}");
+    }
+    for nowhere in ["198.51.100.1", "2001:db8:1::1"] {
+        assert_eq!(here.route_to(ip(nowhere)).await.unwrap(), None, "{nowhere}");
+    }
+}
+
+#[tokio::test]
 async fn a_veth_pair_appears_in_both_namespaces_under_its_final_names() {
     let (near, far) = (NetNs::anonymous().unwrap(), NetNs::anonymous().unwrap());
     let (here, there) = pair(&near, &far).await;

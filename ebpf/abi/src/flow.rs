@@ -162,6 +162,11 @@ pub const FLOW_NODE_PORT: u8 = 4;
 /// The client is outside: the far set counts.
 pub const FLOW_FAR: u8 = 8;
 
+/// Connection tracking has this flow: its packets go up the stack as they are. A forward entry without a reverse one.
+pub const FLOW_STACK: u8 = 64;
+/// The flow is on its way to connection tracking: the client's packets are dropped for the moment that this takes.
+pub const FLOW_HELD: u8 = 128;
+
 /// A SYN of the client (TCP), or any packet of it (UDP).
 pub const STATE_OPENED: u8 = 1;
 /// The backend answered.

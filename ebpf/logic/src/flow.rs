@@ -65,6 +65,15 @@ pub const fn is_bound(protocol: u8, state: u8) -> bool {
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Whether a datagram still follows a flow that connection tracking has. Forgotten here a little earlier than there
+/// (`nf_conntrack_udp_timeout`, 30 s, and `nf_conntrack_udp_timeout_stream`, 120 s): else it would find nobody who
+/// translates it.
+#[inline(always)]
+#[must_use]
+pub const fn stays_with_stack(state: u8, silent_for: u64) -> bool {
+    silent_for < if state & STATE_REPLIED != 0 { 110 } else { 25 } * SECOND
+}
+
 /// How long a silent flow is kept, in nanoseconds. The figures are those of the kernel's connection tracking
 /// (`nf_conntrack_*_timeout*`), with kube-proxy's 24 hours for established connections
 /// (`--conntrack-tcp-timeout-established`).

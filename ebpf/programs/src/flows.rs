@@ -7,7 +7,9 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
-use seaway_ebpf_abi::flow::{FLOW_FAR, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, TOUCH_INTERVAL_NS};
+use seaway_ebpf_abi::flow::{
+    FLOW_FAR, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, FLOW_STACK, STATE_OPENED, TOUCH_INTERVAL_NS,
+};
 use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, Verdict};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_ebpf_logic::flow as state;
@@ -177,6 +179,36 @@ pub(crate) fn remember(work: &Work, hop: &Hop) {
         // both were right a moment ago, for as long as the epoch lasts or a second.
         unsafe { (*stored).hop = *hop };
     }
+}
+
+/// Leaves a flow to connection tracking: what follows goes the way of its first packet.
+#[inline(always)]
+pub(crate) fn leave(work: &mut Work) {
+    work.flow = FlowValue {
+        last_seen: now(),
+        flags: FLOW_STACK,
+        state: STATE_OPENED,
+        ..FlowValue::default()
+    };
+    let _ = FLOWS.insert(&work.packet.key, &work.flow, u64::from(BPF_NOEXIST));
+}
+
+/// Whether the packet follows a flow that connection tracking has; takes note of it. Else there is no flow any more.
+#[inline(always)]
+pub(crate) fn stays_with_stack(work: &mut Work) -> bool {
+    let at = now();
+    let silent_for = at.wrapping_sub(work.flow.last_seen);
+    if !state::stays_with_stack(work.flow.state, silent_for) {
+        let _ = FLOWS.remove(&work.packet.key);
+        return false;
+    }
+    if silent_for > TOUCH_INTERVAL_NS
+        && let Some(stored) = FLOWS.get_ptr_mut(&work.packet.key)
+    {
+        // SAFETY: as in `client_seen`.
+        unsafe { (*stored).last_seen = at };
+    }
+    true
 }
 
 /// What a packet that finds its flow has to do.

@@ -14,7 +14,9 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
-use seaway_ebpf_abi::flow::{FLOW_NODE, FLOW_REVERSE, TOUCH_INTERVAL_NS};
+use seaway_ebpf_abi::flow::{
+    FLOW_HELD, FLOW_NODE, FLOW_REVERSE, FLOW_STACK, TOUCH_INTERVAL_NS,
+};
 use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, TCP, UDP, Verdict};
 use seaway_ebpf_logic::checksum::add;
 use seaway_ebpf_logic::flow as state;
@@ -131,8 +133,9 @@ fn step_of<const UDP_N: usize, const TCP_N: usize, C: Carrier>(
         Hook::Ingress => !(reverse && node),
         Hook::Egress => reverse && node,
     };
+    let given_away = flow.flags & (FLOW_STACK | FLOW_HELD) != 0;
     let hop = &flow.hop;
-    if !ours || hop.epoch == 0 || hop.epoch != epoch() {
+    if !ours || given_away || hop.epoch == 0 || hop.epoch != epoch() {
         return None;
     }
     let next = if reverse {

@@ -14,8 +14,9 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use seaway_ebpf_abi::flow::FLOW_NODE;
-use seaway_ebpf_abi::{FrontendKey, Hop, Verdict};
+use seaway_ebpf_abi::config::CONFIG_HANDOVER;
+use seaway_ebpf_abi::flow::{FLOW_HELD, FLOW_NODE, FLOW_STACK};
+use seaway_ebpf_abi::{FrontendKey, Hop, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::Part;
@@ -141,7 +142,16 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
                 PASS
             };
         }
-        follow(ctx, work, over_pod_link)
+        if work.flow.flags & FLOW_HELD != 0 {
+            return SHOT;
+        }
+        if work.flow.flags & FLOW_STACK == 0 {
+            follow(ctx, work, over_pod_link)
+        } else if !work.packet.has_ports() || flows::stays_with_stack(work) {
+            PASS
+        } else {
+            begin(ctx, work, over_pod_link)
+        }
     } else if work.packet.has_ports() {
         begin(ctx, work, over_pod_link)
     } else {
@@ -177,6 +187,12 @@ fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
 fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
     let key = &work.packet.key;
     let opens = may_open(key.protocol, work.packet.tcp_flags);
+    if config().is_none_or(|config| config.flags & CONFIG_HANDOVER != 0) {
+        if key.protocol == UDP && services::find(&key.dst, key.dport, key.protocol).is_some() {
+            flows::leave(work);
+        }
+        return PASS;
+    }
     let Some(mut knock) = services::find(&key.dst, key.dport, key.protocol) else {
         if !opens {
             return PASS;

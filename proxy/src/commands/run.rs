@@ -4,25 +4,21 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use seaway_cluster::{EventRecorder, Source};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::cleanup::cleanup_mode;
+use super::reload;
+use super::serve::Daemon;
 use super::setup::{self, ThisNode};
 use crate::cli::{Mode, RunArgs};
-use crate::companion::{self, Companion};
-use crate::config::{Config, ConntrackSettings, RunConfig};
-use crate::conntrack::{self, Cleaner, Place, Table};
-use crate::dataplane::Dataplane;
-use crate::ebpf::{Aside, Observed, Sockets};
-use crate::events::Events;
+use crate::config::{Config, RunConfig};
+use crate::ebpf::{Observed, Sockets};
 use crate::health::Health;
-use crate::healthcheck::{Addresses, HealthChecks};
 use crate::lock::NodeLock;
 use crate::metrics::{Datapath, Metrics};
-use crate::reconcile::{Ended, Reconciler};
-use crate::{admin, peers, privileges, systemd, tuning};
+use crate::reconcile::Ended;
+use crate::{admin, companion, conntrack, peers, privileges, switch, systemd, tuning};
 
 /// Follows the inputs until told to stop.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -47,13 +43,20 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let metrics = Metrics::new(&mut registry);
     let observed = Observed::default();
     registry.register_collector(Box::new(Datapath(observed.clone())));
-    // Flows of the other mode are its own.
-    let bound: Arc<dyn Place> = match config.mode {
-        Mode::Iptables => Arc::new(Table::new(conntrack::Metrics::new(&mut registry))),
-        Mode::Ebpf => Arc::new(Sockets::new(&config.kernel.bpffs_root, &mut registry)),
-    };
-    let netfilter_metrics =
-        (config.mode == Mode::Ebpf).then(|| companion::Metrics::new(&mut registry));
+    let table = conntrack::Table::new(conntrack::Metrics::new(&mut registry));
+    let sockets = Sockets::new(&config.kernel.bpffs_root, &mut registry);
+    let netfilter = companion::Metrics::new(&mut registry);
+    let switch_metrics = switch::Metrics::new(&mut registry, config.mode);
+    let (order, orders) = mpsc::channel(1);
+    let control = switch::control::listen(&config.kernel.run_dir)?;
+    tokio::spawn(switch::control::serve(control, order.clone()));
+    tokio::spawn(reload::on_hangup(
+        hangup()?,
+        args,
+        (config.clone(), run.clone()),
+        switch_metrics.mode(),
+        order,
+    ));
     tokio::spawn(admin::serve_health(
         health_listener,
         health.clone(),
@@ -62,8 +65,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tokio::spawn(admin::serve_metrics(
         metrics_listener,
         Arc::new(registry),
-        config.mode,
-        config.configz(&run),
+        switch_metrics.mode(),
+        configz(&config, &run),
     ));
     tokio::spawn(systemd::watchdog(health.clone()));
 
@@ -77,13 +80,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!(node = %this.settings.name, mode = config.mode.as_str(), "starting");
     // Not before it is clear that there is something to serve: a start that fails changes nothing.
     let tuned = tuning::apply(&run.conntrack);
-    let companion = match (config.mode, netfilter_metrics) {
-        (Mode::Ebpf, Some(metrics)) => {
-            let config = setup::rules_of(&this);
-            Some(Arc::new(Companion::start(config, metrics)))
-        }
-        _ => None,
-    };
     let daemon = Daemon {
         config: &config,
         untuned: (!tuned).then_some(&run.conntrack),
@@ -91,23 +87,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         source,
         health,
         metrics,
-        bound,
-        companion,
+        table: Arc::new(table),
+        sockets: Arc::new(sockets),
+        netfilter,
+        observed,
+        switch_metrics,
+        orders,
         shutdown,
     };
-    let _aside = match config.mode {
-        Mode::Iptables => None,
-        Mode::Ebpf => Some(Aside::start(&config.kernel.bpffs_root)?),
-    };
-    let serving = async {
-        match config.mode {
-            Mode::Iptables => daemon.serve(setup::iptables(&this).await?).await,
-            Mode::Ebpf => {
-                let dataplane = setup::ebpf(&config, &this)?.observed_by(&observed);
-                daemon.serve(dataplane).await
-            }
-        }
-    };
+    let serving = daemon.serve();
     let settings_gone = async {
         match node_watch {
             Some(watch) => watch.changed(&config).await,
@@ -125,7 +113,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             tracing::info!("stopping; what is programmed stays in force");
             Ok(())
         }
-        Ended::SourceClosed => anyhow::bail!("the source of Services ended unexpectedly"),
+        _ => anyhow::bail!("the source of Services ended unexpectedly"),
+    }
+}
+
+/// The answer of `/configz` in the mode in force.
+fn configz(config: &Config, run: &RunConfig) -> impl Fn(Mode) -> serde_json::Value + Clone + use<> {
+    let (config, run) = (config.clone(), run.clone());
+    move |mode| {
+        let mut shown = config.clone();
+        shown.mode = mode;
+        shown.configz(&run)
     }
 }
 
@@ -146,108 +144,9 @@ async fn prepare(run: &RunConfig) -> anyhow::Result<()> {
     peers::refuse(&found)
 }
 
-/// The parts that serving takes.
-struct Daemon<'a> {
-    config: &'a Config,
-    /// What connection tracking could not be told yet.
-    untuned: Option<&'a ConntrackSettings>,
-    this: &'a ThisNode,
-    source: Source,
-    health: Health,
-    metrics: Metrics,
-    /// Where UDP clients stay bound to endpoints.
-    bound: Arc<dyn Place>,
-    /// What eBPF mode leaves to netfilter.
-    companion: Option<Arc<Companion>>,
-    shutdown: CancellationToken,
-}
-
-impl Daemon<'_> {
-    /// Runs the loop. After the first sync the other mode's state is removed: this mode serves already, so no
-    /// connection finds neither.
-    async fn serve(self, dataplane: impl Dataplane) -> anyhow::Result<Ended> {
-        let (failures, refused_ports) = mpsc::unbounded_channel();
-        let addresses = self.health_check_addresses().await?;
-        let checks = HealthChecks::start(addresses, self.health.clone(), failures);
-        let events = Events::new(self.recorder(), self.metrics.clone());
-        tokio::spawn(events.clone().tell_refused_ports(refused_ports));
-
-        let inputs = setup::follow(self.source, self.this);
-        let other = self.config.mode.other();
-        let companion = self.companion;
-        let kernel = &self.config.kernel;
-        let untuned = self.untuned;
-        let settings = conntrack::Settings {
-            node_port_addresses: self.this.node_port_addresses.clone(),
-        };
-        let mut reconciler = Reconciler::new(
-            self.this.settings.clone(),
-            dataplane,
-            self.health,
-            self.metrics,
-        )
-        .with_health_checks(checks)
-        .with_events(events)
-        .with_conntrack(Cleaner::start(settings, self.bound));
-        if let Some(companion) = &companion {
-            reconciler = reconciler.with_companion(companion.clone());
-        }
-        let ended = reconciler
-            .run(inputs, self.shutdown, async || {
-                if let Some(settings) = untuned {
-                    tuning::apply(settings);
-                }
-                if let Some(companion) = &companion {
-                    // Rules of the other mode are its rules: it removes those that it does not need.
-                    companion.begin().await;
-                    tracing::info!("in sync");
-                    return systemd::ready();
-                }
-                match cleanup_mode(other, kernel).await {
-                    Ok(removed) => {
-                        for line in removed {
-                            tracing::info!(
-                                mode = other.as_str(),
-                                "removed what the other mode had left: {line}"
-                            );
-                        }
-                    }
-                    Err(error) => {
-                        tracing::error!(
-                            "cannot remove what {} mode left: {error:#}",
-                            other.as_str()
-                        );
-                    }
-                }
-                tracing::info!("in sync");
-                systemd::ready();
-            })
-            .await;
-        Ok(ended)
-    }
-
-    /// Health check ports answer where node ports do.
-    async fn health_check_addresses(&self) -> anyhow::Result<Addresses> {
-        let Some(networks) = &self.this.node_port_addresses else {
-            return Ok(Addresses::All);
-        };
-        let own = setup::own_addresses().await?;
-        let within = |ip| networks.iter().any(|network| network.contains(ip));
-        Ok(Addresses::Only(
-            own.into_iter().filter(|ip| within(*ip)).collect(),
-        ))
-    }
-
-    /// Manifests have nobody to record Events.
-    fn recorder(&self) -> Option<EventRecorder> {
-        match &self.source {
-            Source::Kube(client) => Some(EventRecorder::start(
-                client.clone(),
-                &self.this.settings.name,
-            )),
-            Source::Manifests(_) => None,
-        }
-    }
+/// From now on SIGHUP does not end the daemon.
+fn hangup() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot handle SIGHUP")
 }
 
 /// Cancelled by SIGTERM or SIGINT.

@@ -40,6 +40,16 @@ pub(super) fn configz(config: &Config, run: &RunConfig) -> Value {
     }})
 }
 
+/// The fields in which two answers differ, but the mode.
+pub(super) fn differences(one: &Value, other: &Value) -> Vec<String> {
+    let fields = |value: &Value| value[GROUP].as_object().cloned().unwrap_or_default();
+    let (one, other) = (fields(one), fields(other));
+    one.iter()
+        .filter(|(name, value)| *name != "mode" && other.get(*name) != Some(*value))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
 fn local_traffic(traffic: &LocalTraffic) -> (LocalMode, &[IpNetwork], &str, &str) {
     match traffic {
         LocalTraffic::ClusterCidrs(cidrs) => (LocalMode::ClusterCidr, cidrs, "", ""),

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use seaway_ebpf_abi::legacy::VERSION;
+use seaway_ebpf_abi::maps;
 use seaway_kernel::{NetNs, Netlink};
 
 use super::config::EbpfConfig;
@@ -18,34 +19,66 @@ pub(super) async fn cleanup(
     netlink: &Netlink,
     netns: &NetNs,
 ) -> Result<Vec<String>, EbpfError> {
-    let mut lines = Vec::new();
-    let interfaces = netlink.links().await?;
-    let interfaces: Vec<(u32, String)> = interfaces
-        .into_iter()
-        .map(|link| (link.index, link.name))
-        .collect();
+    let interfaces = interfaces(netlink).await?;
     let mut detached = 0;
     let mut filters = 0;
     let mut maps = 0;
     for dir in layouts(&settings.bpffs_root)? {
         let link_dir = dir.join("links");
-        detached += detach(&link_dir)?;
+        detached += detach(&link_dir, &[])?;
         filters += filters::detach_all(&link_dir, &interfaces, netns).await?;
         maps += remove(&dir)?;
     }
     // Other data planes (of a lab on the same machine) may have their directories beside ours.
     let _ = fs::remove_dir(&settings.bpffs_root);
-    for (what, count) in [
-        ("eBPF links", detached),
+    verify(settings)?;
+    Ok(lines(detached, filters, maps))
+}
+
+async fn interfaces(netlink: &Netlink) -> Result<Vec<(u32, String)>, EbpfError> {
+    let links = netlink.links().await?.into_iter();
+    Ok(links.map(|link| (link.index, link.name)).collect())
+}
+
+/// What was removed.
+fn lines(links: usize, filters: usize, maps: usize) -> Vec<String> {
+    let counts = [
+        ("eBPF links", links),
         ("tc filters", filters),
         ("eBPF maps", maps),
-    ] {
-        if count > 0 {
-            lines.push(format!("{what}: {count}"));
-        }
-    }
-    verify(settings)?;
-    Ok(lines)
+    ];
+    let removed = counts.into_iter().filter(|(_, count)| *count > 0);
+    removed
+        .map(|(what, count)| format!("{what}: {count}"))
+        .collect()
+}
+
+/// Hooks by which a socket that was connected through us sees its frontend, and what they read.
+const SHOW_FRONTENDS: [&str; 4] = [
+    "cgroup_sock_recvmsg4",
+    "cgroup_sock_recvmsg6",
+    "cgroup_sock_getpeername4",
+    "cgroup_sock_getpeername6",
+];
+const READ_BY_THEM: [&str; 2] = [maps::SOCKETS_TCP, maps::SOCKETS_UDP];
+
+/// Removes everything of this layout but [`SHOW_FRONTENDS`]. Returns one line per kind of thing removed.
+pub(super) async fn withdraw(
+    settings: &EbpfConfig,
+    netlink: &Netlink,
+    netns: &NetNs,
+) -> Result<Vec<String>, EbpfError> {
+    let link_dir = settings.link_dir();
+    let detached = detach(&link_dir, &SHOW_FRONTENDS)?;
+    let filters = filters::detach_all(&link_dir, &interfaces(netlink).await?, netns).await?;
+    let maps = unpin(&settings.pin_dir(), &READ_BY_THEM)?;
+    Ok(lines(detached, filters, maps))
+}
+
+/// Whether there is something of a build with another layout.
+pub(super) fn has_other_layout(settings: &EbpfConfig) -> Result<bool, EbpfError> {
+    let own = settings.pin_dir();
+    Ok(layouts(&settings.bpffs_root)?.iter().any(|dir| *dir != own))
 }
 
 /// Removes what builds with another layout have left, once ours is attached: until then theirs goes on serving. What is still in
@@ -59,7 +92,7 @@ pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
         let link_dir = dir.join("links");
         // Filters have been replaced by ours; the qdiscs that they stand in pass to us.
         filters::inherit(&link_dir, &settings.link_dir())?;
-        let detached = detach(&link_dir)?;
+        let detached = detach(&link_dir, &[])?;
         remove(&dir)?;
         if dir == settings.layout_dir(VERSION) {
             tracing::info!(layout = %dir.display(), "removed the layout before ours");
@@ -74,12 +107,12 @@ pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
     Ok(())
 }
 
-/// Detaches pinned links and removes their pins; how many there were.
-fn detach(link_dir: &Path) -> Result<usize, EbpfError> {
+/// Detaches pinned links but some and removes their pins; how many there were.
+fn detach(link_dir: &Path, but: &[&str]) -> Result<usize, EbpfError> {
     let mut detached = 0;
     for name in bpffs::list(link_dir)? {
         let pin = link_dir.join(&name);
-        if pin.is_dir() {
+        if pin.is_dir() || but.contains(&name.as_str()) {
             continue;
         }
         if let Some((link, _)) = links::existing(&pin)? {
@@ -95,12 +128,21 @@ fn detach(link_dir: &Path) -> Result<usize, EbpfError> {
 /// Removes a layout's directories, empty of links, with its maps; how many there were.
 fn remove(dir: &Path) -> Result<usize, EbpfError> {
     remove_dir(&dir.join("links"))?;
+    let maps = unpin(dir, &[])?;
+    remove_dir(dir)?;
+    Ok(maps)
+}
+
+/// Removes the pins of maps but some; how many there were.
+fn unpin(dir: &Path, but: &[&str]) -> Result<usize, EbpfError> {
     let mut maps = 0;
     for name in bpffs::list(dir)? {
-        bpffs::unpin(&dir.join(name))?;
-        maps += 1;
+        let pin = dir.join(&name);
+        if !pin.is_dir() && !but.contains(&name.as_str()) {
+            bpffs::unpin(&pin)?;
+            maps += 1;
+        }
     }
-    remove_dir(dir)?;
     Ok(maps)
 }
 

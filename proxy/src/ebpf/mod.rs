@@ -2,12 +2,13 @@
 //!
 //! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
-//! [`gc`] (old flows), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone),
+//! [`gc`] (old flows), [`handover`] (flows from connection tracking and back, as [`adopt`] says), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone),
 //! [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
 //! tables have to be, [`upgrade`] what a build with another layout has left. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
 
+mod adopt;
 mod aside;
 mod bpffs;
 mod census;
@@ -18,6 +19,7 @@ mod error;
 mod features;
 mod filters;
 mod gc;
+mod handover;
 mod image;
 mod links;
 mod listen;
@@ -43,6 +45,7 @@ pub use census::MapUse;
 pub use config::{EbpfConfig, MapSizes};
 pub use error::EbpfError;
 pub use features::check;
+pub use handover::{Adoption, HandBack};
 pub use listen::{Listening, Pinned};
 pub use objects::Programs;
 pub use observe::{Observed, SERVICES_NAMED, Snapshot};

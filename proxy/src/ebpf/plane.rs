@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aya::util::KernelVersion;
 use seaway_ebpf_abi::Verdict;
+use seaway_ebpf_abi::config::CONFIG_HANDOVER;
 use seaway_kernel::{Event, Link, NetNs, Netlink, Watch, WatchGroups};
 use seaway_model::{Change, Desired};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -32,11 +33,13 @@ const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
 /// Everything happens in the network namespace that the thread which called [`EbpfDataplane::new`] was in. Dropping the
 /// value changes nothing in the kernel: traffic goes on, and the next one adopts what is pinned.
 pub struct EbpfDataplane {
-    settings: EbpfConfig,
-    netns: NetNs,
-    image: Image,
+    pub(super) settings: EbpfConfig,
+    pub(super) netns: NetNs,
+    pub(super) image: Image,
     shared: Arc<Shared>,
-    view: NodeView,
+    pub(super) view: NodeView,
+    /// What begins is left to rules.
+    pub(super) handover: bool,
     active: Option<Active>,
     following: Option<Following>,
 }
@@ -71,6 +74,7 @@ impl EbpfDataplane {
             netns: NetNs::current()?,
             image: Image::default(),
             view: NodeView::default(),
+            handover: false,
             active: None,
             following: None,
         })
@@ -211,6 +215,28 @@ impl EbpfDataplane {
         }
     }
 
+    /// What is attached is another's from now on: the next plan begins from the pins.
+    pub(super) fn let_go(&mut self) {
+        self.active = None;
+    }
+
+    /// Nothing is loaded any more.
+    pub(super) fn reset(&mut self) {
+        self.active = None;
+        self.image = Image::default();
+        self.shared.forget();
+        self.handover = false;
+    }
+
+    /// Compares the kernel with what is believed to be there.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn difference(&self) -> Result<Option<String>, EbpfError> {
+        self.audit()
+    }
+
     /// Tells the programs of the node as it is now.
     fn write_node(&self) -> Result<usize, EbpfError> {
         let Some(active) = &self.active else {
@@ -221,7 +247,10 @@ impl EbpfDataplane {
             let _inside = self.netns.enter()?;
             node::socket_ports()?
         };
-        let config = node::config(&self.view, &self.settings, cookie, ports);
+        let mut config = node::config(&self.view, &self.settings, cookie, ports);
+        if self.handover {
+            config.flags |= CONFIG_HANDOVER;
+        }
         let addresses = node::addresses(&self.view, &self.settings);
         active.tables.write_node(&config, &addresses)
     }
@@ -461,8 +490,7 @@ impl Dataplane for EbpfDataplane {
         let netlink = Netlink::in_namespace(&self.netns).map_err(EbpfError::from)?;
         // Filters are found by the calling thread's namespace.
         let lines = cleanup::cleanup(&self.settings, &netlink, &self.netns).await?;
-        self.image = Image::default();
-        self.shared.forget();
+        self.reset();
         Ok(lines)
     }
 }

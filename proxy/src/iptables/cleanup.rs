@@ -3,8 +3,9 @@
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_model::{Delta, Family};
 
+use super::names;
 use super::placement::VARIANTS;
-use super::rule::Table;
+use super::rule::{ChainId, ChainName, CtState, Match, Rule, Rules, Table, Target};
 use super::tool::{Locking, Tool};
 use super::transaction::Transaction;
 use super::{parse, routes, watch};
@@ -16,10 +17,19 @@ pub(super) fn every_tool(families: impl Iterator<Item = Family>) -> impl Iterato
     families.flat_map(|family| VARIANTS.map(|variant| Tool { family, variant }))
 }
 
-/// Removes every chain of ours and every jump to one from some tables, then looks again.
+/// What stays for flows that began with our rules. The kernel hooks connection tracking into a network namespace for as long
+/// as any rule asks for it (`nf_ct_netns_get`), whether a packet comes by or not.
+pub(super) fn keep_flows() -> (ChainId, Rules) {
+    let id = ChainId::nat(&ChainName::new(names::KEEP_FLOWS));
+    let rule = Rule::new([Match::Conntrack(CtState::Dnat)], Target::Return);
+    (id, Rules::from(vec![rule]))
+}
+
+/// Removes every chain of ours and every jump to one from some tables, but what is to stay or come, then looks again.
 pub(super) async fn remove_from(
     tool: Tool,
     tables: &[Table],
+    kept: Option<&(ChainId, Rules)>,
 ) -> Result<Option<String>, ApplyError> {
     let text = match tool.save_if_installed().await {
         Ok(Some(text)) => text,
@@ -32,26 +42,31 @@ pub(super) async fn remove_from(
     };
     let mut delta = Delta::new();
     delta.replace_observed(parse::saved_in(&text, tool.family, tables));
+    delta.replace_desired(kept.cloned());
     if delta.is_in_sync() {
         return Ok(None);
     }
-    let chains = delta.iter_observed().filter(|(id, _)| id.name.is_ours());
+    let goes = |id: &ChainId| id.name.is_ours() && kept.is_none_or(|(kept, _)| kept != id);
+    let chains = delta.iter_observed().filter(|(id, _)| goes(id));
     let chains = chains.count();
     let transaction = Transaction::new(tool.family, &delta);
     tool.restore(transaction.as_str(), Locking::Its).await?;
     let left = parse::saved_in(&tool.save_tables(tables).await?, tool.family, tables);
-    if let Some((id, _)) = left.first_key_value() {
+    let mut left = left
+        .keys()
+        .filter(|id| kept.is_none_or(|(kept, _)| kept != *id));
+    if let Some(id) = left.next() {
         return Err(ApplyError::Failed {
             what: format!("cleanup of {}", tool.name()),
             reason: format!(
                 "{} chains are left or came back, {} of table {} among them; is another proxy running?",
-                left.len(),
+                left.count() + 1,
                 id.name,
                 id.table.as_str()
             ),
         });
     }
-    let jumps = transaction.deletions - chains;
+    let jumps = transaction.deletions.saturating_sub(chains);
     Ok(Some(format!(
         "{}: {chains} chains and {jumps} jumps to them",
         tool.name()

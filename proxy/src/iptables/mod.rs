@@ -46,7 +46,7 @@ pub mod walk;
 pub mod watch;
 pub mod xlock;
 
-use cleanup::{every_tool, remove_from, remove_routes};
+use cleanup::{every_tool, keep_flows, remove_from, remove_routes};
 pub use config::{IptablesConfig, without_ipv6};
 pub use placement::{NatVariant, Placement};
 use placement::{Share, short};
@@ -175,7 +175,7 @@ impl IptablesDataplane {
         for tool in every_tool(self.family_list().into_iter()) {
             if self.leftovers.contains(&tool.variant) {
                 let tables = placement.foreign_tables(tool.variant);
-                if let Some(removed) = remove_from(tool, &tables).await? {
+                if let Some(removed) = remove_from(tool, &tables, None).await? {
                     tracing::info!("removed what belongs elsewhere now: {removed}");
                 }
             }
@@ -366,11 +366,35 @@ impl Dataplane for IptablesDataplane {
     }
 
     async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {
+        self.remove(None).await
+    }
+}
+
+impl IptablesDataplane {
+    /// Removes our rules, but lets connection tracking go on with the flows that began with them: one chain without a
+    /// packet stays. It goes with the next [`apply`](Dataplane::apply) of a full plan, or [`cleanup`](Dataplane::cleanup).
+    ///
+    /// # Errors
+    ///
+    /// As [`cleanup`](Dataplane::cleanup).
+    pub async fn retire(&mut self) -> Result<Vec<String>, ApplyError> {
+        let placement = self.settled().await?;
+        self.remove(Some(placement.of(Table::Nat))).await
+    }
+
+    /// Removes everything of ours; `keeping` is the variant in which flows are to be kept alive.
+    async fn remove(
+        &mut self,
+        keeping: Option<IptablesVariant>,
+    ) -> Result<Vec<String>, ApplyError> {
         let mut removed = Vec::new();
         let mut failed = None;
+        let keep = keep_flows();
+        let served = self.family_list();
         for tool in every_tool([Family::V4, Family::V6].into_iter()) {
+            let keeps = keeping == Some(tool.variant) && served.contains(&tool.family);
             // One program that fails does not keep what others hold.
-            match remove_from(tool, &Table::ALL).await {
+            match remove_from(tool, &Table::ALL, keeps.then_some(&keep)).await {
                 Ok(line) => removed.extend(line),
                 Err(error) => failed = failed.or(Some(error)),
             }

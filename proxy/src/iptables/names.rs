@@ -38,6 +38,9 @@ pub const DROP: &str = "SEAWAY-DROP";
 /// Refuses what asks a cluster IP for a port that no Service has there.
 pub const UNKNOWN_PORT: &str = "SEAWAY-UNKNOWN-PORT";
 
+/// No packet comes by: while it is there, connection tracking goes on translating flows that began with rules which are gone.
+pub const KEEP_FLOWS: &str = "SEAWAY-KEEP-FLOWS";
+
 /// There for a moment at start, with a rule of each kind.
 pub const PROBE: &str = "SEAWAY-PROBE";
 

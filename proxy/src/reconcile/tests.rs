@@ -6,6 +6,8 @@ use seaway_model::testing::plain;
 use seaway_model::{Family, Protocol};
 
 use super::*;
+use crate::cli::Mode;
+use crate::switch::Teller;
 
 /// A data plane that writes down what it is asked to do and fails as often as told.
 #[derive(Clone, Default)]
@@ -82,17 +84,22 @@ async fn run(
         health.clone(),
         metrics,
     );
-    let (sender, receiver) = mpsc::channel(16);
-    let shutdown = CancellationToken::new();
-    let stop = shutdown.clone();
-    let (ended, ()) = tokio::join!(
-        reconciler.run(receiver, shutdown, async || {}),
-        async move {
-            script(sender.clone()).await;
-            stop.cancel();
+    let (sender, mut receiver) = mpsc::channel(16);
+    let (_orders, mut orders) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let serving = async {
+        loop {
+            match reconciler.run(&mut receiver, &mut orders, &stop).await {
+                Ended::FirstSync => {}
+                ended => break ended,
+            }
         }
-    );
-    assert_eq!(ended, Ended::Shutdown);
+    };
+    let (ended, ()) = tokio::join!(serving, async {
+        script(sender.clone()).await;
+        stop.cancel();
+    });
+    assert!(matches!(ended, Ended::Shutdown), "{ended:?}");
     recorder.plans.take()
 }
 
@@ -185,4 +192,58 @@ async fn a_foreign_flush_leads_to_a_full_comparison() {
     })
     .await;
     assert_eq!(plans, [(Change::Full, 1), (Change::Full, 1)]);
+}
+
+/// An order waits until the kernel has everything; what comes after the change goes to the new data plane alone, and
+/// nothing is derived twice.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_mode_waits_for_the_first_sync_and_keeps_what_was_taken_in() {
+    let (old, new) = (Recorder::default(), Recorder::default());
+    let metrics = Metrics::new(&mut Registry::default());
+    let settings = NodeSettings::new("n1");
+    let mut reconciler = Reconciler::new(settings, old.clone(), Health::default(), metrics);
+    let (events, mut inputs) = mpsc::channel(16);
+    let (sender, mut orders) = mpsc::channel(1);
+    let order = Order {
+        mode: Mode::Ebpf,
+        teller: Teller::log(),
+    };
+    sender.try_send(order).unwrap();
+    events.try_send(service("a")).unwrap();
+    let stop = CancellationToken::new();
+    let early = tokio::time::timeout(
+        Duration::from_secs(1),
+        reconciler.run(&mut inputs, &mut orders, &stop),
+    );
+    assert!(early.await.is_err(), "nothing is in force yet");
+    events.try_send(InputEvent::Synced).unwrap();
+    let ended = reconciler.run(&mut inputs, &mut orders, &stop).await;
+    assert!(matches!(ended, Ended::FirstSync), "{ended:?}");
+    let ended = reconciler.run(&mut inputs, &mut orders, &stop).await;
+    assert!(
+        matches!(
+            ended,
+            Ended::Switch(Order {
+                mode: Mode::Ebpf,
+                ..
+            })
+        ),
+        "{ended:?}"
+    );
+
+    let (_, desired) = reconciler.parts();
+    assert_eq!(desired.services.len(), 1);
+    let place =
+        crate::conntrack::Table::new(crate::conntrack::Metrics::new(&mut Registry::default()));
+    let cleaner = Cleaner::start(crate::conntrack::Settings::default(), Arc::new(place));
+    let settings = NodeSettings::new("n1");
+    let mut reconciler = reconciler.replace(settings, new.clone(), cleaner, None);
+    events.try_send(service("b")).unwrap();
+    let more = tokio::time::timeout(
+        Duration::from_secs(1),
+        reconciler.run(&mut inputs, &mut orders, &stop),
+    );
+    assert!(more.await.is_err(), "it goes on");
+    assert_eq!(old.plans.take(), [(Change::Full, 1)]);
+    assert_eq!(new.plans.take(), [(only("b"), 2)]);
 }

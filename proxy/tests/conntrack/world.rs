@@ -17,7 +17,7 @@ use seaway_proxy::conntrack::{self, Cleaner};
 use seaway_proxy::health::Health;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane};
 use seaway_proxy::metrics::Metrics;
-use seaway_proxy::reconcile::Reconciler;
+use seaway_proxy::reconcile::{Ended, Reconciler};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -143,7 +143,7 @@ impl World {
 
     /// Runs the proxy while `test` feeds it.
     pub(crate) fn with_proxy(&self, cleans: bool, test: impl FnOnce(&Proxy)) {
-        let (events, inbox) = mpsc::channel(64);
+        let (events, mut inbox) = mpsc::channel(64);
         let shutdown = CancellationToken::new();
         let stopping = shutdown.clone();
         let variant = self.variant;
@@ -175,7 +175,11 @@ impl World {
                         );
                         reconciler = reconciler.with_conntrack(cleaner);
                     }
-                    reconciler.run(inbox, stopping, async || {}).await;
+                    let (_orders, mut orders) = mpsc::channel(1);
+                    while let Ended::FirstSync =
+                        reconciler.run(&mut inbox, &mut orders, &stopping).await
+                    {
+                    }
                 });
             });
             let stop = shutdown.drop_guard();

@@ -83,7 +83,7 @@ fn rules_are_there_while_there_is_sctp() {
         let companion = start();
         let without = service_with(&[2]);
         companion.programmed(&without, &Change::Full);
-        companion.begin().await;
+        companion.begin(false).await;
         wait_until("nothing to carry", |rules| !rules.contains("SEAWAY")).await;
 
         let with = with_sctp();
@@ -121,7 +121,7 @@ fn rules_of_iptables_mode_are_taken_over() {
                 companion.programmed(&desired, &Change::Full);
                 tokio::task::yield_now().await;
                 assert!(serves_tcp(&saved(Family::V4)), "not before it is told to");
-                companion.begin().await;
+                companion.begin(false).await;
                 for family in FAMILIES {
                     let rules = saved(family);
                     assert_eq!(serves_sctp(&rules), expected, "{rules}");

@@ -18,6 +18,8 @@ pub enum Unit {
     PerSecond,
     /// Of two values of one kind.
     Ratio,
+    /// Things, which the metric names.
+    Count,
 }
 
 impl Unit {
@@ -32,6 +34,7 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::PerSecond => "per_s",
             Self::Ratio => "ratio",
+            Self::Count => "count",
         }
     }
 
@@ -45,7 +48,7 @@ impl Unit {
             Self::Megabytes => "MB",
             Self::Bytes => "bytes",
             Self::PerSecond => "/s",
-            Self::Ratio => "",
+            Self::Ratio | Self::Count => "",
         }
     }
 }
@@ -124,6 +127,11 @@ impl Figures {
     /// One value under a name that does not end in its unit, as in `cpu_ms_per_add`.
     pub fn named(&mut self, labels: &[(&'static str, &str)], metric: &str, unit: Unit, value: f64) {
         self.push(labels, metric.to_owned(), unit, Some(value), None);
+    }
+
+    /// A number of things, under the name of what they are.
+    pub fn count(&mut self, labels: &[(&'static str, &str)], metric: &str, value: f64) {
+        self.push(labels, metric.to_owned(), Unit::Count, Some(value), None);
     }
 
     /// The median under such a name; nothing without samples.

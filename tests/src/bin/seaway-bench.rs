@@ -7,10 +7,13 @@ use clap::{Parser, Subcommand};
 use seaway_daemon::{LogArgs, stop_signal};
 use seaway_tests::bench::datapath::{self, DatapathArgs};
 use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
+use seaway_tests::bench::flows::worker::{self, FlowsArgs};
 use seaway_tests::bench::one_node::pod::{self, PodArgs};
 use seaway_tests::bench::packet::{self, PacketArgs};
 use seaway_tests::bench::plot::{self, PlotArgs};
 use seaway_tests::bench::programming::{self, ProgrammingArgs};
+use seaway_tests::bench::restart::{self, RestartArgs};
+use seaway_tests::bench::switch::{self, SwitchArgs};
 use seaway_tests::bench::{Figure, Figures, Stage, cni, walkthrough};
 
 #[derive(Parser)]
@@ -46,10 +49,16 @@ enum Scenario {
     Datapath(DatapathArgs),
     /// What a packet costs in the programs of eBPF mode, in nanoseconds
     Packet(PacketArgs),
+    /// The mode is changed again and again under traffic: what happens to flows, and how long a change takes
+    Switch(SwitchArgs),
+    /// The proxy is killed and started anew under traffic, in each mode: the same
+    Restart(RestartArgs),
     /// No scenario: draw what --json printed
     Plot(PlotArgs),
     #[command(name = first_answer::SUBCOMMAND, hide = true)]
     FirstAnswer(FirstAnswerArgs),
+    #[command(name = worker::SUBCOMMAND, hide = true)]
+    Flows(FlowsArgs),
     #[command(name = pod::SUBCOMMAND, hide = true)]
     Pod(PodArgs),
 }
@@ -73,6 +82,7 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
     let scenario = async {
         match &cli.scenario {
             Scenario::FirstAnswer(args) => first_answer::run(args).await.map(|()| None),
+            Scenario::Flows(args) => worker::run(args).await.map(|()| None),
             Scenario::Pod(args) => pod::run(args).await.map(|()| None),
             Scenario::Plot(args) => plot::run(args).map(|()| None),
             Scenario::Programming(args) => {
@@ -86,6 +96,14 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
             Scenario::Packet(args) => {
                 stage.describe_machine();
                 packet::run(&stage, args).await.map(Some)
+            }
+            Scenario::Switch(args) => {
+                stage.describe_machine();
+                switch::run(&stage, args).await.map(Some)
+            }
+            Scenario::Restart(args) => {
+                stage.describe_machine();
+                restart::run(&stage, args).await.map(Some)
             }
             Scenario::Walkthrough => {
                 stage.describe_machine();

@@ -55,6 +55,17 @@ pub(super) fn filter(family: AddressFamily, wanted: RouteFilter) -> RouteMessage
     message
 }
 
+/// The message that asks for the route to an address.
+pub(super) fn to(destination: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = crate::netlink::family(destination);
+    message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination.into()));
+    message
+}
+
 /// `None` for routes that this crate does not describe (MPLS and the like).
 pub(crate) fn convert(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;

@@ -202,7 +202,7 @@ impl Drop for Node {
     }
 }
 
-fn ip(netns: &str, batch: &str) -> Result<()> {
+pub(in crate::bench) fn ip(netns: &str, batch: &str) -> Result<()> {
     let mut ip = Command::new("ip")
         .args(["-n", netns, "-batch", "-"])
         .stdin(Stdio::piped())

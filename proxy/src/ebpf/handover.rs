@@ -1,0 +1,416 @@
+//! Flows from connection tracking into the flow table and back, under traffic. What a flow becomes is decided in
+//! [`adopt`](super::adopt); this does it, in an order in which every packet finds somebody who translates it.
+//!
+//! ```text
+//! to us:    CONFIG_HANDOVER, attach │ adopt │ clear CONFIG_HANDOVER │ adopt what began meanwhile │ rules go
+//! from us:  rules come │ CONFIG_HANDOVER │ hand back │ hand back what was in flight │ detach
+//! ```
+//!
+//! While `CONFIG_HANDOVER` is set, programs follow the flows that they know and begin none: what begins is translated by
+//! rules, and a datagram to a Service leaves an entry `FLOW_STACK` behind, so that the next one goes the same way whenever
+//! the flag is cleared. Thus attaching and detaching link by link changes nothing for any packet.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use seaway_ebpf_abi::config::CONFIG_HANDOVER;
+use seaway_ebpf_abi::flow::FLOW_STACK;
+use seaway_ebpf_abi::{FlowKey, FlowValue, TCP, UDP};
+use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, Status};
+use seaway_kernel::{NetNs, Netlink};
+
+use super::adopt::{self, Adopted, HandedBack, Left, Node, Place};
+use super::error::EbpfError;
+use super::plane::EbpfDataplane;
+use super::table::Table;
+use super::tables::Tables;
+use super::{cleanup, sys};
+
+/// Longer than a program runs, or a packet takes from a hook to connection tracking.
+const IN_FLIGHT: Duration = Duration::from_millis(50);
+
+/// Flows that were taken over, and those that connection tracking keeps.
+#[derive(Debug, Default)]
+pub struct Adoption {
+    /// Entries of connection tracking that nobody needs any more once the rules are gone.
+    taken: HashMap<FlowKey, Flow>,
+    left: BTreeMap<Left, usize>,
+    links: BTreeMap<IpAddr, Place>,
+}
+
+impl Adoption {
+    /// How many flows were taken over.
+    pub fn flows(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Flows of Services that stay where they are, by the reason why.
+    pub fn left(&self) -> Vec<(String, usize)> {
+        let of_services = self.left.iter().filter(|(why, _)| **why != Left::NotOurs);
+        of_services.map(|(why, n)| (why.to_string(), *n)).collect()
+    }
+}
+
+/// Flows that connection tracking was told of.
+#[derive(Debug, Default)]
+pub struct HandBack {
+    inserted: HashMap<FlowKey, HandedBack>,
+    /// Entries of the flow table as they were, where they had to be changed.
+    before: Vec<(FlowKey, FlowValue)>,
+    refused: usize,
+}
+
+impl HandBack {
+    /// How many flows were handed over.
+    pub fn flows(&self) -> usize {
+        self.inserted.len()
+    }
+
+    /// Flows that connection tracking did not take, by the reason why.
+    pub fn left(&self) -> Vec<(String, usize)> {
+        match self.refused {
+            0 => Vec::new(),
+            n => vec![("with packets that were quicker".to_owned(), n)],
+        }
+    }
+}
+
+impl EbpfDataplane {
+    /// Whether programs of ours serve already, left by this process or by another.
+    ///
+    /// # Errors
+    ///
+    /// If the pins cannot be read.
+    pub fn is_in_force(&self) -> Result<bool, EbpfError> {
+        Ok(Tables::open(&self.settings.pin_dir())?.is_some())
+    }
+
+    /// Whether programs of ours serve already, of whatever layout: then nobody else has flows of Services.
+    ///
+    /// # Errors
+    ///
+    /// If the pins cannot be read.
+    pub fn succeeds_programs(&self) -> Result<bool, EbpfError> {
+        Ok(self.is_in_force()? || cleanup::has_other_layout(&self.settings)?)
+    }
+
+    /// Leaves what begins to rules, before the first plan is applied or while the programs serve.
+    ///
+    /// # Errors
+    ///
+    /// If the programs cannot be told.
+    pub fn begin_handover(&mut self) -> Result<(), EbpfError> {
+        self.set_handover(true)
+    }
+
+    /// Whether what begins is left to rules.
+    pub fn is_handing_over(&self) -> bool {
+        self.handover
+    }
+
+    fn set_handover(&mut self, on: bool) -> Result<(), EbpfError> {
+        self.handover = on;
+        // The programs may be another process's.
+        if let Some(tables) = Tables::open(&self.settings.pin_dir())? {
+            let mut config = tables.read_config()?;
+            config.flags &= !CONFIG_HANDOVER;
+            if on {
+                config.flags |= CONFIG_HANDOVER;
+            }
+            tables.config.set(&0, &config)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the flows of connection tracking over, then begins to serve what begins. Needs programs in force, and
+    /// [`begin_handover`](Self::begin_handover) before they were. Rules have to stay until this is done.
+    ///
+    /// # Errors
+    ///
+    /// If connection tracking cannot be read or the flow table not be written. Both translate alike what they share, so
+    /// that either may go then.
+    pub async fn adopt(&mut self) -> Result<Adoption, EbpfError> {
+        let mut adoption = Adoption::default();
+        let before = self.adopt_what_is_there(&mut adoption).await;
+        // Whatever came of that: nobody else serves what begins once the rules are gone.
+        self.set_handover(false)?;
+        before?;
+        // Those that began since the listing. Of datagrams the programs have kept track.
+        tokio::time::sleep(IN_FLIGHT).await;
+        let listed = self.adopt_what_is_there(&mut adoption).await?;
+        self.release(&listed)?;
+        Ok(adoption)
+    }
+
+    /// One look at connection tracking; the flows in it.
+    async fn adopt_what_is_there(
+        &self,
+        adoption: &mut Adoption,
+    ) -> Result<HashSet<FlowKey>, EbpfError> {
+        let tables = self.tables()?;
+        let config = tables.read_config()?;
+        let addresses = tables.node_addresses()?;
+        let entries = list(&self.netns).await?;
+        self.find_links(&entries, &mut adoption.links).await?;
+        let node = Node {
+            image: &self.image,
+            config: &config,
+            addresses: &addresses,
+            links: &adoption.links,
+        };
+        let now = sys::monotonic_ns();
+        let mut conntrack = Conntrack::in_namespace(&self.netns)?;
+        adoption.left.clear();
+        let mut listed = HashSet::with_capacity(entries.len());
+        for entry in &entries {
+            let key = adopt::key_of(entry);
+            listed.insert(key);
+            match adopt::adopt(entry, &node, now) {
+                Ok(flow) => {
+                    if take(&tables.flows, &flow)? && flow.reverse.is_some() {
+                        // If it has to do this again, it has not seen what was sent meanwhile.
+                        if entry.protocol == TCP {
+                            conntrack.be_liberal(entry)?;
+                        }
+                        adoption.taken.insert(key, *entry);
+                    }
+                }
+                Err(why) => *adoption.left.entry(why).or_default() += 1,
+            }
+        }
+        Ok(listed)
+    }
+
+    /// By which links clients arrive that have not been asked for.
+    async fn find_links(
+        &self,
+        entries: &[Flow],
+        known: &mut BTreeMap<IpAddr, Place>,
+    ) -> Result<(), EbpfError> {
+        let is_service = |entry: &&Flow| adopt::is_for(&self.image, entry);
+        let clients: BTreeSet<IpAddr> = entries
+            .iter()
+            .filter(is_service)
+            .map(|entry| entry.original.source.ip())
+            .filter(|ip| !known.contains_key(ip))
+            .collect();
+        let netlink = Netlink::in_namespace(&self.netns)?;
+        for client in clients {
+            let route = netlink.route_to(client).await?;
+            let link = route.and_then(|route| route.link);
+            let place = link.and_then(|index| {
+                let link = self.view.links.get(&index)?;
+                Some((index, link.role))
+            });
+            if let Some((index, role)) = place {
+                known.insert(client, Place { index, role });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of datagrams' flows that were left to connection tracking and that it does not have: refused ones.
+    fn release(&self, listed: &HashSet<FlowKey>) -> Result<(), EbpfError> {
+        let tables = self.tables()?;
+        let entries = tables.flows.entries()?;
+        let nobodys: Vec<FlowKey> = entries
+            .iter()
+            .filter(|(key, value)| value.flags & FLOW_STACK != 0 && !listed.contains(key))
+            .map(|(key, _)| *key)
+            .collect();
+        tables.flows.delete_all(&nobodys)?;
+        Ok(())
+    }
+
+    /// How many flows of Services connection tracking translates that were not taken over.
+    ///
+    /// # Errors
+    ///
+    /// If connection tracking or the flow table cannot be read.
+    pub async fn left_behind(&self) -> Result<usize, EbpfError> {
+        let flows = self.tables()?.flows;
+        let mut left = 0;
+        for entry in list(&self.netns).await? {
+            let known = || Ok::<_, EbpfError>(flows.get(&adopt::key_of(&entry))?.is_some_and(has));
+            if adopt::is_for(&self.image, &entry) && !known()? {
+                left += 1;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Deletes the entries of flows that were taken over, once the rules are gone: nothing passes there any more.
+    ///
+    /// # Errors
+    ///
+    /// If connection tracking does not take a deletion. What is left expires by itself.
+    pub async fn forget(&self, adoption: Adoption) -> Result<(), EbpfError> {
+        let mut conntrack = Conntrack::in_namespace(&self.netns)?;
+        blocking(move || {
+            for entry in adoption.taken.values() {
+                conntrack.delete(entry)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Begins no flow any more and tells connection tracking of those that there are. Needs the rules in force, and no
+    /// programs of this process: those of another serve as well.
+    ///
+    /// # Errors
+    ///
+    /// If the flow table cannot be read or connection tracking takes no entries.
+    pub async fn hand_back(&mut self, done: &mut HandBack) -> Result<(), EbpfError> {
+        self.set_handover(true)?;
+        self.hand_back_what_is_there(done).await?;
+        tokio::time::sleep(IN_FLIGHT).await;
+        self.hand_back_what_is_there(done).await
+    }
+
+    async fn hand_back_what_is_there(&self, done: &mut HandBack) -> Result<(), EbpfError> {
+        let flows = self.tables()?.flows;
+        let mut conntrack = Conntrack::in_namespace(&self.netns)?;
+        let mut moved = std::mem::take(done);
+        let (moved, result) = blocking(move || {
+            let result = moved.tell(&flows, &mut conntrack);
+            Ok((moved, result))
+        })
+        .await?;
+        *done = moved;
+        result
+    }
+
+    /// Takes everything back that [`hand_back`](Self::hand_back) did.
+    ///
+    /// # Errors
+    ///
+    /// If the flow table cannot be written.
+    pub async fn take_back(&mut self, done: HandBack) -> Result<(), EbpfError> {
+        let flows = self.tables()?.flows;
+        let mut conntrack = Conntrack::in_namespace(&self.netns)?;
+        blocking(move || {
+            for flow in done.inserted.values() {
+                conntrack.evict(flow.entry.protocol, &flow.entry.original)?;
+            }
+            for (key, value) in &done.before {
+                flows.set(key, value)?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.set_handover(false)
+    }
+
+    /// Removes everything but the hooks that show the frontend to sockets connected through us, with what those read.
+    /// Returns one line per kind of thing removed.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be removed.
+    pub async fn withdraw(&mut self) -> Result<Vec<String>, EbpfError> {
+        let netlink = Netlink::in_namespace(&self.netns)?;
+        // What goes wrong from here on is put right by loading anew.
+        self.let_go();
+        let lines = cleanup::withdraw(&self.settings, &netlink, &self.netns).await?;
+        self.reset();
+        Ok(lines)
+    }
+
+    fn tables(&self) -> Result<Tables, EbpfError> {
+        let dir = self.settings.pin_dir();
+        Tables::open(&dir)?.ok_or_else(|| EbpfError::Load {
+            object: "the maps".to_owned(),
+            reason: format!("not all of them are pinned in {}", dir.display()),
+        })
+    }
+}
+
+impl HandBack {
+    /// Tells connection tracking of the flows that it has not been told of.
+    fn tell(
+        &mut self,
+        flows: &Table<FlowKey, FlowValue>,
+        conntrack: &mut Conntrack,
+    ) -> Result<(), EbpfError> {
+        let now = sys::monotonic_ns();
+        self.refused = 0;
+        for (key, value) in flows.entries()? {
+            let Some(flow) = adopt::hand_back(&key, &value, now) else {
+                continue;
+            };
+            if self.inserted.contains_key(&key) {
+                continue;
+            }
+            let stands = if flow.to_node {
+                self.before.push((key, value));
+                // The stack tracks these packets as we send them up. A connection is held while that entry makes room:
+                // the server would see another port, and its answer break the connection. A datagram may.
+                if key.protocol == TCP {
+                    flows.set(&key, &adopt::on_the_way(&value))?;
+                }
+                let stands = conntrack.replace(&flow.entry);
+                let after = match stands {
+                    Ok(true) => adopt::handed_over(&value),
+                    _ => value,
+                };
+                flows.set(&key, &after)?;
+                stands?
+            } else {
+                conntrack.replace(&flow.entry)?
+            };
+            if stands {
+                self.inserted.insert(key, flow);
+            } else {
+                self.refused += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the flow table translates the flow.
+fn has(value: FlowValue) -> bool {
+    value.flags & FLOW_STACK == 0
+}
+
+/// Writes a flow, the reverse entry first; `false` if the table has the flow already.
+fn take(flows: &Table<FlowKey, FlowValue>, flow: &Adopted) -> Result<bool, EbpfError> {
+    let (key, value) = &flow.forward;
+    if flows.get(key)?.is_some_and(has) {
+        return Ok(false);
+    }
+    if let Some((key, value)) = &flow.reverse {
+        flows.set(key, value)?;
+    }
+    flows.set(key, value)?;
+    Ok(true)
+}
+
+/// Every translated entry that the programs could carry.
+async fn list(netns: &NetNs) -> Result<Vec<Flow>, EbpfError> {
+    let mut conntrack = Conntrack::in_namespace(netns)?;
+    blocking(move || {
+        let mut entries = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            for protocol in [TCP, UDP] {
+                let translated = Filter {
+                    status: Status::DESTINATION_NAT,
+                    ..Filter::new(family, protocol)
+                };
+                conntrack.list(&translated, |flows| entries.extend_from_slice(flows))?;
+            }
+        }
+        Ok(entries)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EbpfError> + Send + 'static,
+) -> Result<T, EbpfError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
