@@ -47,7 +47,7 @@ pub enum Command {
     /// Remove everything of ours from this node, in every mode, and verify that it is gone. Needs no API.
     Cleanup(KernelArgs),
     /// Say what this kernel and its tools can do, for both modes, and which other proxies are on this node.
-    Check(KernelArgs),
+    Check(CheckArgs),
 }
 
 /// How Services get into the kernel.
@@ -240,6 +240,17 @@ pub struct ProcessArgs {
     /// Idle time after which an answered UDP flow is forgotten; left alone by default.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub conntrack_udp_timeout_stream: Option<Duration>,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Fail unless this mode can run; `ebpf` shows everything that it needs of the kernel, too.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// Flags of `plan`.

@@ -3,12 +3,12 @@
 use seaway_kernel::{Capabilities, LinkKind, Netlink, sysctl};
 
 use super::setup;
-use crate::cli::{KernelArgs, Mode};
+use crate::cli::{CheckArgs, Mode};
 use crate::iptables::{IptablesConfig, IptablesDataplane};
 use crate::{ebpf, peers, privileges};
 
-/// Fails if no mode can run or another proxy is in our place.
-pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
+/// Fails if no mode can run, or the one asked for, or if another proxy is in our place.
+pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let machine = Capabilities::probe().await?;
     let (major, minor) = machine.kernel;
     println!("kernel: {major}.{minor}");
@@ -23,7 +23,7 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
     }
     let iptables = privileges::check(Mode::Iptables).and_then(|()| setup::has_iptables(&machine));
     let ebpf = privileges::check(Mode::Ebpf)
-        .and_then(|()| setup::ebpf_config(args, ""))
+        .and_then(|()| setup::ebpf_config(&args.kernel, ""))
         .and_then(|_| Ok(ebpf::check()?));
     for (mode, verdict) in [(Mode::Iptables, &iptables), (Mode::Ebpf, &ebpf)] {
         match verdict {
@@ -33,6 +33,9 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
     }
     if let (Ok(()), Err(error)) = (&ebpf, &iptables) {
         println!("mode ebpf: would not serve SCTP, which takes rules: {error:#}");
+    }
+    if args.mode == Some(Mode::Ebpf) {
+        needs_of_ebpf().await?;
     }
     if iptables.is_ok() {
         println!("{}", tables(&machine).await);
@@ -47,11 +50,27 @@ pub async fn check(args: &KernelArgs) -> anyhow::Result<()> {
     for peer in &found {
         println!("other proxy: {peer}");
     }
-    anyhow::ensure!(
-        iptables.is_ok() || ebpf.is_ok(),
-        "this node can run neither mode"
-    );
+    match args.mode {
+        Some(Mode::Iptables) => iptables?,
+        Some(Mode::Ebpf) => ebpf?,
+        None => anyhow::ensure!(
+            iptables.is_ok() || ebpf.is_ok(),
+            "this node can run neither mode"
+        ),
+    }
     peers::refuse(&found)
+}
+
+/// Everything that the programs need, and what else mode ebpf meets here.
+async fn needs_of_ebpf() -> anyhow::Result<()> {
+    println!("what mode ebpf needs (feature, Linux, here, for):");
+    for probed in ebpf::report()? {
+        println!("  {probed}");
+    }
+    for remark in ebpf::remarks().await? {
+        println!("mode ebpf: {remark}");
+    }
+    Ok(())
 }
 
 /// Where our tables are or would be. Whether the kernel takes our rules there is tried by `run` only.

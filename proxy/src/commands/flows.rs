@@ -48,13 +48,18 @@ pub async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
         (Some(pinned), true) => {
             let names = services.names();
             let (entries, now) = pinned.flows()?;
-            let entries = entries
+            let ours = entries
                 .iter()
-                .filter_map(|(key, flow)| Entry::of_table(key, flow, now, names))
-                .collect();
+                .filter_map(|(key, flow)| Entry::of_table(key, flow, now, names));
+            let mut entries: BTreeSet<Entry> = ours.collect();
+            // The programs leave it to netfilter.
+            entries.extend(tracked(&config, names, &[Protocol::Sctp]).await?);
             print_entries(&args, &entries)
         }
-        (None, true) => print_entries(&args, &tracked(&config, services.names()).await?),
+        (None, true) => {
+            let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+            print_entries(&args, &tracked(&config, services.names(), &all).await?)
+        }
         (Some(pinned), false) => live(&args, &pinned, services).await,
         (None, false) => anyhow::bail!(
             "mode ebpf is not in force on this node (nothing is pinned in {}), and only its programs tell of flows: \
@@ -173,7 +178,11 @@ async fn live(args: &FlowsArgs, pinned: &Pinned, mut services: Services) -> anyh
 }
 
 /// The entries of connection tracking that are flows of Services.
-async fn tracked(config: &Config, names: &Names) -> anyhow::Result<BTreeSet<Entry>> {
+async fn tracked(
+    config: &Config,
+    names: &Names,
+    protocols: &[Protocol],
+) -> anyhow::Result<BTreeSet<Entry>> {
     let this = ThisNode::unresolved(config)?;
     let own = setup::own_addresses().await?;
     let served = this.node_port_addresses;
@@ -185,7 +194,7 @@ async fn tracked(config: &Config, names: &Names) -> anyhow::Result<BTreeSet<Entr
     };
     let mut entries = BTreeSet::new();
     for family in [Family::V4, Family::V6] {
-        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+        for protocol in protocols {
             let filter = Filter::new(family, protocol.number());
             // An error leaves half an answer in the socket.
             Conntrack::open()?.list(&filter, |flows| {

@@ -125,7 +125,8 @@ pub async fn dump(args: DumpArgs) -> anyhow::Result<()> {
     match config.mode {
         Mode::Iptables => print_both(setup::iptables(&this).await?, deriver.desired()).await,
         Mode::Ebpf => {
-            print_both(setup::ebpf(&config, &this)?, deriver.desired()).await?;
+            let dataplane = setup::ebpf(&config, &this)?.naming(deriver.desired());
+            print_both(dataplane, deriver.desired()).await?;
             match left_to_netfilter(&deriver) {
                 None => Ok(()),
                 Some(share) => {

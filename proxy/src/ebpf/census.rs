@@ -131,6 +131,7 @@ impl Tables {
         Ok(vec![
             self.frontends.usage()?,
             self.backends.usage()?,
+            self.maglev.usage()?,
             self.ranges.usage()?,
             self.affinity.usage()?,
             self.node_addrs.usage()?,

@@ -1,24 +1,25 @@
 //! What the kernel holds, for people.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::SocketAddr;
 
-use seaway_ebpf_abi::{Addr, Config, FlowKey, FlowValue, NODE_ADDR_NODE_PORTS};
+use seaway_ebpf_abi::{Config, FlowKey, FlowValue, NODE_ADDR_NODE_PORTS};
 
+use super::census::MapUse;
 use super::config::EbpfConfig;
 use super::error::EbpfError;
 use super::links;
 use super::observe::counters;
-use super::plan::{backend, frontend, networks, protocol, target};
+use super::plan::{backend, frontend, networks, target};
 use super::tables::Tables;
 use super::{bpffs, sys};
+use crate::flows::{Entry, Names};
 
 /// Flows shown one by one; beyond that only their number.
 const FLOWS_SHOWN: usize = 200;
 
 /// Reads the pins and describes them.
-pub(super) fn dump(settings: &EbpfConfig) -> Result<String, EbpfError> {
+pub(super) fn dump(settings: &EbpfConfig, names: &Names) -> Result<String, EbpfError> {
     let dir = settings.pin_dir();
     let mut text = format!("pins: {}\n", dir.display());
     let Some(tables) = Tables::open(&dir)? else {
@@ -27,18 +28,10 @@ pub(super) fn dump(settings: &EbpfConfig) -> Result<String, EbpfError> {
     };
     describe_node(&mut text, &tables)?;
     describe_links(&mut text, settings)?;
-    describe_services(&mut text, &tables)?;
-    describe_flows(&mut text, tables.flows.entries()?);
-    line(
-        &mut text,
-        format_args!(
-            "clients remembered: {}; sockets: {} TCP, {} UDP, {} with a steady backend",
-            tables.affinity.entries()?.len(),
-            tables.sockets_tcp.entries()?.len(),
-            tables.sockets_udp.entries()?.len(),
-            tables.steady.entries()?.len()
-        ),
-    );
+    describe_services(&mut text, &tables, names)?;
+    let flows = tables.flows.entries()?;
+    describe_maps(&mut text, &tables.usage(flows.len() as u64)?);
+    describe_flows(&mut text, &flows, names);
     text.push_str("counters:\n");
     for (verdict, count) in counters(&dir)? {
         line(&mut text, format_args!("  {:<20} {count}", verdict.label()));
@@ -105,11 +98,17 @@ fn describe_links(text: &mut String, settings: &EbpfConfig) -> Result<(), EbpfEr
     Ok(())
 }
 
-fn describe_services(text: &mut String, tables: &Tables) -> Result<(), EbpfError> {
+fn describe_services(text: &mut String, tables: &Tables, names: &Names) -> Result<(), EbpfError> {
     let image = tables.image()?;
     text.push_str("frontends:\n");
     for (key, value) in &image.frontends {
-        line(text, format_args!("  {} {}", frontend(key), target(value)));
+        let (ip, port) = (key.addr.ip(), u16::from_be(key.port));
+        let service = names.find(ip, port, key.protocol, key.addr.is_unspecified());
+        let service = service.map(|key| format!("{key} ")).unwrap_or_default();
+        line(
+            text,
+            format_args!("  {} {service}{}", frontend(key), target(value)),
+        );
     }
     text.push_str("backend sets:\n");
     for (id, set) in &image.sets {
@@ -123,31 +122,37 @@ fn describe_services(text: &mut String, tables: &Tables) -> Result<(), EbpfError
     Ok(())
 }
 
-fn describe_flows(text: &mut String, entries: Vec<(FlowKey, FlowValue)>) {
-    let flows: BTreeMap<FlowKey, FlowValue> = entries.into_iter().collect();
-    let forward: Vec<_> = flows.iter().filter(|(_, f)| !f.is_reverse()).collect();
-    line(
-        text,
-        format_args!("flows: {} ({} entries)", forward.len(), flows.len()),
-    );
-    let now = sys::monotonic_ns();
-    for (key, flow) in forward.iter().take(FLOWS_SHOWN) {
+fn describe_maps(text: &mut String, maps: &[MapUse]) {
+    text.push_str("maps:\n");
+    for map in maps {
         line(
             text,
             format_args!(
-                "  {} {} -> {} as {} -> {} state {:#04x} silent {} s",
-                protocol(key.protocol),
-                peer(key.src, key.sport),
-                peer(key.dst, key.dport),
-                peer(flow.src, flow.sport),
-                peer(flow.dst, flow.dport),
-                flow.state,
-                now.saturating_sub(flow.last_seen) / 1_000_000_000
+                "  {:<12} {:>7} of {:>7} entries, {:>6} KiB",
+                map.name,
+                map.entries,
+                map.max_entries,
+                map.memory_bytes / 1024
             ),
         );
     }
 }
 
-fn peer(address: Addr, port: u16) -> String {
-    SocketAddr::new(address.ip(), u16::from_be(port)).to_string()
+fn describe_flows(text: &mut String, flows: &[(FlowKey, FlowValue)], names: &Names) {
+    let now = sys::monotonic_ns();
+    // Listed while it changes, the table may show an entry twice.
+    let forward: BTreeSet<Entry> = flows
+        .iter()
+        .filter_map(|(key, flow)| Entry::of_table(key, flow, now, names))
+        .collect();
+    line(
+        text,
+        format_args!("flows: {} ({} entries)", forward.len(), flows.len()),
+    );
+    for entry in forward.iter().take(FLOWS_SHOWN) {
+        line(text, format_args!("  {entry}"));
+    }
+    if forward.len() > FLOWS_SHOWN {
+        text.push_str("  and others: see `seaway-proxy flows --list`\n");
+    }
 }

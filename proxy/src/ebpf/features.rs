@@ -1,10 +1,15 @@
-//! What the kernel must have, asked before anything is loaded.
+//! What the kernel must have, asked before anything is loaded. There is no mode in between: what is missing is named, with
+//! the kernel that has it.
+
+use std::fmt;
 
 use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
+use seaway_kernel::NetNs;
 
 use super::error::EbpfError;
+use super::sys::{self, AttachType};
 
 /// One thing that the programs need.
 #[derive(Debug, Clone, Copy)]
@@ -12,88 +17,264 @@ enum Need {
     Program(ProgramType),
     Map(MapType),
     Helper(ProgramType, BpfHelper),
+    /// A hook of sockets.
+    Hook(AttachType),
+    /// `SO_NETNS_COOKIE`.
+    NetnsCookie,
 }
 
-/// What is needed, how people call it, and the kernel that brought it.
-const NEEDS: [(Need, &str, &str); 14] = [
-    (
-        Need::Program(ProgramType::SchedClassifier),
-        "tc classifiers in eBPF",
-        "4.1",
-    ),
-    (
-        Need::Program(ProgramType::CgroupSockAddr),
-        "socket hooks of cgroups",
-        "4.17",
-    ),
-    (Need::Map(MapType::LruHash), "LRU hash maps", "4.10"),
-    (Need::Map(MapType::LpmTrie), "tries of prefixes", "4.11"),
-    (
-        Need::Helper(
-            ProgramType::SchedClassifier,
-            BpfHelper::BPF_FUNC_skb_change_tail,
-        ),
-        "bpf_skb_change_tail",
-        "4.9",
-    ),
-    (
-        Need::Helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_fib_lookup),
-        "bpf_fib_lookup",
-        "4.18",
-    ),
-    (
-        Need::Helper(
-            ProgramType::SchedClassifier,
-            BpfHelper::BPF_FUNC_redirect_neigh,
-        ),
-        "bpf_redirect_neigh",
-        "5.10",
-    ),
-    (
-        Need::Helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_check_mtu),
-        "bpf_check_mtu",
-        "5.12",
-    ),
-    (
-        Need::Helper(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_loop),
-        "bpf_loop",
-        "5.17",
-    ),
-    (
-        Need::Helper(
-            ProgramType::SchedClassifier,
-            BpfHelper::BPF_FUNC_get_prandom_u32,
-        ),
+/// A need, how people call it, the kernel that brought it, and what it is for.
+struct Feature {
+    need: Need,
+    name: &'static str,
+    since: &'static str,
+    why: &'static str,
+}
+
+const fn feature(
+    need: Need,
+    name: &'static str,
+    since: &'static str,
+    why: &'static str,
+) -> Feature {
+    Feature {
+        need,
+        name,
+        since,
+        why,
+    }
+}
+
+const TC: ProgramType = ProgramType::SchedClassifier;
+const XDP: ProgramType = ProgramType::Xdp;
+const SOCKET: ProgramType = ProgramType::CgroupSockAddr;
+
+const fn at_tc(helper: BpfHelper) -> Need {
+    Need::Helper(TC, helper)
+}
+
+const fn at_socket(helper: BpfHelper) -> Need {
+    Need::Helper(SOCKET, helper)
+}
+
+/// Everything that the programs use and that is younger than Linux 4.0, oldest first.
+const FEATURES: [Feature; 32] = [
+    feature(Need::Program(TC), "tc classifiers", "4.1", "packets"),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_get_prandom_u32),
         "bpf_get_prandom_u32",
         "4.1",
+        "the choice of an endpoint",
     ),
-    (
-        Need::Helper(
-            ProgramType::CgroupSockAddr,
-            BpfHelper::BPF_FUNC_get_socket_cookie,
-        ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_skb_load_bytes),
+        "bpf_skb_load_bytes",
+        "4.5",
+        "headers in packets of several pieces",
+    ),
+    feature(
+        Need::Map(MapType::PerCpuArray),
+        "per-CPU arrays",
+        "4.6",
+        "counters",
+    ),
+    feature(
+        Need::Map(MapType::PerCpuHash),
+        "per-CPU hash maps",
+        "4.6",
+        "counts for Services",
+    ),
+    feature(
+        Need::Program(XDP),
+        "XDP programs",
+        "4.8",
+        "established flows at the driver of uplinks",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_csum_update),
+        "bpf_csum_update",
+        "4.9",
+        "checksums of rewritten packets",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_skb_change_tail),
+        "bpf_skb_change_tail",
+        "4.9",
+        "answers to what is refused",
+    ),
+    feature(
+        Need::Map(MapType::LruHash),
+        "LRU hash maps",
+        "4.10",
+        "the flow table",
+    ),
+    feature(
+        Need::Map(MapType::LpmTrie),
+        "tries of prefixes",
+        "4.11",
+        "loadBalancerSourceRanges",
+    ),
+    feature(
+        Need::Program(SOCKET),
+        "socket hooks of cgroups",
+        "4.17",
+        "translation at connect()",
+    ),
+    feature(
+        Need::Hook(AttachType::Inet4Connect),
+        "hook connect4",
+        "4.17",
+        "connections over IPv4",
+    ),
+    feature(
+        Need::Hook(AttachType::Inet6Connect),
+        "hook connect6",
+        "4.17",
+        "connections over IPv6",
+    ),
+    feature(
+        Need::Hook(AttachType::Udp4Sendmsg),
+        "hook sendmsg4",
+        "4.18",
+        "unconnected UDP over IPv4",
+    ),
+    feature(
+        Need::Hook(AttachType::Udp6Sendmsg),
+        "hook sendmsg6",
+        "4.18",
+        "unconnected UDP over IPv6",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_fib_lookup),
+        "bpf_fib_lookup",
+        "4.18",
+        "the way to an endpoint",
+    ),
+    feature(
+        Need::Helper(XDP, BpfHelper::BPF_FUNC_fib_lookup),
+        "bpf_fib_lookup in XDP",
+        "4.18",
+        "the same at the driver",
+    ),
+    feature(
+        at_socket(BpfHelper::BPF_FUNC_get_socket_cookie),
         "bpf_get_socket_cookie in socket hooks",
         "4.18",
+        "which frontend a socket asked for",
     ),
-    (
-        Need::Helper(
-            ProgramType::CgroupSockAddr,
-            BpfHelper::BPF_FUNC_get_netns_cookie,
-        ),
+    feature(
+        Need::Hook(AttachType::Udp4Recvmsg),
+        "hook recvmsg4",
+        "5.2",
+        "answers of UDP over IPv4",
+    ),
+    feature(
+        Need::Hook(AttachType::Udp6Recvmsg),
+        "hook recvmsg6",
+        "5.2",
+        "answers of UDP over IPv6",
+    ),
+    feature(
+        at_socket(BpfHelper::BPF_FUNC_get_netns_cookie),
         "bpf_get_netns_cookie in socket hooks",
         "5.7",
+        "which sockets are the node's own",
     ),
-    (
-        Need::Helper(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_loop),
+    feature(
+        Need::Map(MapType::RingBuf),
+        "ring buffers",
+        "5.8",
+        "seaway-proxy flows",
+    ),
+    feature(
+        Need::Hook(AttachType::Inet4Getpeername),
+        "hook getpeername4",
+        "5.8",
+        "the name of the other side over IPv4",
+    ),
+    feature(
+        Need::Hook(AttachType::Inet6Getpeername),
+        "hook getpeername6",
+        "5.8",
+        "the name of the other side over IPv6",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_redirect_neigh),
+        "bpf_redirect_neigh",
+        "5.10",
+        "sending past the node's stack",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+        "bpf_ktime_get_coarse_ns",
+        "5.11",
+        "the age of flows",
+    ),
+    feature(
+        at_socket(BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+        "bpf_ktime_get_coarse_ns in socket hooks",
+        "5.11",
+        "session affinity",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_check_mtu),
+        "bpf_check_mtu",
+        "5.12",
+        "\"packet too big\" in time",
+    ),
+    feature(
+        Need::NetnsCookie,
+        "SO_NETNS_COOKIE",
+        "5.14",
+        "which sockets are the node's own",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_loop),
+        "bpf_loop",
+        "5.17",
+        "finding an endpoint in a set",
+    ),
+    feature(
+        at_socket(BpfHelper::BPF_FUNC_loop),
         "bpf_loop in socket hooks",
         "5.17",
+        "the same",
     ),
-    (
-        Need::Helper(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval),
+    feature(
+        at_socket(BpfHelper::BPF_FUNC_set_retval),
         "bpf_set_retval in socket hooks",
         "5.18",
+        "ECONNREFUSED at once",
     ),
 ];
+
+/// A line of what [`report`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    pub name: &'static str,
+    pub since: &'static str,
+    pub why: &'static str,
+    pub there: bool,
+}
+
+impl fmt::Display for Probed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = if self.there { "yes" } else { "MISSING" };
+        let Self {
+            name, since, why, ..
+        } = self;
+        write!(f, "{name:<40} {since:<6} {there:<8} {why}")
+    }
+}
+
+/// Asks the kernel for everything that the programs need, and says of each whether it is there.
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub fn report() -> Result<Vec<Probed>, EbpfError> {
+    report_with(ask)
+}
 
 /// Asks the kernel for everything that the programs need.
 ///
@@ -101,21 +282,43 @@ const NEEDS: [(Need, &str, &str); 14] = [
 ///
 /// Names the first thing that is missing and the kernel that has it.
 pub fn check() -> Result<(), EbpfError> {
-    check_with(|need| match need {
-        Need::Program(program) => {
-            is_program_supported(program).map_err(|error| EbpfError::load("a probe", &error))
-        }
-        Need::Map(map) => is_map_supported(map).map_err(|error| EbpfError::load("a probe", &error)),
+    check_with(ask)
+}
+
+fn ask(need: Need) -> Result<bool, EbpfError> {
+    let failed = |error: &dyn std::error::Error| EbpfError::load("a probe", error);
+    match need {
+        Need::Program(program) => is_program_supported(program).map_err(|e| failed(&e)),
+        Need::Map(map) => is_map_supported(map).map_err(|e| failed(&e)),
         Need::Helper(program, helper) => {
-            is_helper_supported(program, helper).map_err(|error| EbpfError::load("a probe", &error))
+            is_helper_supported(program, helper).map_err(|e| failed(&e))
         }
-    })
+        Need::Hook(hook) => sys::has_socket_hook(hook).map_err(|e| failed(&e)),
+        Need::NetnsCookie => Ok(NetNs::current()?.cookie().is_ok()),
+    }
+}
+
+fn report_with(
+    supported: impl Fn(Need) -> Result<bool, EbpfError>,
+) -> Result<Vec<Probed>, EbpfError> {
+    let probed = FEATURES.iter().map(|feature| {
+        Ok(Probed {
+            name: feature.name,
+            since: feature.since,
+            why: feature.why,
+            there: supported(feature.need)?,
+        })
+    });
+    probed.collect()
 }
 
 fn check_with(supported: impl Fn(Need) -> Result<bool, EbpfError>) -> Result<(), EbpfError> {
-    for (need, feature, since) in NEEDS {
-        if !supported(need)? {
-            return Err(EbpfError::Feature { feature, since });
+    for feature in &FEATURES {
+        if !supported(feature.need)? {
+            return Err(EbpfError::Feature {
+                feature: feature.name,
+                since: feature.since,
+            });
         }
     }
     Ok(())
@@ -128,6 +331,15 @@ mod tests {
     #[test]
     fn this_kernel_has_everything() {
         check().expect("the kernel that runs the tests");
+        for probed in report().expect("the same") {
+            assert!(probed.there, "{probed}");
+        }
+    }
+
+    #[test]
+    fn a_hook_that_no_kernel_has_is_not_there() {
+        // Programs of sockets cannot be attached to links.
+        assert!(!sys::has_socket_hook(AttachType::TcxIngress).expect("an answer"));
     }
 
     #[test]
@@ -143,5 +355,30 @@ mod tests {
             error.to_string(),
             "eBPF mode needs bpf_redirect_neigh (Linux 5.10), which this kernel does not have"
         );
+    }
+
+    /// Each by itself, as if it were the only one that a kernel lacks.
+    #[test]
+    fn whatever_is_missing_is_refused_by_its_own_name() {
+        for (i, lacking) in FEATURES.iter().enumerate() {
+            let left = std::cell::Cell::new(i);
+            let answer = |_| {
+                let there = left.get() != 0;
+                left.set(left.get().wrapping_sub(1));
+                Ok(there)
+            };
+            let Err(EbpfError::Feature { feature, since }) = check_with(answer) else {
+                panic!("{} went unnoticed", lacking.name);
+            };
+            assert_eq!((feature, since), (lacking.name, lacking.since));
+            let version = |text: &str| {
+                let (major, minor) = text.split_once('.').expect("major.minor");
+                (major.parse::<u32>().ok(), minor.parse::<u32>().ok())
+            };
+            assert!(version(since) >= (Some(4), Some(0)), "{since}");
+            if let Some(before) = i.checked_sub(1) {
+                assert!(version(FEATURES[before].since) <= version(since), "{since}");
+            }
+        }
     }
 }

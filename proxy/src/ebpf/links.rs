@@ -42,7 +42,7 @@ impl Direction {
         }
     }
 
-    fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Ingress => "in",
             Self::Egress => "out",

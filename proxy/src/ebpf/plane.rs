@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aya::util::KernelVersion;
 use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
 use seaway_kernel::{Event, Link, NetNs, Netlink, Watch, WatchGroups};
@@ -11,17 +10,20 @@ use seaway_model::{Change, Desired};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::config::EbpfConfig;
+use super::environment::has_tcx;
 use super::error::EbpfError;
 use super::image::Image;
 use super::links::{Attachments, attach_order};
 use super::node::{self, NodeLink, NodeView};
 use super::objects::Programs;
 use super::observe::{self, Observed, Shared};
+use super::pending::pending;
 use super::plan::{self, EbpfPlan};
 use super::room::Room;
 use super::tables::Tables;
 use super::{bpffs, cleanup, dump, features, gc, sys, upgrade};
 use crate::dataplane::{ApplyError, Dataplane, Report};
+use crate::flows::Names;
 
 /// How often silent flows are looked for.
 const GC_INTERVAL: Duration = Duration::from_secs(15);
@@ -40,6 +42,9 @@ pub struct EbpfDataplane {
     pub(super) view: NodeView,
     /// What begins is left to rules.
     pub(super) handover: bool,
+    /// What was not loaded or attached when the kernel was last looked at.
+    pending: Vec<String>,
+    names: Names,
     active: Option<Active>,
     following: Option<Following>,
 }
@@ -75,6 +80,8 @@ impl EbpfDataplane {
             image: Image::default(),
             view: NodeView::default(),
             handover: false,
+            pending: Vec::new(),
+            names: Names::default(),
             active: None,
             following: None,
         })
@@ -112,27 +119,23 @@ impl EbpfDataplane {
             Some(tables) => tables.image()?,
             None => Image::default(),
         };
+        self.pending = pending(&self.settings, &self.view)?;
         Ok(())
+    }
+
+    /// Shows in its dump to which Services frontends and flows belong.
+    #[must_use]
+    pub fn naming(mut self, desired: &Desired) -> Self {
+        self.names = Names::of(desired);
+        self
     }
 
     /// What has to be done before map entries have any effect, in words.
     fn activation(&self) -> Vec<String> {
-        if self.active.is_some() {
-            return Vec::new();
+        match self.active {
+            Some(_) => Vec::new(),
+            None => self.pending.clone(),
         }
-        let mut lines = vec![
-            format!(
-                "load the programs, maps pinned in {}",
-                self.settings.pin_dir().display()
-            ),
-            format!(
-                "attach socket hooks to {}",
-                self.settings.cgroup_root.display()
-            ),
-        ];
-        let links = self.view.links.values();
-        lines.extend(links.map(|link| format!("attach to {} ({})", link.name, link.role)));
-        lines
     }
 
     async fn execute(&mut self, plan: EbpfPlan) -> Result<Report, EbpfError> {
@@ -197,7 +200,7 @@ impl EbpfDataplane {
         }
         let tcx = match self.settings.tcx {
             Some(tcx) => tcx,
-            None => KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0)),
+            None => has_tcx(),
         };
         self.active = Some(Active {
             programs,
@@ -482,7 +485,7 @@ impl Dataplane for EbpfDataplane {
     }
 
     async fn dump(&mut self) -> Result<String, ApplyError> {
-        Ok(dump::dump(&self.settings)?)
+        Ok(dump::dump(&self.settings, &self.names)?)
     }
 
     async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {

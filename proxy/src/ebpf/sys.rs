@@ -449,6 +449,51 @@ pub(super) fn map_lookup_batch<K, V>(
     Ok((attr.count as usize, last))
 }
 
+/// The beginning of `union bpf_attr` for loading a program.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramAttr {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+const PROG_LOAD: libc::c_int = 5;
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+const CGROUP_SOCK_ADDR: u32 = 18;
+/// `r0 = 1` and `exit`, as `struct bpf_insn`.
+const ALLOW: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 1, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
+/// Whether the kernel takes programs for that hook of sockets.
+pub(super) fn has_socket_hook(hook: AttachType) -> io::Result<bool> {
+    let license = c"Dual MIT/GPL";
+    let mut attr = ProgramAttr {
+        kind: CGROUP_SOCK_ADDR,
+        count: ALLOW.len() as u32,
+        instructions: ALLOW.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        attach_type: hook as u32,
+        ..ProgramAttr::default()
+    };
+    match bpf(PROG_LOAD, &mut attr) {
+        Ok(fd) => {
+            drop(owned(fd));
+            Ok(true)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds, the clock of `bpf_ktime_get_ns`.
 pub(super) fn monotonic_ns() -> u64 {
     let mut time = libc::timespec {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use seaway_ebpf_abi::counters::Tally;
 use seaway_ebpf_abi::event::{EVENT_FAR, EVENT_NODE_PORT, EVENT_SOCKET, WANT_DROPS, WANT_FLOWS};
 use seaway_ebpf_abi::{Event, Verdict};
-use seaway_model::{Desired, ObjectKey};
+use seaway_model::{Change, Desired, ObjectKey};
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{
     EbpfConfig, EbpfDataplane, Listening, MapSizes, Observed, Pinned, Snapshot,
@@ -207,4 +207,49 @@ async fn who_listens_hears_of_flows_and_drops() {
     let mut listening = Listening::start(&pinned, WANT_DROPS, 1).unwrap();
     let silence = tokio::time::timeout(Duration::from_millis(100), listening.next()).await;
     assert!(silence.is_err(), "{silence:?}");
+}
+
+/// Another process reads what there is, with names; and of what is attached it says nothing.
+#[tokio::test]
+async fn a_dump_names_services_and_only_what_is_left_to_do() {
+    let world = World::new();
+    world.serve("pod", "local");
+    let mut plane = world.plane(world.config());
+    let desired = service(&[(LOCAL_POD, true)]);
+    sync(&mut plane, &desired).await;
+    assert!(
+        world
+            .client("out", false, &format!("tcp {NODE_IP}:30080"))
+            .starts_with("local")
+    );
+    let mut reader = world.plane(world.config()).naming(&desired);
+    let text = reader.dump().await.unwrap();
+    for part in [
+        &format!("  {CLUSTER_IP}:80/tcp default/echo ClusterIP -> set "),
+        "  node:30080/udp default/echo NodePort -> set ",
+        &format!("  {CLUSTER_IP}, everything else default/echo "),
+        "  FRONTENDS          5 of ",
+        "  FLOWS              2 of ",
+        "flows: 1 (2 entries)\n  default/echo tcp 192.168.77.200:",
+        " closed, silent ",
+    ] {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+    reader.observe().await.unwrap();
+    let to_do = |reader: &EbpfDataplane| reader.plan(&desired, &Change::Full).to_string();
+    assert_eq!(to_do(&reader), "# nothing to do\n");
+
+    let links = Pinned::find(&world.bpffs).unwrap().dir().join("links");
+    let pins = std::fs::read_dir(&links).unwrap();
+    let lost = pins
+        .map(|pin| pin.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.starts_with("tc_"))
+        .unwrap();
+    std::fs::remove_file(links.join(lost)).unwrap();
+    reader.observe().await.unwrap();
+    let left = to_do(&reader);
+    assert!(
+        left.starts_with("! attach to ") && left.lines().count() == 1,
+        "{left}"
+    );
 }
