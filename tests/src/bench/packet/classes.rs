@@ -13,6 +13,7 @@ use crate::bench::{Figures, Stage, Unit};
 /// What programs answer.
 const PASS: i32 = 0;
 const REDIRECT: i32 = 7;
+const XDP_TX: i32 = 3;
 
 /// Runs in a call. Even, for both ends of the ring.
 const ROUNDS: u32 = 250;
@@ -20,6 +21,8 @@ const ROUNDS: u32 = 250;
 const HOST: u8 = 5;
 const CROWD: u8 = 10;
 
+const XDP_FORWARD: &str = "xdp forward";
+const XDP_REVERSE: &str = "xdp reverse";
 const FORWARD: &str = "from_pod";
 const BACK: &str = "from_overlay";
 
@@ -37,6 +40,8 @@ fn family_label(family: Family) -> &'static str {
     }
 }
 
+/// How often XDP is tried: a busy machine may let a second go by between two calls.
+const ATTEMPTS: usize = 20;
 /// Runs in a call of what answers a packet, and so cannot run over its own answer.
 const ONCE: u32 = 1;
 /// A place without a Service, and a port that no Service has.
@@ -51,8 +56,8 @@ pub(super) struct Classes<'a> {
     services: u32,
     /// How many flows fill the table, of each family.
     filled: u32,
-    /// What a run of an empty program takes, among many and alone.
-    empty: [f64; 2],
+    /// What a run of an empty program takes: a classifier among many and alone, and XDP among many.
+    empty: [f64; 3],
 }
 
 type Label = (&'static str, String);
@@ -72,14 +77,23 @@ impl<'a> Classes<'a> {
             filling: Ring::filling(services),
             services,
             filled: 0,
-            empty: [0.0; 2],
+            empty: [0.0; 3],
         };
-        for (place, rounds) in [(0, ROUNDS), (1, ONCE)] {
+        for (place, program, name, rounds) in [
+            (0, programs::IDLE, "empty classifier", ROUNDS),
+            (1, programs::IDLE, "empty classifier", ONCE),
+            (2, programs::XDP_IDLE, "empty XDP", ROUNDS),
+        ] {
             let samples = (0..classes.calls)
-                .map(|_| Ok(classes.ground.run(programs::IDLE, &[0; 60], rounds)?.took))
+                .map(|_| Ok(classes.ground.run(program, &[0; 60], rounds)?.took))
                 .collect::<Result<Vec<f64>>>()?;
             classes.empty[place] = median(&samples).unwrap_or_default();
-            let labels = [("program", "empty"), ("runs", &rounds.to_string())];
+            let services = services.to_string();
+            let labels = [
+                ("program", name),
+                ("services", &services),
+                ("runs", &rounds.to_string()),
+            ];
             classes
                 .figures
                 .median(&labels, "run", Unit::Nanoseconds, &samples);
@@ -111,7 +125,10 @@ impl<'a> Classes<'a> {
 
     /// What a packet took beyond an empty program.
     fn figure(&mut self, class: &str, talk: &Talk, flows: u32, rounds: u32, samples: &[f64]) {
-        let empty = self.empty[usize::from(rounds == ONCE)];
+        let empty = match class {
+            XDP_FORWARD | XDP_REVERSE => self.empty[2],
+            _ => self.empty[usize::from(rounds == ONCE)],
+        };
         let net: Vec<f64> = samples.iter().map(|took| took - empty).collect();
         let labels: [Label; 6] = [
             ("class", class.to_owned()),
@@ -176,9 +193,14 @@ impl<'a> Classes<'a> {
         let packet = talk.packet(back, says, HOPS)?;
         let ran = self.ground.run(program, &packet, rounds)?;
         let expected = talk.packet(back, says, HOPS - rounds as u8)?;
+        let code = if program == programs::XDP_UPLINK {
+            XDP_TX
+        } else {
+            REDIRECT
+        };
         // The Ethernet header is written or left.
         ensure!(
-            ran.code == REDIRECT && ran.packet.get(14..) == expected.get(14..),
+            ran.code == code && ran.packet.get(14..) == expected.get(14..),
             "{talk:?} by {program}: code {}, packet {:x?}",
             ran.code,
             ran.packet
@@ -198,7 +220,29 @@ impl<'a> Classes<'a> {
                 .collect::<Result<Vec<f64>>>()?;
             self.figure(class, talk, flows, ROUNDS, &samples);
         }
+        for (class, program, back) in [(XDP_FORWARD, FORWARD, false), (XDP_REVERSE, BACK, true)] {
+            let samples = (0..self.calls)
+                .map(|_| {
+                    // Once a second a packet goes the long way, which XDP leaves to tc; in between there is time enough.
+                    let mut last = self.at_driver(talk, program, back);
+                    for _ in 1..ATTEMPTS {
+                        if last.is_ok() {
+                            break;
+                        }
+                        last = self.at_driver(talk, program, back);
+                    }
+                    last
+                })
+                .collect::<Result<Vec<f64>>>()?;
+            self.figure(class, talk, flows, ROUNDS, &samples);
+        }
         Ok(())
+    }
+
+    /// A call of XDP, behind a packet for the classifier.
+    fn at_driver(&mut self, talk: &Talk, program: &str, back: bool) -> Result<f64> {
+        self.round(talk, program, back, Says::More, Ring::ONE.size)?;
+        self.round(talk, programs::XDP_UPLINK, back, Says::More, ROUNDS)
     }
 
     /// Each packet of another flow, through the whole table: none of them is in a near cache.

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunOptions};
+use seaway_ebpf_abi::programs;
 use seaway_kernel::{NetNs, Netlink, cgroup};
 use seaway_model::{Change, DetectLocal, Family};
 use seaway_proxy::dataplane::Dataplane as _;
@@ -120,26 +122,46 @@ impl Ground {
         plane.apply(plan).await?;
         let layout = format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION);
         let mut loaded = Programs::load(&self.bpffs.join(layout), sizes)?;
-        loaded.classifier(seaway_ebpf_abi::programs::IDLE)?.load()?;
+        loaded.classifier(programs::IDLE)?.load()?;
+        {
+            // Of a veth without any XDP program no frame can be made.
+            let _inside = self.netns.enter()?;
+            let idle = loaded.xdp(programs::XDP_IDLE)?;
+            idle.load()?;
+            idle.attach(LINK, XdpMode::Driver)?;
+        }
         self.programs = Some(loaded);
         Ok(())
     }
 
     /// Has a program run over a packet, and over what it made of it, so many times.
     pub(super) fn run(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Ran> {
-        let programs = self.programs.as_mut().context("nothing is loaded")?;
+        let loaded = self.programs.as_mut().context("nothing is loaded")?;
         let _inside = self.netns.enter()?;
         let mut out = vec![0; 256];
-        // struct __sk_buff: ifindex is the eleventh word.
-        let mut context = vec![0_u8; 192];
-        context[40..44].copy_from_slice(&self.link.to_ne_bytes());
-        let result = programs.classifier(program)?.test_run(TestRunOptions {
+        let at_driver = [programs::XDP_UPLINK, programs::XDP_IDLE].contains(&program);
+        let context = if at_driver {
+            // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+            let words = [0, packet.len() as u32, 0, self.link, 0, 0];
+            words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+        } else {
+            // struct __sk_buff: ifindex is the eleventh word.
+            let mut context = vec![0_u8; 192];
+            context[40..44].copy_from_slice(&self.link.to_ne_bytes());
+            context
+        };
+        let options = TestRunOptions {
             data_in: Some(packet),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             repeat,
             ..TestRunOptions::default()
-        })?;
+        };
+        let result = if at_driver {
+            loaded.xdp(program)?.test_run(options)?
+        } else {
+            loaded.classifier(program)?.test_run(options)?
+        };
         out.truncate(result.data_size_out as usize);
         Ok(Ran {
             code: result.return_value as i32,
