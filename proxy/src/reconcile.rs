@@ -263,6 +263,9 @@ impl<D: Dataplane> Reconciler<D> {
         orders: &mut mpsc::Receiver<Order>,
         shutdown: &CancellationToken,
     ) -> Ended {
+        if self.served && !self.full {
+            self.health.synced(SystemTime::now());
+        }
         loop {
             if self.deriver.is_synced() && self.has_work() {
                 if self.sync().await {
@@ -356,7 +359,10 @@ impl<D: Dataplane> Reconciler<D> {
                 }
                 self.full = false;
                 self.failures = 0;
-                self.health.synced(SystemTime::now());
+                // The first time somebody else has a word to say: whoever calls `run` again has said it.
+                if self.served {
+                    self.health.synced(SystemTime::now());
+                }
                 true
             }
             Err(error) => {

@@ -201,7 +201,8 @@ async fn a_change_of_mode_waits_for_the_first_sync_and_keeps_what_was_taken_in()
     let (old, new) = (Recorder::default(), Recorder::default());
     let metrics = Metrics::new(&mut Registry::default());
     let settings = NodeSettings::new("n1");
-    let mut reconciler = Reconciler::new(settings, old.clone(), Health::default(), metrics);
+    let health = Health::default();
+    let mut reconciler = Reconciler::new(settings, old.clone(), health.clone(), metrics);
     let (events, mut inputs) = mpsc::channel(16);
     let (sender, mut orders) = mpsc::channel(1);
     let order = Order {
@@ -219,6 +220,8 @@ async fn a_change_of_mode_waits_for_the_first_sync_and_keeps_what_was_taken_in()
     events.try_send(InputEvent::Synced).unwrap();
     let ended = reconciler.run(&mut inputs, &mut orders, &stop).await;
     assert!(matches!(ended, Ended::FirstSync), "{ended:?}");
+    // Flows of the other mode are to be taken over first.
+    assert!(!health.healthz(SystemTime::now()).healthy);
     let ended = reconciler.run(&mut inputs, &mut orders, &stop).await;
     assert!(
         matches!(
@@ -231,6 +234,7 @@ async fn a_change_of_mode_waits_for_the_first_sync_and_keeps_what_was_taken_in()
         "{ended:?}"
     );
 
+    assert!(health.healthz(SystemTime::now()).healthy);
     let (_, desired) = reconciler.parts();
     assert_eq!(desired.services.len(), 1);
     let place =
