@@ -28,7 +28,7 @@ pub(super) struct Image {
 pub(super) struct Owners {
     pub(super) of: BTreeMap<FrontendKey, ObjectKey>,
     /// The same the other way round.
-    pub(super) owned: BTreeMap<ObjectKey, BTreeSet<FrontendKey>>,
+    pub(super) owned: BTreeMap<ObjectKey, Vec<FrontendKey>>,
     /// Two Services want one frontend: then one leaving has to let the other in, and every plan is a full one.
     pub(super) contested: bool,
     /// The last ids given to sets and to ranges. Flows remember the id of their set, so that one that was given does not come
@@ -123,16 +123,13 @@ impl Owners {
             if let Some(before) = self.of.remove(&frontend)
                 && let Some(owned) = self.owned.get_mut(&before)
             {
-                owned.remove(&frontend);
+                owned.retain(|key| *key != frontend);
                 if owned.is_empty() {
                     self.owned.remove(&before);
                 }
             }
             if let Some(owner) = owner {
-                self.owned
-                    .entry(owner.clone())
-                    .or_default()
-                    .insert(frontend);
+                self.owned.entry(owner.clone()).or_default().push(frontend);
                 self.of.insert(frontend, owner);
             }
         }
