@@ -197,6 +197,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub ignore_other_proxies: bool,
 
+    /// Follow the Pods of this node that have the label seaway.dev/sockets=untranslated, which needs "list" and "watch" of
+    /// pods: in mode ebpf their sockets keep the address of the Service, and their packets are translated instead.
+    #[arg(long, conflicts_with = "manifests")]
+    pub pod_labels: bool,
+
     /// Only do what needs all privileges (settings of connection tracking), then exit: afterwards the daemon needs few.
     #[arg(long)]
     pub init_only: bool,

@@ -78,6 +78,8 @@ pub struct RunConfig {
     pub oom_score_adj: Option<i16>,
     pub conntrack: ConntrackSettings,
     pub ignore_other_proxies: bool,
+    /// `--pod-labels`.
+    pub pod_labels: bool,
     pub init_only: bool,
     /// As in [`Config::notes`].
     pub notes: Vec<String>,
@@ -263,6 +265,7 @@ impl Config {
                 udp_stream: file.span("conntrack.udpStreamTimeout").unwrap_or_default(),
             },
             ignore_other_proxies: args.ignore_other_proxies,
+            pod_labels: args.pod_labels,
             init_only: args.init_only,
             notes: ignored::notes(ignored::OF_RUN, args),
         })
@@ -319,6 +322,7 @@ fn run_from_flags(args: &RunArgs) -> RunConfig {
             udp_stream: process.conntrack_udp_timeout_stream.unwrap_or_default(),
         },
         ignore_other_proxies: args.ignore_other_proxies,
+        pod_labels: args.pod_labels,
         init_only: args.init_only,
         notes: Vec::new(),
     }

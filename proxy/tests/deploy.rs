@@ -72,7 +72,12 @@ fn pod(daemon_set: &Value) -> &Value {
 
 #[test]
 fn every_file_of_a_kustomization_is_there_and_every_file_is_in_one() {
-    for base in ["kustomize/base", "kustomize/ebpf", "kustomize/labelled"] {
+    for base in [
+        "kustomize/base",
+        "kustomize/ebpf",
+        "kustomize/labelled",
+        "kustomize/pod-labels",
+    ] {
         let kustomization = document(&format!("{base}/kustomization.yaml"));
         let named: BTreeSet<String> = strings(&kustomization["resources"])
             .into_iter()
@@ -133,6 +138,28 @@ fn labelled_nodes_are_served_beside_what_kube_proxy_left() {
     let mut args = strings(&pod(&daemon_set)["containers"][0]["args"]);
     args.push(added.as_str().unwrap());
     assert!(run_args(&args).ignore_other_proxies);
+}
+
+/// Nobody else may see Pods.
+#[test]
+fn pods_are_followed_only_where_their_labels_count() {
+    let kustomization = document("kustomize/pod-labels/kustomization.yaml");
+    let patch = kustomization["patches"][0]["patch"].as_str().unwrap();
+    let patch: Vec<Value> = serde_saphyr::from_str(patch).unwrap();
+    assert_eq!(patch[0]["path"], "/spec/template/spec/containers/0/args/-");
+    let daemon_set = document("kustomize/ebpf/daemonset.yaml");
+    assert_eq!(
+        kustomization["patches"][0]["target"]["name"],
+        daemon_set["metadata"]["name"]
+    );
+    let mut args = strings(&pod(&daemon_set)["containers"][0]["args"]);
+    assert!(!run_args(&args).pod_labels);
+    args.push(patch[0]["value"].as_str().unwrap());
+    assert!(run_args(&args).pod_labels);
+    for (file, expected) in [("base/rbac.yaml", false), ("pod-labels/rbac.yaml", true)] {
+        let text = std::fs::read_to_string(deploy().join("kustomize").join(file)).unwrap();
+        assert_eq!(text.contains("resources: [pods]"), expected, "{file}");
+    }
 }
 
 #[test]

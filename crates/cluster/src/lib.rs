@@ -3,7 +3,7 @@
 //! [`stream`](source::stream) is the whole interface: it yields [`seaway_model::InputEvent`]s, with
 //! `Synced` exactly once, and says itself what vanished while it was not looking. Reading order:
 //! [`source`] → `watch` (Kubernetes) and `manifests` (files) → [`convert`] (pure: API objects as
-//! [`wire`] reads them → model types).
+//! [`wire`] reads them → model types). [`pods`] is apart: which Pods of a node have a label.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod intern;
 mod ip;
 mod ledger;
 pub mod manifests;
+pub mod pods;
 pub mod source;
 pub mod watch;
 pub mod wire;

@@ -5,7 +5,7 @@
 
 mod policy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::pin::pin;

@@ -187,6 +187,28 @@ pub struct NodeAddress {
     pub address: String,
 }
 
+/// core/v1 Pod.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Pod {
+    #[serde(default, deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PodStatus {
+    #[serde(rename = "podIPs", deserialize_with = "or_default")]
+    pub pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    pub ip: String,
+}
+
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -280,3 +302,4 @@ resource!(
     k8s_openapi::NamespaceResourceScope
 );
 resource!(Node, "Node", "", "nodes", k8s_openapi::ClusterResourceScope);
+resource!(Pod, "Pod", "", "pods", k8s_openapi::NamespaceResourceScope);

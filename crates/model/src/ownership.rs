@@ -50,6 +50,9 @@ pub const API_PREFIX: &str = "seaway.dev/";
 /// Annotation of a Service: how a backend is chosen for a new flow, `random` or `maglev`.
 pub const ALGORITHM_ANNOTATION: &str = "seaway.dev/load-balancer-algorithm";
 
+/// Label of a Pod whose sockets eBPF mode leaves alone, when it has the value `untranslated`.
+pub const SOCKETS_LABEL: &str = "seaway.dev/sockets";
+
 /// VXLAN network identifier, as flannel's default.
 pub const VXLAN_VNI: u32 = 1;
 

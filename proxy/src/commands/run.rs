@@ -80,6 +80,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!(node = %this.settings.name, mode = config.mode.as_str(), "starting");
     // Not before it is clear that there is something to serve: a start that fails changes nothing.
     let tuned = tuning::apply(&run.conntrack);
+    let left_alone = setup::left_alone(&run, &source, &this);
     let daemon = Daemon {
         config: &config,
         untuned: (!tuned).then_some(&run.conntrack),
@@ -90,6 +91,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         table: Arc::new(table),
         sockets: Arc::new(sockets),
         netfilter,
+        left_alone,
         observed,
         switch_metrics,
         orders,

@@ -14,7 +14,7 @@ use crate::companion::{self, Companion};
 use crate::config::{Config, ConntrackSettings};
 use crate::conntrack::{self, Cleaner, Place};
 use crate::dataplane::Dataplane;
-use crate::ebpf::{Aside, EbpfDataplane, Observed};
+use crate::ebpf::{Aside, EbpfDataplane, Labelled, Observed};
 use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::{Addresses, HealthChecks};
@@ -37,6 +37,8 @@ pub(super) struct Daemon<'a> {
     pub(super) table: Arc<dyn Place>,
     pub(super) sockets: Arc<dyn Place>,
     pub(super) netfilter: companion::Metrics,
+    /// Pods whose sockets eBPF mode does not translate.
+    pub(super) left_alone: Labelled,
     pub(super) observed: Observed,
     pub(super) switch_metrics: switch::Metrics,
     pub(super) orders: mpsc::Receiver<Order>,
@@ -51,7 +53,7 @@ enum Serving {
 
 /// What works beside eBPF mode for as long as it is there.
 struct Beside {
-    /// Leaves the sockets of pods with a sidecar alone.
+    /// Leaves sockets of pods alone, of those with a sidecar and of those that ask for it.
     _aside: Aside,
     /// Rules for what the programs do not carry.
     companion: Arc<Companion>,
@@ -144,7 +146,7 @@ impl Daemon<'_> {
     fn beside(&self) -> anyhow::Result<Beside> {
         let rules = setup::rules_of(self.this);
         Ok(Beside {
-            _aside: Aside::start(&self.config.kernel.bpffs_root)?,
+            _aside: Aside::start(&self.config.kernel.bpffs_root, self.left_alone.clone())?,
             companion: Arc::new(Companion::start(rules, self.netfilter.clone())),
         })
     }

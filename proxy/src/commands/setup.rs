@@ -1,18 +1,20 @@
 //! From a configuration to what the commands work with: this node, its source of inputs, its data plane.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
-use seaway_cluster::{NodeScope, Source, Wants};
+use seaway_cluster::{NodeScope, Source, Wants, pods};
 use seaway_kernel::{Capabilities, Netlink, cgroup, sysctl};
+use seaway_model::ownership::SOCKETS_LABEL;
 use seaway_model::{DetectLocal, InputEvent, Node, NodeContext, NodeSettings};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cli::{KernelArgs, Mode};
-use crate::config::{Config, LocalTraffic};
-use crate::ebpf::{EbpfConfig, EbpfDataplane};
+use crate::config::{Config, LocalTraffic, RunConfig};
+use crate::ebpf::{EbpfConfig, EbpfDataplane, Labelled};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 /// How long the one-shot commands wait for their inputs.
@@ -212,6 +214,17 @@ pub(super) async fn iptables(this: &ThisNode) -> anyhow::Result<IptablesDataplan
     let machine = Capabilities::probe().await?;
     has_iptables(&machine)?;
     Ok(IptablesDataplane::new(&config, &machine))
+}
+
+/// Addresses of Pods of this node whose label asks to leave their sockets alone; none unless they are to be followed.
+pub(super) fn left_alone(run: &RunConfig, source: &Source, this: &ThisNode) -> Labelled {
+    match source {
+        Source::Kube(client) if run.pod_labels => {
+            let label = format!("{SOCKETS_LABEL}=untranslated");
+            pods::addresses(client.clone(), &this.settings.name, &label)
+        }
+        Source::Kube(_) | Source::Manifests(_) => watch::channel(BTreeSet::new()).1,
+    }
 }
 
 /// What the operator wants of rules, in mode iptables and beside mode ebpf.

@@ -1,4 +1,5 @@
-//! Pods whose sockets are left untranslated: those with a sidecar, which has to see the addresses that programs meant.
+//! Pods whose sockets are left untranslated: those with a sidecar, which has to see the addresses that programs meant, and
+//! those whose label asks for it.
 //!
 //! A sidecar (Istio, Linkerd) puts rules into the network namespace of its pod that redirect what programs send to it. A
 //! socket that was translated at `connect()` has no Service address left that the sidecar could know. So namespaces
@@ -10,13 +11,15 @@
 mod redirect;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use seaway_ebpf_abi::maps;
-use seaway_ebpf_abi::socket::UNTRANSLATED_BY_REDIRECT;
+use seaway_ebpf_abi::socket::{UNTRANSLATED_BY_LABEL, UNTRANSLATED_BY_REDIRECT};
 use seaway_kernel::netns::{Place, places};
 use seaway_kernel::{Error, NetNs};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -33,6 +36,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often an old one is looked at.
 const SELDOM: Duration = Duration::from_secs(30);
 
+/// Addresses of Pods that ask to be left alone.
+pub type Labelled = watch::Receiver<BTreeSet<IpAddr>>;
+
 /// Follows the network namespaces of the machine for as long as it lives. What it has found stays in force.
 #[derive(Debug)]
 pub struct Aside {
@@ -41,13 +47,14 @@ pub struct Aside {
 
 impl Aside {
     /// Starts it for a data plane that pins its maps below `bpffs_root`; while there are none it has nothing to write
-    /// to. The namespace of the calling thread is the node's, whose sockets always are translated.
+    /// to. The namespace of the calling thread is the node's, whose sockets always are translated. `labelled`: addresses
+    /// of the Pods whose label asks to be left alone, as they come and go.
     ///
     /// # Errors
     ///
     /// If that namespace cannot be opened.
-    pub fn start(bpffs_root: &Path) -> Result<Self, EbpfError> {
-        let task = tokio::spawn(follow(NetNs::current()?, pin_dir(bpffs_root)));
+    pub fn start(bpffs_root: &Path, labelled: Labelled) -> Result<Self, EbpfError> {
+        let task = tokio::spawn(follow(NetNs::current()?, pin_dir(bpffs_root), labelled));
         Ok(Self { task })
     }
 }
@@ -68,14 +75,29 @@ struct Known {
     /// What the answer below was read from.
     rules: Rules,
     redirects: bool,
+    addresses: BTreeSet<IpAddr>,
 }
 
-async fn follow(own: NetNs, pin_dir: PathBuf) {
+async fn follow(own: NetNs, pin_dir: PathBuf, mut labelled: Labelled) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = BTreeMap::new();
+    let mut known: BTreeMap<Place, Known> = BTreeMap::new();
     loop {
-        tick.tick().await;
+        let of_labels = async {
+            match labelled.changed().await {
+                Ok(()) => {}
+                // Nobody follows Pods (any more).
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = of_labels => {
+                // Whose address it is may have changed since the last look.
+                let now = Instant::now();
+                known.values_mut().for_each(|known| known.next = now);
+            }
+        }
         let node = own.clone();
         let scan = tokio::task::spawn_blocking(move || {
             let changed = scan(&mut known, &node, Instant::now());
@@ -95,7 +117,8 @@ async fn follow(own: NetNs, pin_dir: PathBuf) {
                 ),
             }
         }
-        if let Err(error) = write(&pin_dir, &wanted(&known)) {
+        let wanted = wanted(&known, &labelled.borrow());
+        if let Err(error) = write(&pin_dir, &wanted) {
             tracing::warn!(%error, "cannot write which sockets are left untranslated");
         }
     }
@@ -133,7 +156,7 @@ fn scan(
             continue;
         }
         // One that went meanwhile is not here the next time.
-        let Ok((netns, cookie, rules)) = look(&place) else {
+        let Ok((netns, cookie, seen, addresses)) = look(&place) else {
             continue;
         };
         let entry = known.entry(place.clone()).or_insert_with(|| Known {
@@ -142,6 +165,7 @@ fn scan(
             next: now,
             rules: Rules::default(),
             redirects: false,
+            addresses: BTreeSet::new(),
         });
         if entry.cookie != cookie {
             // Another namespace at the same place.
@@ -150,22 +174,34 @@ fn scan(
             entry.redirects = false;
         }
         entry.cookie = cookie;
+        entry.addresses = addresses;
         entry.next = now + pause(now - entry.since);
-        if entry.rules != rules {
-            changed.push((place, netns, rules));
+        if entry.rules != seen {
+            changed.push((place, netns, seen));
         }
     }
     changed
 }
 
-fn look(place: &Place) -> Result<(NetNs, u64, Rules), Error> {
+fn look(place: &Place) -> Result<(NetNs, u64, Rules, BTreeSet<IpAddr>), Error> {
     let netns = NetNs::open(&place.path)?;
     let cookie = netns.cookie()?;
-    let rules = {
+    let (rules, addresses) = {
         let _inside = netns.enter()?;
-        Rules::here()
+        (Rules::here(), addresses())
     };
-    Ok((netns, cookie, rules))
+    Ok((netns, cookie, rules, addresses))
+}
+
+/// Those of the calling thread's namespace that others reach it by.
+fn addresses() -> BTreeSet<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let ips = all.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
+    });
+    ips.filter(|ip| !ip.is_loopback()).collect()
 }
 
 /// How long until the next look at a namespace of this age: a sidecar comes with its pod.
@@ -174,11 +210,15 @@ fn pause(age: Duration) -> Duration {
 }
 
 /// What belongs into the map.
-fn wanted(known: &BTreeMap<Place, Known>) -> BTreeMap<u64, u32> {
-    let redirecting = known.values().filter(|known| known.redirects);
-    redirecting
-        .map(|known| (known.cookie, UNTRANSLATED_BY_REDIRECT))
-        .collect()
+fn wanted(known: &BTreeMap<Place, Known>, labelled: &BTreeSet<IpAddr>) -> BTreeMap<u64, u32> {
+    let why = |known: &Known| {
+        let by_redirect = known.redirects;
+        let by_label = !known.addresses.is_disjoint(labelled);
+        u32::from(by_redirect) * UNTRANSLATED_BY_REDIRECT
+            + u32::from(by_label) * UNTRANSLATED_BY_LABEL
+    };
+    let all = known.values().map(|known| (known.cookie, why(known)));
+    all.filter(|(_, why)| *why != 0).collect()
 }
 
 /// Brings the map in step; nothing is pinned while another mode serves.

@@ -42,7 +42,7 @@ mod upgrade;
 mod wanted;
 mod xdp;
 
-pub use aside::Aside;
+pub use aside::{Aside, Labelled};
 pub use census::MapUse;
 pub use config::{EbpfConfig, MapSizes};
 pub use environment::remarks;

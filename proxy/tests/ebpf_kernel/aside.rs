@@ -1,5 +1,6 @@
 //! A pod with a sidecar: its sockets keep the addresses that they ask for.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt};
 use seaway_proxy::ebpf::Aside;
+use tokio::sync::watch;
 
 use crate::world::{
     CLUSTER_IP, CLUSTER_IP6, LOCAL_POD, LOCAL_POD6, REMOTE_POD, REMOTE_POD6, World, service, sync,
@@ -84,7 +86,7 @@ async fn keeps_what_it_asks_for(v6: bool, program: &str) {
     let _aside = {
         let node = world.netns("node");
         let _inside = node.enter().unwrap();
-        Aside::start(&world.bpffs).unwrap()
+        Aside::start(&world.bpffs, watch::channel(BTreeSet::new()).1).unwrap()
     };
     wait_for(&world, &ask, &format!("sidecar {cluster_ip}:80"));
     // What the sidecar does not take is served by packets.
@@ -97,6 +99,55 @@ async fn keeps_what_it_asks_for(v6: bool, program: &str) {
     wait_for(&world, &ask, "remote");
     rule(&world, program, &format!("-A {redirect}"));
     wait_for(&world, &ask, &format!("sidecar {cluster_ip}:80"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_the_label_is_served_by_packets() {
+    let world = World::new();
+    world.serve("peerpod", "remote");
+    let mut plane = world.plane(world.config());
+    sync(&mut plane, &service(&[(REMOTE_POD, false)])).await;
+    let (tell, labelled) = watch::channel(BTreeSet::new());
+    let _aside = {
+        let node = world.netns("node");
+        let _inside = node.enter().unwrap();
+        Aside::start(&world.bpffs, labelled).unwrap()
+    };
+    // How many connections the hooks have translated after one more.
+    let by_hook = || {
+        let ask = format!("tcp {CLUSTER_IP}:80");
+        let answer = world.client("pod", true, &ask);
+        assert!(
+            answer.starts_with(&format!("remote {LOCAL_POD}:")),
+            "{answer}"
+        );
+        assert!(
+            answer.ends_with(&format!("from {CLUSTER_IP}:80")),
+            "{answer}"
+        );
+        let counters = plane.counters().unwrap();
+        let connects = counters.iter().find(|(v, _)| v.label() == "socket_connect");
+        connects.unwrap().1
+    };
+    let mut before = by_hook();
+    for (addresses, translated) in [
+        (&[LOCAL_POD][..], 0),
+        (&[REMOTE_POD], 1),
+        (&[LOCAL_POD6], 0),
+        (&[], 1),
+    ] {
+        tell.send_replace(addresses.iter().map(|ip| ip.parse().unwrap()).collect());
+        let started = Instant::now();
+        loop {
+            let after = by_hook();
+            if after - before == translated {
+                break;
+            }
+            before = after;
+            assert!(started.elapsed() < Duration::from_secs(10), "{addresses:?}");
+        }
+        before = by_hook();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

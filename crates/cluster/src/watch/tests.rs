@@ -16,7 +16,7 @@ use super::*;
 use crate::{NodeScope, Source, Wants, stream};
 
 /// One scripted answer.
-enum Answer {
+pub(crate) enum Answer {
     /// The connection fails.
     Refused,
     Status(u16, Value),
@@ -25,15 +25,21 @@ enum Answer {
 }
 
 #[derive(Clone, Copy)]
-enum Ending {
+pub(crate) enum Ending {
     Closed,
     Open,
 }
 
-type Requests = Arc<Mutex<Vec<String>>>;
+pub(crate) type Requests = Arc<Mutex<Vec<String>>>;
 
 /// Follows Nodes (or Services, to see selectors) against `script`; further requests are refused.
 fn start(script: Vec<Answer>, wants: Wants) -> (Receiver<InputEvent>, Requests) {
+    let (client, requests) = client(script);
+    (stream(Source::Kube(client), wants), requests)
+}
+
+/// A client of a server that answers so.
+pub(crate) fn client(script: Vec<Answer>) -> (Client, Requests) {
     let script = Arc::new(Mutex::new(VecDeque::from(script)));
     let requests = Requests::default();
     let written = requests.clone();
@@ -48,8 +54,7 @@ fn start(script: Vec<Answer>, wants: Wants) -> (Receiver<InputEvent>, Requests) 
             }
         }
     });
-    let client = Client::new(service, "default");
-    (stream(Source::Kube(client), wants), requests)
+    (Client::new(service, "default"), requests)
 }
 
 fn reply(code: u16, lines: Vec<Value>, ending: Ending) -> Response<BoxBody<Bytes, Infallible>> {
@@ -75,11 +80,11 @@ fn node(name: &str, version: u32) -> Value {
     json!({"metadata": {"name": name, "resourceVersion": version.to_string()}})
 }
 
-fn event(kind: &str, object: &Value) -> Value {
+pub(crate) fn event(kind: &str, object: &Value) -> Value {
     json!({"type": kind, "object": object})
 }
 
-fn end_of_list(version: u32) -> Value {
+pub(crate) fn end_of_list(version: u32) -> Value {
     event(
         "BOOKMARK",
         &json!({"kind": "Node", "apiVersion": "v1", "metadata": {

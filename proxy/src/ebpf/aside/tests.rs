@@ -89,3 +89,39 @@ fn rules_that_come_are_noticed_and_the_nodes_do_not_count() {
     assert!(has_pod && !has_node && gone);
     assert_eq!((first, too_early, then), (0, 0, 1));
 }
+
+#[test]
+fn a_namespace_is_left_alone_by_rule_or_by_label() {
+    let here = places().next().expect("this process is in one");
+    let now = Instant::now();
+    let ips = |texts: &[&str]| -> BTreeSet<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    for (redirects, labelled, expected) in [
+        (false, &[][..], 0),
+        (false, &["10.244.1.6"], 0),
+        (false, &["fd00::5", "10.244.1.6"], UNTRANSLATED_BY_LABEL),
+        (true, &["10.244.1.6"], UNTRANSLATED_BY_REDIRECT),
+        (
+            true,
+            &["10.244.1.5"],
+            UNTRANSLATED_BY_LABEL | UNTRANSLATED_BY_REDIRECT,
+        ),
+    ] {
+        let known = Known {
+            cookie: 7,
+            since: now,
+            next: now,
+            rules: Rules::default(),
+            redirects,
+            addresses: ips(&["10.244.1.5", "fd00::5"]),
+        };
+        let wanted = wanted(&BTreeMap::from([(here.clone(), known)]), &ips(labelled));
+        let expected = (expected != 0).then_some((7, expected));
+        assert_eq!(
+            wanted.into_iter().next(),
+            expected,
+            "{redirects} {labelled:?}"
+        );
+    }
+}
