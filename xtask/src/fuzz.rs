@@ -36,6 +36,7 @@ const WATCHED: &[&str] = &[
     "seaway_kernel",
     "seaway_cluster",
     "seaway_proxy",
+    "seaway_ebpf_logic",
     "seaway_fuzz",
 ];
 

@@ -123,6 +123,10 @@ fn step_of<const UDP_N: usize, const TCP_N: usize, C: Carrier>(
     let packet = head::<UDP_N>(carrier)?;
     let protocol = plain::protocol(packet)?;
     let key = plain::key(packet, protocol);
+    // In an IPv6 packet such an address is none; an IPv4 flow must not be found by it.
+    if UDP_N == UDP6 && (key.src.is_v4() || key.dst.is_v4()) {
+        return None;
+    }
     let flags = flags::<TCP_N>(carrier, protocol)?;
     let flow = FLOWS.get_ptr_mut(&key)?;
     // SAFETY: what another CPU changes in an entry is never needed together with what it changed before.

@@ -12,6 +12,7 @@ mod conntrack;
 mod iptables_save;
 mod manifests;
 mod objects;
+mod packets;
 pub mod rules;
 
 /// Something that reads foreign bytes.
@@ -44,6 +45,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "objects",
         check: objects::check,
+    },
+    Target {
+        name: "packets",
+        check: packets::check,
     },
     Target {
         name: "rules",

@@ -58,7 +58,10 @@ pub fn quoted(
     let network = icmp + ICMP_HEADER;
     let quoted = if v4 {
         let ip: [u8; 20] = bytes.read(network).ok_or(Skip::Truncated)?;
-        if u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT_OFFSET != 0 {
+        let header = usize::from(ip[0] & 0x0f) * 4;
+        let is_later = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT_OFFSET != 0;
+        // Ports within the header would be written there as well.
+        if ip[0] >> 4 != 4 || header < 20 || is_later {
             return Err(Skip::Other);
         }
         key.src = Addr::v4(u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]));
@@ -66,13 +69,19 @@ pub fn quoted(
         key.protocol = ip[9];
         Quoted {
             network,
-            transport: network + usize::from(ip[0] & 0x0f) * 4,
+            transport: network + header,
             check: u16::from_ne_bytes([ip[10], ip[11]]),
         }
     } else {
         let ip: [u8; HEADER] = bytes.read(network).ok_or(Skip::Truncated)?;
+        if ip[0] >> 4 != 6 {
+            return Err(Skip::Other);
+        }
         key.src = ipv6::addr(&ip, 8);
         key.dst = ipv6::addr(&ip, 24);
+        if key.src.is_v4() || key.dst.is_v4() {
+            return Err(Skip::Other);
+        }
         key.protocol = ip[6];
         Quoted {
             network,

@@ -34,6 +34,10 @@ pub(super) fn headers(packet: &mut Packet, bytes: &(impl Bytes + ?Sized)) -> Res
     }
     packet.key.src = addr(&ip, 8);
     packet.key.dst = addr(&ip, 24);
+    // No such address is in a packet (the kernel drops it); to us it would be an IPv4 packet's.
+    if packet.key.src.is_v4() || packet.key.dst.is_v4() {
+        return Err(Skip::Other);
+    }
     packet.hops = ip[7];
     packet.check = 0;
     packet.part = Part::Whole;
