@@ -119,7 +119,7 @@ impl std::fmt::Display for Total {
 }
 
 /// Nodes, each with so many clusters.
-const NODES: u32 = 6;
+const NODES: u32 = 4;
 const CLUSTERS: u32 = 24;
 const HISTORIES: u32 = 24;
 

@@ -10,10 +10,14 @@ use super::one_node::services::targets;
 use super::one_node::traffic::{Ask, Exchange, Told};
 use super::one_node::wiring::Role;
 use super::one_node::{Bench, BenchArgs, Measured, Pod};
-use super::{Figures, Stage, Unit};
+use super::statistics::median;
+use super::{Figures, Stage, Unit, node_port};
 
 /// Few Services, to compare with.
 const FEW: usize = 10;
+
+/// In eBPF mode, of a client whose sockets are not translated, but each of its packets.
+const BY_PACKET: &str = "packet";
 
 /// Exchanges under way at once.
 const CONNECTIONS: usize = 32;
@@ -46,6 +50,7 @@ pub async fn run(stage: &Stage, args: &DatapathArgs) -> Result<Figures> {
             .each(stage, &args.bench, &contenders, &mut figures, measure)
             .await?;
     }
+    node_port::compare(stage, &mut bench, &args.bench, &mut figures).await?;
     Ok(figures)
 }
 
@@ -57,8 +62,18 @@ impl Measured<'_> {
         self.say(&format!("{count} Services served after {took:.2} s"));
         self.first_packets(client).await?;
         if rates {
-            self.rates(client, "crr", Exchange::NewConnection).await?;
-            self.rates(client, "rr", Exchange::KeptConnection).await?;
+            self.rates(client, "service", "crr", Exchange::NewConnection)
+                .await?;
+            self.rates(client, "service", "rr", Exchange::KeptConnection)
+                .await?;
+        }
+        if rates && self.contender.writes_maps() {
+            let mut unseen = Pod::start_unseen(&self.stand.node, Role::Client).await?;
+            let client = &mut unseen;
+            self.rates(client, BY_PACKET, "crr", Exchange::NewConnection)
+                .await?;
+            self.rates(client, BY_PACKET, "rr", Exchange::KeptConnection)
+                .await?;
         }
         running.stop().await
     }
@@ -82,7 +97,13 @@ impl Measured<'_> {
     }
 
     /// Exchanges a second, each time through a Service and then to the backend itself: the ratio is of such pairs.
-    async fn rates(&mut self, client: &mut Pod, name: &str, exchange: Exchange) -> Result<()> {
+    async fn rates(
+        &mut self,
+        client: &mut Pod,
+        way: &'static str,
+        name: &str,
+        exchange: Exchange,
+    ) -> Result<()> {
         let millis = self.stage.times(1000, 300) as u64;
         let (mut through, mut direct, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.stage.times(5, 2) {
@@ -106,11 +127,19 @@ impl Measured<'_> {
             }
         }
         let path = |path| [self.labels, &[("path", path)]].concat();
-        for (labels, samples) in [(path("service"), through), (path("direct"), direct)] {
-            self.figures
-                .median(&labels, name, Unit::PerSecond, &samples);
-        }
+        let labels = path(way);
+        self.figures
+            .median(&labels, name, Unit::PerSecond, &through);
         let metric = format!("{name}_ratio_to_direct");
+        let middle = median(&ratios).unwrap_or_default();
+        self.say(&format!("{metric} ({way}): {middle:.3}"));
+        if way == BY_PACKET {
+            self.figures
+                .named_median(&labels, &metric, Unit::Ratio, &ratios);
+            return Ok(());
+        }
+        self.figures
+            .median(&path("direct"), name, Unit::PerSecond, &direct);
         self.figures
             .named_median(self.labels, &metric, Unit::Ratio, &ratios);
         Ok(())

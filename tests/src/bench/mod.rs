@@ -2,14 +2,15 @@
 //!
 //! Reading order: [`statistics`] (pure) → [`figure`] (what is reported, and how it is shown) → [`stage`] (progress,
 //! machine, the lab that is always taken away) → the scenarios: [`walkthrough`] (with [`scale_up`] and [`first_answer`]),
-//! [`cni`] (with [`plugin`]), [`programming`] and [`datapath`] (with [`one_node`]), [`packet`], [`switch`] and [`restart`] (with
-//! [`flows`]) → [`plot`] (figures as a picture).
+//! [`cni`] (with [`plugin`]), [`programming`] and [`datapath`] (with [`node_port`] and [`one_node`]), [`packet`], [`switch`]
+//! and [`restart`] (with [`flows`]) → [`plot`] (figures as a picture).
 
 pub mod cni;
 pub mod datapath;
 pub mod figure;
 pub mod first_answer;
 pub mod flows;
+pub mod node_port;
 pub mod one_node;
 pub mod packet;
 pub mod plot;

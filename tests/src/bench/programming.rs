@@ -77,6 +77,9 @@ impl<'a> Measured<'a> {
         let (labels, peak) = (self.labels, usage.peak_rss_mb);
         self.figures
             .value(labels, "peak_rss", Unit::Megabytes, peak);
+        if self.contender.writes_maps() {
+            self.named("map_mb", Unit::Megabytes, running.map_mb()?);
+        }
         running.stop().await
     }
 
@@ -106,8 +109,15 @@ impl<'a> Measured<'a> {
     async fn undisturbed(&mut self, client: &mut Pod, running: &mut Running<'_>) -> Result<()> {
         let count = self.stage.times(50, 10);
         let before = self.settled(client, running).await?;
+        let writes_maps = self.contender.writes_maps();
+        let counted = writes_maps.then(|| running.syncs()).transpose()?;
         let samples = self.changes(client, count).await?;
         let after = running.usage()?;
+        if let Some((syncs, seconds)) = counted {
+            let now = running.syncs()?;
+            let each = (now.1 - seconds) * 1e3 / (now.0 - syncs);
+            self.named("event_to_map_write_ms", Unit::Milliseconds, each);
+        }
         let per_change = |total: f64| total / count as f64;
         self.changed("", &samples);
         let cpu = per_change(after.cpu_ms - before.cpu_ms);

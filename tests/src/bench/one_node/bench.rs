@@ -63,16 +63,28 @@ impl BenchArgs {
         self.endpoints.to_string()
     }
 
+    async fn variant(&self) -> Result<Variant> {
+        if let Some(variant) = self.variant {
+            return Ok(variant);
+        }
+        let machine = Capabilities::probe().await?;
+        let program = machine.iptables.context("iptables is not installed")?;
+        Ok(program.variant.into())
+    }
+
+    /// Our proxy in both modes, eBPF first; none if it is not measured in that mode.
+    pub async fn both_modes(&self) -> Result<Option<[Contender; 2]>> {
+        if self.mode != Mode::Ebpf {
+            return Ok(None);
+        }
+        let variant = self.variant().await?;
+        let of = |mode: Mode| Contender::ours(&mode.to_string(), variant, None);
+        Ok(Some([of(Mode::Ebpf)?, of(Mode::Iptables)?]))
+    }
+
     /// Ours, then its peers.
     pub async fn contenders(&self) -> Result<Vec<Contender>> {
-        let variant = match self.variant {
-            Some(variant) => variant,
-            None => {
-                let machine = Capabilities::probe().await?;
-                let program = machine.iptables.context("iptables is not installed")?;
-                program.variant.into()
-            }
-        };
+        let variant = self.variant().await?;
         let mut all = vec![Contender::ours(&self.mode.to_string(), variant, self.nat)?];
         let peers = self.peer.iter().cloned();
         all.extend(peers.map(|peer| Contender::other(peer, variant)));

@@ -174,6 +174,11 @@ impl Contender {
         self.peer.mode == "ebpf"
     }
 
+    /// Whether it is ours in eBPF mode.
+    pub fn writes_maps(&self) -> bool {
+        self.peer.kind == Kind::SeawayProxy && self.peer.mode == "ebpf"
+    }
+
     fn uses_iptables(&self) -> bool {
         self.peer.mode == "iptables"
     }

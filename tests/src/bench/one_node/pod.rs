@@ -2,7 +2,7 @@
 //! It is told on its standard input what to do, and ends with it, however we end.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -64,13 +64,23 @@ pub struct Pod {
 impl Pod {
     /// Starts it; it serves when this returns.
     pub async fn start(node: &Node, role: Role) -> Result<Self> {
+        Self::start_in(node, role, &node.pods_cgroup()).await
+    }
+
+    /// The same where no socket hook sees it, so that its packets are translated one by one; another one of this role
+    /// serves already.
+    pub async fn start_unseen(node: &Node, role: Role) -> Result<Self> {
+        Self::start_in(node, role, &node.server_cgroup()).await
+    }
+
+    async fn start_in(node: &Node, role: Role, cgroup: &Path) -> Result<Self> {
         let program = std::env::current_exe().context("find this program")?;
         let runtime = tokio::runtime::Handle::current();
         let spawn = || {
             let _inside = runtime.enter();
             Command::new(program)
                 .arg(SUBCOMMAND)
-                .arg(format!("--cgroup={}", node.pods_cgroup().display()))
+                .arg(format!("--cgroup={}", cgroup.display()))
                 .arg(format!("--tag={}", tag(role)))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())

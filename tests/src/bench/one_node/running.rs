@@ -1,16 +1,21 @@
 //! A proxy while it runs, and what has to go when it does not any more.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use seaway_kernel::{Command, Spawn};
 
 use super::contender::{Contender, find, seaway_flags};
-use super::usage::Usage;
+use super::usage::{Usage, map_mb};
 use super::wiring::{Node, tail};
+
+/// Of our proxy, on the node's loopback.
+const METRICS_PORT: u16 = 10_249;
 
 /// A proxy that runs; killed when dropped.
 #[derive(Debug)]
@@ -48,6 +53,33 @@ impl<'a> Running<'a> {
             self.log()
         );
         Usage::of(self.child.id(), &self.cgroup)
+    }
+
+    /// Memory of the eBPF maps that it has open, in 10^6 bytes.
+    pub fn map_mb(&self) -> Result<f64> {
+        map_mb(self.child.id())
+    }
+
+    /// How many syncs there were for IPv4, and how many seconds they took, as our proxy counts them itself.
+    pub fn syncs(&self) -> Result<(f64, f64)> {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, METRICS_PORT))?;
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = self.node.netns()?.run(ask)?.context("ask for metrics")?;
+        let value = |name: &str| {
+            let name = format!(
+                "kubeproxy_sync_proxy_rules_duration_seconds_{name}{{ip_family=\"IPv4\"}} "
+            );
+            let found = text.lines().find_map(|line| line.strip_prefix(&name));
+            found.and_then(|value| value.trim().parse().ok())
+        };
+        let both = value("count").zip(value("sum"));
+        both.context("the metrics do not say how long syncs take")
     }
 
     /// The end of its log.

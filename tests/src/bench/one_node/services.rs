@@ -16,13 +16,16 @@ use serde_json::json;
 
 use super::control::Control;
 use super::pod::PORT;
-use super::wiring::{Role, crowd};
+use super::wiring::{PEER_IP, Role, crowd};
 
 /// Writes under way at once while Services are created.
 const AT_ONCE: usize = 64;
 
 /// The port of every Service.
 const SERVICE_PORT: u16 = 80;
+
+/// The Service of [`Services::create_remote`].
+const REMOTE: &str = "remote";
 
 /// What was created so far.
 #[derive(Debug)]
@@ -120,6 +123,39 @@ impl Services {
             "ports": [{ "name": "", "port": PORT, "protocol": "TCP" }],
             "endpoints": endpoints,
         }))?)
+    }
+
+    /// One more, whose only endpoint is on another node: its node port, over UDP.
+    pub async fn create_remote(&self) -> Result<u16> {
+        let params = PostParams::default();
+        let service = serde_json::from_value(json!({
+            "metadata": { "name": REMOTE },
+            "spec": {
+                "type": "NodePort",
+                "ports": [{ "port": SERVICE_PORT, "targetPort": PORT, "protocol": "UDP" }],
+            },
+        }))?;
+        let service = self.services.create(&params, &service).await;
+        let service = service.with_context(|| format!("create Service {REMOTE}"))?;
+        let slice = serde_json::from_value(json!({
+            "metadata": {
+                "name": format!("{REMOTE}-1"),
+                "labels": { "kubernetes.io/service-name": REMOTE },
+            },
+            "addressType": "IPv4",
+            "ports": [{ "name": "", "port": PORT, "protocol": "UDP" }],
+            "endpoints": [{
+                "addresses": [PEER_IP],
+                "conditions": { "ready": true, "serving": true, "terminating": false },
+                "nodeName": "elsewhere",
+            }],
+        }))?;
+        let made = self.slices.create(&params, &slice).await;
+        made.with_context(|| format!("create the EndpointSlice of {REMOTE}"))?;
+        let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+        let port = ports.first().and_then(|port| port.node_port);
+        let port = port.context("no node port")?;
+        Ok(u16::try_from(port)?)
     }
 
     /// How many there are.

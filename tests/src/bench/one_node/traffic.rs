@@ -70,6 +70,8 @@ pub enum Told {
 /// Answers every byte with `tag`, on all addresses.
 pub async fn serve(port: u16, tag: u8) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
+    // Another client may be in the same pod, of which nobody asks anything.
+    socket.set_reuseport(true)?;
     socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
     serve_on(socket.listen(4096)?, tag).await
 }

@@ -1,5 +1,6 @@
 //! What a process costs: processor time with all that it starts, memory, and what it writes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -36,6 +37,18 @@ impl Usage {
         };
         all().with_context(|| format!("process {pid} is not as proc(5) and cgroups(7) say"))
     }
+}
+
+/// Memory of the eBPF maps that a process has open, each counted once, in 10^6 bytes.
+pub fn map_mb(pid: u32) -> Result<f64> {
+    let directory = format!("/proc/{pid}/fdinfo");
+    let mut maps = BTreeMap::new();
+    for file in fs::read_dir(&directory).with_context(|| format!("read {directory}"))? {
+        // A file may have been closed meanwhile.
+        let text = fs::read_to_string(file?.path()).unwrap_or_default();
+        maps.extend(number(&text, "map_id:").zip(number(&text, "memlock:")));
+    }
+    Ok(maps.values().sum::<u64>() as f64 / 1e6)
 }
 
 /// The sum of the threads: the process's own figure has that of its ended children in it, and so all that they print.

@@ -13,6 +13,9 @@ use seaway_kernel::{NetNs, cgroup, sysctl};
 /// Address of the node on its uplink.
 pub const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 78, 1);
 
+/// Address of another node.
+pub const PEER_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 79, 2);
+
 /// Addresses of pods, as the proxy is told.
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16";
 
@@ -104,6 +107,16 @@ impl Node {
         Ok(NetNs::named(&self.space(pod.name()))?)
     }
 
+    /// Somebody outside, on the node's uplink.
+    pub fn outside_netns(&self) -> Result<NetNs> {
+        Ok(NetNs::named(&self.space("outside"))?)
+    }
+
+    /// Another node, on another link.
+    pub fn peer_netns(&self) -> Result<NetNs> {
+        Ok(NetNs::named(&self.space("peer"))?)
+    }
+
     /// Where socket hooks are attached: everything of the node is below.
     pub fn cgroup(&self) -> PathBuf {
         self.cgroup.join("node")
@@ -132,7 +145,8 @@ impl Node {
 
     fn spaces(&self) -> impl Iterator<Item = String> {
         let pods = Role::ALL.into_iter().map(Role::name);
-        pods.chain(["node", "outside"]).map(|s| self.space(s))
+        pods.chain(["node", "outside", "peer"])
+            .map(|s| self.space(s))
     }
 
     fn wire(&self) -> Result<()> {
@@ -145,12 +159,16 @@ impl Node {
             "link add eth0 type veth peer name eth0 netns {}
              address add {NODE_IP}/24 dev eth0
              link set eth0 up
+             link add eth1 type veth peer name eth0 netns {}
+             address add 192.168.79.1/24 dev eth1
+             link set eth1 up
              route add default via 192.168.78.200
              route add unreachable {SERVICE_CIDR}
              link add seaway.vxlan address 02:00:00:00:00:01 mtu 1450 type vxlan external dstport 8472
              address add 10.244.1.0/32 dev seaway.vxlan
              link set seaway.vxlan up",
-            self.space("outside")
+            self.space("outside"),
+            self.space("peer")
         );
         for (number, pod) in Role::ALL.into_iter().enumerate() {
             let (link, address) = (format!("sw0000000000{number}"), pod.address());
@@ -167,7 +185,16 @@ impl Node {
         ip(&self.space("node"), &node)?;
         ip(
             &self.space("outside"),
-            "address add 192.168.78.200/24 dev eth0\nlink set eth0 up",
+            // What a sender hands over at once is cut before it leaves, as behind a card.
+            "address add 192.168.78.200/24 dev eth0\nlink set eth0 gso_max_segs 1 up",
+        )?;
+        ip(
+            &self.space("peer"),
+            &format!(
+                "address add {PEER_IP}/24 dev eth0
+                 link set eth0 up
+                 route add default via 192.168.79.1"
+            ),
         )?;
         for pod in Role::ALL {
             let mut inside = format!(
