@@ -14,9 +14,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
-use seaway_ebpf_abi::flow::{
-    FLOW_HELD, FLOW_NODE, FLOW_REVERSE, FLOW_STACK, TOUCH_INTERVAL_NS,
-};
+use seaway_ebpf_abi::flow::{FLOW_HELD, FLOW_NODE, FLOW_REVERSE, FLOW_STACK, TOUCH_INTERVAL_NS};
 use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, TCP, UDP, Verdict};
 use seaway_ebpf_logic::checksum::add;
 use seaway_ebpf_logic::flow as state;
