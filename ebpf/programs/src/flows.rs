@@ -6,7 +6,8 @@
 )]
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop};
 use seaway_ebpf_abi::flow::{
     FLOW_FAR, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, FLOW_STACK, STATE_OPENED, TOUCH_INTERVAL_NS,
 };
@@ -293,7 +294,6 @@ pub(crate) fn open(
     let node = is_node_addr(&picked.backend.addr);
     let who = (&key.src, origin.is_pod, origin.client);
     let source = decide::masquerade(config, &knock.value, who, &picked.backend, node);
-    let masquerade = source.is_some();
     let mut flags = if node { FLOW_NODE } else { 0 };
     if knock.key.addr.is_unspecified() {
         flags |= FLOW_NODE_PORT;
@@ -314,23 +314,55 @@ pub(crate) fn open(
         pad: [0; 2],
         hop: Hop::default(),
     };
-    let range = (config.snat_port_min, config.snat_port_max);
-    let mut attempt = 0;
-    while attempt < nat::PORT_ATTEMPTS {
-        // SAFETY: a helper without arguments.
-        let random = unsafe { bpf_get_prandom_u32() };
-        let original = work.packet.key.sport;
-        work.flow.sport = nat::source_port(attempt, original, masquerade, range, random);
-        make_reverse(work, origin.ifindex);
-        if claim(work) {
-            // The same client on two CPUs at once: the later one has the word.
-            return add(&work.packet.key, &work.flow)
-                .or_else(|_| FLOWS.insert(&work.packet.key, &work.flow, 0))
-                .map_err(|_| Verdict::DroppedError);
-        }
-        attempt += 1;
+    let mut search = PortSearch {
+        work: &raw mut *work,
+        range: (config.snat_port_min, config.snat_port_max),
+        ifindex: origin.ifindex,
+        masquerade: u32::from(source.is_some()),
+        found: 0,
+    };
+    // SAFETY: the callback has the signature that bpf_loop wants and its context outlives the call.
+    unsafe {
+        bpf_loop(
+            nat::PORT_ATTEMPTS,
+            try_port as *const () as *mut c_void,
+            (&raw mut search).cast(),
+            0,
+        )
+    };
+    if search.found == 0 {
+        return Err(Verdict::DroppedNoPort);
     }
-    Err(Verdict::DroppedNoPort)
+    // The same client on two CPUs at once: the later one has the word.
+    add(&work.packet.key, &work.flow)
+        .or_else(|_| FLOWS.insert(&work.packet.key, &work.flow, 0))
+        .map_err(|_| Verdict::DroppedError)
+}
+
+/// The search for a source port with which a flow clashes with no other.
+#[repr(C)]
+struct PortSearch {
+    work: *mut Work,
+    range: (u16, u16),
+    ifindex: u32,
+    masquerade: u32,
+    found: u32,
+}
+
+/// One attempt; 1 ends the search. A loop of the kernel's, not ours, because that is verified once and not for each turn.
+unsafe extern "C" fn try_port(attempt: u32, search: *mut c_void) -> i64 {
+    // SAFETY: `open` passes a `PortSearch` that lives for the whole of bpf_loop.
+    let search = unsafe { &mut *search.cast::<PortSearch>() };
+    // SAFETY: `open` has the work from its caller, and leaves it to us for as long.
+    let work = unsafe { &mut *search.work };
+    // SAFETY: a helper without arguments.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let original = work.packet.key.sport;
+    let masquerade = search.masquerade != 0;
+    work.flow.sport = nat::source_port(attempt, original, masquerade, search.range, random);
+    make_reverse(work, search.ifindex);
+    search.found = u32::from(claim(work));
+    i64::from(search.found)
 }
 
 /// Claims the reply's addresses for a flow; `false` if another flow has them.

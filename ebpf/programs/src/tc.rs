@@ -124,6 +124,9 @@ fn drop_of_flow(work: &mut Work, verdict: Verdict) -> i32 {
 
 /// In place of what the program returns: the packet goes on to the backend of its flow.
 const FORWARD: i32 = i32::MIN;
+/// The same: the packet begins a flow, or none of ours. There is one place that calls [`begin`], as the kernel verifies what
+/// is called once for each place.
+const BEGIN: i32 = FORWARD + 1;
 
 #[inline(always)]
 fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
@@ -134,7 +137,7 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
     let Some(work) = parse(ctx) else {
         return PASS;
     };
-    let step = if flows::find(work) {
+    let mut step = if flows::find(work) {
         if work.flow.is_reverse() {
             return if work.flow.flags & FLOW_NODE == 0 {
                 reply(ctx, work)
@@ -146,17 +149,20 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
             return SHOT;
         }
         if work.flow.flags & FLOW_STACK == 0 {
-            follow(ctx, work, over_pod_link)
+            follow(ctx, work)
         } else if !work.packet.has_ports() || flows::stays_with_stack(work) {
             PASS
         } else {
-            begin(ctx, work, over_pod_link)
+            BEGIN
         }
     } else if work.packet.has_ports() {
-        begin(ctx, work, over_pod_link)
+        BEGIN
     } else {
         PASS
     };
+    if step == BEGIN {
+        step = begin(ctx, work, over_pod_link);
+    }
     if step == FORWARD {
         forward(ctx, work)
     } else {
@@ -166,7 +172,7 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
 
 /// A packet of a client that has a flow.
 #[inline(always)]
-fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
+fn follow(ctx: &TcContext, work: &mut Work) -> i32 {
     if !work.packet.has_ports() {
         return FORWARD;
     }
@@ -177,7 +183,7 @@ fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
         }
         Known::Renew => {
             flows::remove(work);
-            begin(ctx, work, over_pod_link)
+            BEGIN
         }
     }
 }
@@ -185,35 +191,44 @@ fn follow(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
 /// A packet without a flow: the first of one, or none of ours.
 #[inline(never)]
 fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
+    match knock(ctx, work, over_pod_link) {
+        Ok(code) => code,
+        Err((client, refusal)) => refused(ctx, work, client, refusal),
+    }
+}
+
+/// Opens a flow for a packet that asks for one; whose packet is refused, if it is.
+#[inline(always)]
+fn knock(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> Result<i32, (Client, Refusal)> {
     let key = &work.packet.key;
     let opens = may_open(key.protocol, work.packet.tcp_flags);
     if config().is_none_or(|config| config.flags & CONFIG_HANDOVER != 0) {
         if key.protocol == UDP && services::find(&key.dst, key.dport, key.protocol).is_some() {
             flows::leave(work);
         }
-        return PASS;
+        return Ok(PASS);
     }
-    let Some(mut knock) = services::find(&key.dst, key.dport, key.protocol) else {
+    let Some(mut asked) = services::find(&key.dst, key.dport, key.protocol) else {
         if !opens {
-            return PASS;
+            return Ok(PASS);
         }
         if services::refused(&key.dst).is_some() {
             work.frontend = FrontendKey {
                 addr: key.dst,
                 ..FrontendKey::default()
             };
-            return refused(ctx, work, Client::Near, Refusal::Reject);
+            return Err((Client::Near, Refusal::Reject));
         }
         flows::supersede(work);
-        return PASS;
+        return Ok(PASS);
     };
     if !opens {
         count(Verdict::UnknownConnection);
-        return PASS;
+        return Ok(PASS);
     }
     let Some(config) = config() else {
         count(Verdict::DroppedError);
-        return SHOT;
+        return Ok(SHOT);
     };
     let is_pod = decide::is_pod(config, &key.src, over_pod_link);
     let client = if is_pod || is_node_addr(&key.src) {
@@ -221,27 +236,27 @@ fn begin(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> i32 {
     } else {
         Client::Far
     };
-    work.frontend = knock.key;
-    if !services::admits(&knock.value, &key.src) {
+    work.frontend = asked.key;
+    if !services::admits(&asked.value, &key.src) {
         events::at_frontend(work, client, Verdict::DroppedSource);
-        return SHOT;
+        return Ok(SHOT);
     }
     let port = u32::from(key.sport);
     let mut picked = Picked::default();
-    if let Err(refusal) = services::pick(&mut knock, client, &key.src, port, &mut picked) {
-        return refused(ctx, work, client, refusal);
+    if let Err(refusal) = services::pick(&mut asked, client, &key.src, port, &mut picked) {
+        return Err((client, refusal));
     }
     let origin = Origin {
         ifindex: ifindex(ctx),
         is_pod,
         client,
     };
-    match flows::open(work, &knock, &picked, &origin) {
+    match flows::open(work, &asked, &picked, &origin) {
         Ok(()) => {
             events::of_flow(work, Verdict::NewFlow);
-            FORWARD
+            Ok(FORWARD)
         }
-        Err(verdict) => drop_of_flow(work, verdict),
+        Err(verdict) => Ok(drop_of_flow(work, verdict)),
     }
 }
 
