@@ -10,6 +10,7 @@
 
 mod redirect;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,8 @@ async fn follow(own: NetNs, pin_dir: PathBuf, mut labelled: Labelled) {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
+        // First what needs no look at rules; then namespace by namespace, since one may have a great many rules.
+        store(&pin_dir, &known, &labelled);
         for (place, netns, rules) in changed {
             match redirect::read(&netns, &rules).await {
                 Ok(redirects) => learn(&mut known, &place, rules, redirects),
@@ -116,11 +119,15 @@ async fn follow(own: NetNs, pin_dir: PathBuf, mut labelled: Labelled) {
                     place.path.display()
                 ),
             }
+            store(&pin_dir, &known, &labelled);
         }
-        let wanted = wanted(&known, &labelled.borrow());
-        if let Err(error) = write(&pin_dir, &wanted) {
-            tracing::warn!(%error, "cannot write which sockets are left untranslated");
-        }
+    }
+}
+
+fn store(pin_dir: &Path, known: &BTreeMap<Place, Known>, labelled: &Labelled) {
+    let wanted = wanted(known, &labelled.borrow());
+    if let Err(error) = write(pin_dir, &wanted) {
+        tracing::warn!(%error, "cannot write which sockets are left untranslated");
     }
 }
 
@@ -177,10 +184,15 @@ fn scan(
         entry.addresses = addresses;
         entry.next = now + pause(now - entry.since);
         if entry.rules != seen {
-            changed.push((place, netns, seen));
+            changed.push((entry.since, place, netns, seen));
         }
     }
-    changed
+    // The youngest first: its programs are about to start.
+    changed.sort_by_key(|(since, ..)| Reverse(*since));
+    let sorted = changed.into_iter();
+    sorted
+        .map(|(_, place, netns, rules)| (place, netns, rules))
+        .collect()
 }
 
 fn look(place: &Place) -> Result<(NetNs, u64, Rules, BTreeSet<IpAddr>), Error> {

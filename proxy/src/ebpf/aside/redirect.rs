@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_kernel::{Command, CommandError, LegacyTables, NetNs, TableSize};
@@ -12,6 +13,9 @@ use crate::iptables::watch;
 
 /// The generation of nf_tables before there was any rule.
 const EMPTY: u32 = 1;
+
+/// Rules of a sidecar are read in milliseconds; others have to wait for these here.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What changes when nat rules come, without reading them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,7 +68,10 @@ impl Rules {
 pub(super) async fn read(netns: &NetNs, rules: &Rules) -> Result<bool, CommandError> {
     for tool in rules.tools() {
         let program = format!("{}-save", tool.name());
-        let command = Command::new(program).args(["-t", "nat"]).netns(netns);
+        let command = Command::new(program)
+            .args(["-t", "nat"])
+            .timeout(PATIENCE)
+            .netns(netns);
         if redirects(&command.output().await?.into_text()) {
             return Ok(true);
         }
