@@ -223,7 +223,13 @@ async fn a_dump_names_services_and_only_what_is_left_to_do() {
             .starts_with("local")
     );
     let mut reader = world.plane(world.config()).naming(&desired);
-    let text = reader.dump().await.unwrap();
+    let mut text = reader.dump().await.unwrap();
+    // The last packets of the connection may still be on their way.
+    let started = Instant::now();
+    while !text.contains(" closed, silent ") && started.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        text = reader.dump().await.unwrap();
+    }
     for part in [
         &format!("  {CLUSTER_IP}:80/tcp default/echo ClusterIP -> set "),
         "  node:30080/udp default/echo NodePort -> set ",
