@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use seaway_kernel::NetNs;
@@ -18,6 +18,10 @@ const FLOWS: usize = 16;
 /// What a datagram carries, and how many are handed over at once: the sender costs little beside the node.
 const PAYLOAD: u16 = 18;
 const AT_ONCE: usize = 64;
+
+/// Between two attempts, and for all of them.
+const PAUSE: Duration = Duration::from_millis(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Measures both modes, if ours is measured in eBPF mode.
 pub async fn compare(
@@ -50,7 +54,7 @@ pub async fn compare(
     for (mode, rates) in modes.iter().zip(&rates) {
         let mut labels = mode.labels();
         labels.extend([("services", count.as_str()), ("endpoints", &endpoints)]);
-        figures.median(&labels, "nodeport_pps", Unit::PerSecond, rates);
+        figures.named_median(&labels, "nodeport_pps", Unit::PerSecond, rates);
     }
     let [ebpf, iptables] = rates;
     let ratios: Vec<f64> = ebpf.iter().zip(&iptables).map(|(e, i)| e / i).collect();
@@ -64,8 +68,10 @@ pub async fn compare(
 /// Sends as fast as one thread can; how many packets a second arrive.
 fn flood(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> Result<f64> {
     // Somebody has to be there, or the peer would refuse each packet; what is not read is dropped.
-    let _served = peer.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+    let endpoint = peer.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+    endpoint.set_read_timeout(Some(PAUSE))?;
     outside.run(|| {
+        served(target, &endpoint)?;
         let mut sockets = Vec::with_capacity(FLOWS);
         for _ in 0..FLOWS {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
@@ -91,6 +97,20 @@ fn flood(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> R
         ensure!(packets > 0, "nothing arrives at the endpoint");
         Ok(packets as f64 / begun.elapsed().as_secs_f64())
     })?
+}
+
+/// Waits until the node port is served, which is not known of it by the cluster IPs. Each time from another port: what is not
+/// served is remembered.
+fn served(target: SocketAddr, endpoint: &UdpSocket) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < LIMIT {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.send_to(b"?", target)?;
+        if endpoint.recv(&mut [0; 1]).is_ok() {
+            return Ok(());
+        }
+    }
+    bail!("the node port is not served within {LIMIT:?}")
 }
 
 /// Packets that came in by the link of a namespace so far.
