@@ -2,8 +2,8 @@
 //!
 //! A connected UDP socket is translated once, at `connect()`, and would go on sending to a backend that is gone for ever: no
 //! packet of it passes a program of ours that could know better. So such sockets are ended (`SOCK_DESTROY`), wherever
-//! they are: the program behind one is told `ECONNABORTED` and connects anew. Unconnected sockets get another
-//! backend with their next datagram by themselves.
+//! they are: the program behind one is told `ECONNABORTED`, or `EDESTADDRREQ` when it sends first, and connects anew.
+//! Unconnected sockets get another backend with their next datagram by themselves.
 //!
 //! Ended is what our own map says that we translated, by the kernel's number of the socket, and nothing else.
 

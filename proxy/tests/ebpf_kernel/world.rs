@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use seaway_kernel::{NetNs, Spawn, cgroup};
 use seaway_model::{
     Backend, Desired, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey,
@@ -436,7 +437,7 @@ fn udp_follow(addr: SocketAddr) -> std::io::Result<String> {
     while !stop.exists() {
         match ask_patiently(&socket) {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {
+            Err(error) if was_ended(&error) => {
                 // A new one: the old one's queue may hold a last answer.
                 return ask_patiently(&connect()?).map(|answer| format!("aborted | {answer}"));
             }
@@ -444,6 +445,14 @@ fn udp_follow(addr: SocketAddr) -> std::io::Result<String> {
         }
     }
     Ok(format!("steady | {first}"))
+}
+
+/// What whoever uses a socket that was ended is told: who waits for an answer by the error left for it, who sends first by
+/// the kernel's finding that the socket is connected to nothing (`udp_sendmsg` does not look for that error).
+fn was_ended(error: &std::io::Error) -> bool {
+    [Errno::ECONNABORTED, Errno::EDESTADDRREQ]
+        .map(|errno| Some(errno as i32))
+        .contains(&error.raw_os_error())
 }
 
 /// A Service `default/echo`: cluster IP port 80 and node port 30080, TCP and UDP, of the family of its backends.
