@@ -11,7 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::sys::socket::SockProtocol;
 
-use crate::netlink::blocking::{self, Blocking, Failure};
+use crate::netlink::Failure;
+use crate::netlink::blocking::{self, Blocking};
 use crate::{Error, NetNs};
 
 mod insert;
@@ -227,7 +228,7 @@ impl Conntrack {
             if !flows.is_empty() {
                 each(&flows);
             }
-            match end.map_err(|reason| failed(Failure::Protocol(reason)))? {
+            match end.map_err(|reason| failed(Failure::Protocol(reason.into())))? {
                 End::NotYet => {}
                 End::Done => return Ok(()),
                 End::Refused(cause) => return Err(failed(Failure::Refused(cause))),

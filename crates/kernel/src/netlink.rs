@@ -127,13 +127,14 @@ struct Answer {
     interrupted: bool,
 }
 
-enum Failure {
+/// Why a request was not answered as it should be.
+pub(crate) enum Failure {
     Refused(io::Error),
     Protocol(String),
 }
 
 impl Failure {
-    fn into_error(self, operation: &'static str, object: String) -> Error {
+    pub(crate) fn into_error(self, operation: &'static str, object: String) -> Error {
         match self {
             Self::Refused(cause) => Error::Netlink {
                 operation,

@@ -9,7 +9,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
 use nix::libc::{AF_INET, AF_INET6, EOPNOTSUPP, IPPROTO_UDP};
 use nix::sys::socket::SockProtocol;
 
-use crate::netlink::blocking::{Blocking, End, Failure, read_portion};
+use crate::netlink::Failure;
+use crate::netlink::blocking::{Blocking, End, read_portion};
 use crate::{Error, NetNs};
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ impl SockDiag {
         loop {
             let portion = self.socket.receive().map_err(failed)?;
             let end = read_portion(portion, sequence, |message| sockets.extend(read(message)));
-            match end.map_err(|reason| failed(Failure::Protocol(reason)))? {
+            match end.map_err(|reason| failed(Failure::Protocol(reason.into())))? {
                 End::NotYet => {}
                 End::Done => return Ok(sockets),
                 End::Refused(cause) => return Err(failed(Failure::Refused(cause))),
@@ -104,7 +105,8 @@ impl SockDiag {
         }
     }
 
-    /// Ends a socket: whoever uses it is told `ECONNABORTED`. Returns whether it was still there, as it was listed.
+    /// Ends a socket: whoever uses it is told `ECONNABORTED`, or `EDESTADDRREQ` when it sends first (`udp_abort`). Returns
+    /// whether it was still there, as it was listed.
     pub fn destroy(&mut self, socket: &UdpSocket) -> Result<bool, Error> {
         let what = || format!("UDP socket {} to {}", socket.local, socket.peer);
         match self.request_destroy(socket.family, &socket.id) {

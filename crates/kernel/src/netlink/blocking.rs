@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use super::Failure;
 use crate::Error;
 
 /// `NLMSG_ERROR` and `NLMSG_DONE` (linux/netlink.h).
@@ -30,29 +31,6 @@ pub enum End {
     Done,
     /// The kernel does not do what it was asked.
     Refused(io::Error),
-}
-
-/// Why a request was not answered as it should be.
-pub(crate) enum Failure {
-    Refused(io::Error),
-    Protocol(&'static str),
-}
-
-impl Failure {
-    pub(crate) fn into_error(self, operation: &'static str, object: String) -> Error {
-        match self {
-            Self::Refused(cause) => Error::Netlink {
-                operation,
-                object,
-                cause,
-            },
-            Self::Protocol(reason) => Error::Protocol {
-                operation,
-                object,
-                reason: reason.into(),
-            },
-        }
-    }
 }
 
 /// A socket of the network namespace in which it was opened, whatever thread uses it.
@@ -109,7 +87,7 @@ impl Blocking {
         };
         self.buffer
             .get(..length)
-            .ok_or(Failure::Protocol("an answer is too long"))
+            .ok_or_else(|| Failure::Protocol("an answer is too long".into()))
     }
 
     /// Sends the latest request, which the kernel acknowledges, and waits for that.
@@ -117,7 +95,8 @@ impl Blocking {
         let sequence = self.sequence;
         self.send(request)?;
         loop {
-            match read_portion(self.receive()?, sequence, |_| {}).map_err(Failure::Protocol)? {
+            let end = read_portion(self.receive()?, sequence, |_| {});
+            match end.map_err(|reason| Failure::Protocol(reason.into()))? {
                 End::NotYet => {}
                 End::Done => return Ok(()),
                 End::Refused(cause) => return Err(Failure::Refused(cause)),
