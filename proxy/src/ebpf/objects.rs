@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use seaway_ebpf_abi::{maps, programs};
 
@@ -52,13 +52,13 @@ impl Programs {
             .map_err(|error| EbpfError::load("the eBPF object", &error))?;
         let mut fds = BTreeMap::new();
         for name in programs::CLASSIFIERS {
-            fds.insert(name, classifier(&mut loaded, name)?);
+            fds.insert(name, load(&mut loaded, name, SchedClassifier::load)?);
         }
         for name in programs::SOCKET {
-            fds.insert(name, socket_hook(&mut loaded, name)?);
+            fds.insert(name, load(&mut loaded, name, CgroupSockAddr::load)?);
         }
         let name = programs::XDP_UPLINK;
-        fds.insert(name, xdp(&mut loaded, name)?);
+        fds.insert(name, load(&mut loaded, name, Xdp::load)?);
         Ok(Self { loaded, fds })
     }
 
@@ -109,42 +109,19 @@ fn undisturbed(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(),
 /// Twice as often as libbpf.
 const LOAD_ATTEMPTS: usize = 10;
 
-fn classifier(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
+/// Has the kernel take a program by the `load` of its type.
+fn load<P>(
+    loaded: &mut Ebpf,
+    name: &'static str,
+    load: impl Fn(&mut P) -> Result<(), ProgramError>,
+) -> Result<OwnedFd, EbpfError>
+where
+    for<'a> &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
-    let program: &mut SchedClassifier = loaded
-        .program_mut(name)
-        .ok_or_else(|| absent(name))?
-        .try_into()
-        .map_err(|error| failed(&error))?;
-    undisturbed(|| program.load()).map_err(|error| failed(&error))?;
-    let fd = program.fd().map_err(|error| failed(&error))?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|error| failed(&error))
-}
-
-fn xdp(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
-    let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
-    let program: &mut Xdp = loaded
-        .program_mut(name)
-        .ok_or_else(|| absent(name))?
-        .try_into()
-        .map_err(|error| failed(&error))?;
-    undisturbed(|| program.load()).map_err(|error| failed(&error))?;
-    let fd = program.fd().map_err(|error| failed(&error))?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|error| failed(&error))
-}
-
-fn socket_hook(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
-    let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
-    let program: &mut CgroupSockAddr = loaded
-        .program_mut(name)
-        .ok_or_else(|| absent(name))?
-        .try_into()
-        .map_err(|error| failed(&error))?;
-    undisturbed(|| program.load()).map_err(|error| failed(&error))?;
+    let program = loaded.program_mut(name).ok_or_else(|| absent(name))?;
+    let typed = <&mut P>::try_from(&mut *program).map_err(|error| failed(&error))?;
+    undisturbed(|| load(typed)).map_err(|error| failed(&error))?;
     let fd = program.fd().map_err(|error| failed(&error))?;
     fd.as_fd()
         .try_clone_to_owned()
