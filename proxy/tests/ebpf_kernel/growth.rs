@@ -42,11 +42,18 @@ impl Traffic {
         }
     }
 
-    pub(crate) fn end(self) -> (usize, Vec<String>) {
+    /// Ends it; there was some, and all of it went well.
+    pub(crate) fn went_well(self) {
         self.stop.store(true, Ordering::Relaxed);
         let errors = self.threads.into_iter().flat_map(|t| t.join().unwrap());
-        let errors = errors.collect();
-        (self.done.load(Ordering::Relaxed), errors)
+        let errors: Vec<String> = errors.collect();
+        let done = self.done.load(Ordering::Relaxed);
+        assert_eq!(
+            errors,
+            Vec::<String>::new(),
+            "besides {done} that went well"
+        );
+        assert!(done > 20, "{done}");
     }
 }
 
@@ -151,13 +158,7 @@ async fn grows(tcx: bool, counts: &[usize]) {
         assert!(size(&dir, maps::FRONTENDS) as usize >= 3 * count / 3 * 4);
         assert!(size(&dir, maps::BACKENDS) as usize >= 2 * count);
     }
-    let (done, errors) = traffic.end();
-    assert_eq!(
-        errors,
-        Vec::<String>::new(),
-        "besides {done} that went well"
-    );
-    assert!(done > 20, "{done}");
+    traffic.went_well();
     let pins = std::fs::read_dir(&dir).unwrap().count();
     assert_eq!(pins, maps::ALL.len() + 1, "maps and the directory of links");
 
