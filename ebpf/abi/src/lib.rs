@@ -105,10 +105,9 @@ pub mod maps {
 pub mod programs {
     /// tc ingress of a pod's link: the packets that a pod sends.
     pub const FROM_POD: &str = "from_pod";
-    /// tc ingress of an uplink: the packets that arrive from outside.
+    /// tc ingress of an uplink: the packets that arrive from outside. Of the overlay device as well: mostly replies of
+    /// backends on other nodes, but pods of other nodes may knock at addresses of this one, too.
     pub const FROM_UPLINK: &str = "from_uplink";
-    /// tc ingress of the overlay device: replies of backends on other nodes.
-    pub const FROM_OVERLAY: &str = "from_overlay";
     /// tc egress of uplinks and pod links: replies of backends that are the node itself.
     pub const TO_LINK: &str = "to_link";
     /// The socket hooks, attached to the node's cgroup. Those for IPv6 sockets serve IPv4-mapped addresses as well, but
@@ -130,7 +129,7 @@ pub mod programs {
     /// A classifier that does nothing and is loaded by nobody but those who measure the others.
     pub const IDLE: &str = "idle";
     /// The classifiers.
-    pub const CLASSIFIERS: [&str; 4] = [FROM_POD, FROM_UPLINK, FROM_OVERLAY, TO_LINK];
+    pub const CLASSIFIERS: [&str; 3] = [FROM_POD, FROM_UPLINK, TO_LINK];
 }
 
 /// The address is one of the node's.

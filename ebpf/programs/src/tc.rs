@@ -48,12 +48,6 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
     ingress(&ctx, false)
 }
 
-/// Mostly replies of backends on other nodes; but pods of other nodes may knock at addresses of this one, too.
-#[classifier]
-pub fn from_overlay(ctx: TcContext) -> i32 {
-    ingress(&ctx, false)
-}
-
 /// Replies of backends that are the node itself are only seen as they leave.
 #[classifier]
 pub fn to_link(ctx: TcContext) -> i32 {

@@ -21,6 +21,9 @@ use super::objects::Programs;
 /// Of our filters; others keep theirs.
 const PRIORITY: u16 = 0x5ea;
 
+/// The overlay's program of layout 2, whose filters may be there still.
+const FORMER: &str = "from_overlay";
+
 /// Prefix of the markers of qdiscs that we added.
 const MARKER: &str = "clsact_";
 
@@ -115,7 +118,7 @@ pub(super) async fn detach_all(
 fn detach(link: &str) -> usize {
     let mut removed = 0;
     for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-        for name in programs::CLASSIFIERS {
+        for name in programs::CLASSIFIERS.into_iter().chain([FORMER]) {
             // An error means that there is no such filter, no clsact qdisc, or no such link any more.
             removed += usize::from(qdisc_detach_program(link, direction, name).is_ok());
         }

@@ -58,13 +58,9 @@ pub(super) fn programs_of(role: Role) -> &'static [(Direction, &'static str)] {
             (Direction::Egress, programs::TO_LINK),
             (Direction::Ingress, programs::FROM_POD),
         ],
-        Role::Uplink => &[
+        Role::Uplink | Role::Overlay => &[
             (Direction::Egress, programs::TO_LINK),
             (Direction::Ingress, programs::FROM_UPLINK),
-        ],
-        Role::Overlay => &[
-            (Direction::Egress, programs::TO_LINK),
-            (Direction::Ingress, programs::FROM_OVERLAY),
         ],
     }
 }

@@ -174,7 +174,7 @@ impl Node {
         let (program, link) = match entry {
             Entry::Pod => ("from_pod", self.links.pod),
             Entry::Uplink => ("from_uplink", self.links.uplink),
-            Entry::Overlay => ("from_overlay", self.links.overlay),
+            Entry::Overlay => ("from_uplink", self.links.overlay),
             Entry::OutToPod => ("to_link", self.links.pod),
             Entry::OutOfUplink => ("to_link", self.links.uplink),
             Entry::OutOfOverlay => ("to_link", self.links.overlay),

@@ -24,7 +24,7 @@ const CROWD: u8 = 10;
 const XDP_FORWARD: &str = "xdp forward";
 const XDP_REVERSE: &str = "xdp reverse";
 const FORWARD: &str = "from_pod";
-const BACK: &str = "from_overlay";
+const BACK: &str = "from_uplink";
 
 const KINDS: [(Family, Protocol); 4] = [
     (Family::V4, Protocol::Udp),
