@@ -1,197 +1,175 @@
-//! Carries the plan out; decides nothing.
+//! Carries the plan out; decides nothing. Each side's steps are one system call.
 
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-use seaway_kernel::{MacAddr, NetNs, Netlink, Route, Scope, VethOptions, sysctl};
-use seaway_model::ownership::ROUTE_PROTOCOL;
+use seaway_kernel::{Batch, Ipv4Settings, NetNs, RouteSocket, Scope, VethOptions};
 
-use crate::plan::{Step, Undo, backwards};
+use crate::attachment::Attachment;
+use crate::bandwidth::Shaping;
+use crate::plan::{self, Plan, Step};
 use crate::protocol::{Code, Error};
 
-/// Does the steps; when one fails, takes back those that were done, and reports the failure.
-pub async fn add(steps: &[Step], pod: &NetNs) -> Result<(), Error> {
+/// The two ends of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ends {
+    pod: u32,
+    host: u32,
+}
+
+/// Makes the pair and all that is on it; when something fails, takes it back and reports the failure.
+pub fn add(
+    attachment: &Attachment,
+    pod: &NetNs,
+    shaping: Option<&Shaping>,
+    host_ports: bool,
+) -> Result<(), Error> {
     let node = NetNs::current()?;
-    let mut executor = Executor {
-        host: Netlink::new()?,
-        pod: Netlink::in_namespace(pod)?,
-        node,
-        host_index: 0,
-        pod_index: 0,
+    let mut host = RouteSocket::open()?;
+    let mut inside = RouteSocket::in_namespace(pod)?;
+    create(attachment, &node, &mut inside, &mut host)?;
+    set_up(attachment, &mut inside, &mut host, shaping, host_ports).map_err(|error| {
+        match undo(
+            &mut host,
+            &attachment.host_link,
+            shaping.map(|s| s.link.as_str()),
+        ) {
+            Ok(()) => error,
+            Err(second) => error.details(format!("and taking it back failed: {}", second.message)),
+        }
+    })
+}
+
+/// Deletes the pair, and the device that limits it; it is fine if there is none.
+pub fn undo(host: &mut RouteSocket, link: &str, shaping: Option<&str>) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    if let Some(device) = shaping
+        && host.link(device)?.is_some()
+        && let Some(end) = host.link(link)?
+    {
+        // Both at once: the kernel waits for every processor, however many links it deletes.
+        batch.delete_link_group(Shaping::group(end.index));
+    }
+    batch.delete_link(link);
+    if let Some(device) = shaping {
+        batch.delete_link(device);
+    }
+    Ok(host.apply(&batch)?)
+}
+
+fn create(
+    attachment: &Attachment,
+    node: &NetNs,
+    inside: &mut RouteSocket,
+    host: &mut RouteSocket,
+) -> Result<(), Error> {
+    let (pod_name, host_name) = (&attachment.ifname, &attachment.host_link);
+    let mut batch = Batch::default();
+    // The pod's end in the pod's namespace and the other on the node, both under their final names.
+    let options = VethOptions {
+        mtu: attachment.mtu,
+        mac: Some(attachment.pod_mac),
+        peer_mac: Some(attachment.host_mac),
+        peer_netns: Some(node),
+        up: true,
     };
-    for (done, step) in steps.iter().enumerate() {
-        if let Err(error) = executor.step(step).await {
-            let left = undo(&executor.host, &backwards(&steps[..done])).await;
-            return Err(match left {
-                Ok(()) => error,
-                Err(second) => {
-                    let details = format!("and taking it back failed too: {}", second.message);
-                    error.details(details)
-                }
-            });
+    batch.add_veth(pod_name, host_name, options);
+    let Err(error) = inside.apply(&batch) else {
+        return Ok(());
+    };
+    if !error.is_present() {
+        return Err(error.into());
+    }
+    // "File exists" does not say which of the two names is taken.
+    let message = if inside.link(pod_name)?.is_some() {
+        format!("interface {pod_name} exists in the pod's namespace already; it stays as it is")
+    } else if host.link(host_name)?.is_some() {
+        format!(
+            "link {host_name} exists on the node already: an ADD was interrupted; run DEL first"
+        )
+    } else {
+        return Err(error.into());
+    };
+    Err(Error::new(Code::AlreadyAttached, message))
+}
+
+fn set_up(
+    attachment: &Attachment,
+    inside: &mut RouteSocket,
+    host: &mut RouteSocket,
+    shaping: Option<&Shaping>,
+    host_ports: bool,
+) -> Result<(), Error> {
+    let ends = Ends {
+        pod: index_of(inside, &attachment.ifname)?,
+        host: index_of(host, &attachment.host_link)?,
+    };
+    let plan = plan::add(attachment);
+    on_host(attachment, &plan, ends, host, host_ports)?;
+    let mut batch = Batch::default();
+    for step in &plan.pod {
+        step.write(ends.pod, &mut batch);
+    }
+    inside.apply(&batch)?;
+    if let Some(shaping) = shaping {
+        shaping.apply(host, ends.host, attachment.mtu, true)?;
+    }
+    host.await_carrier(ends.host)?;
+    inside.await_carrier(ends.pod)?;
+    for address in &attachment.addresses {
+        // An IPv6 address receives nothing until a worker of the kernel has made its route.
+        if let ip @ IpAddr::V6(_) = address.network.ip() {
+            inside.await_address(ends.pod, ip)?;
         }
     }
     Ok(())
 }
 
-/// Takes steps back, all of them even if one fails; the failures are gathered.
-pub async fn undo(host: &Netlink, undos: &[Undo]) -> Result<(), Error> {
-    let mut failures = Vec::new();
-    for undo in undos {
-        let Undo::DeleteHostLink(name) = undo;
-        if let Err(error) = host.delete_link_named(name).await {
-            failures.push(error.to_string());
-        }
+fn on_host(
+    attachment: &Attachment,
+    plan: &Plan,
+    ends: Ends,
+    host: &mut RouteSocket,
+    host_ports: bool,
+) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    let settings = Ipv4Settings {
+        // The kernel drops what the pod sends from an address that is not its own.
+        rp_filter: 1,
+        // A host port answers at 127.0.0.1, too.
+        route_localnet: host_ports.into(),
+    };
+    batch.set_up(&attachment.host_link, settings);
+    for step in &plan.host {
+        step.write(ends.host, &mut batch);
     }
-    if failures.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Code::Kernel, failures.join("; ")))
+    Ok(host.apply(&batch)?)
 }
 
-struct Executor {
-    host: Netlink,
-    pod: Netlink,
-    node: NetNs,
-    /// Known once the pair is there.
-    host_index: u32,
-    pod_index: u32,
-}
-
-impl Executor {
-    async fn step(&mut self, step: &Step) -> Result<(), Error> {
-        match step {
-            Step::CreateVeth {
-                pod_name,
-                pod_mac,
-                host_name,
-                host_mac,
-                mtu,
-            } => {
-                self.create((pod_name, *pod_mac), (host_name, *host_mac), *mtu)
-                    .await
-            }
-            Step::HostSetting { key, value } => Ok(sysctl::write(key, value).map(drop)?),
-            Step::HostUp => Ok(self.host.set_up(self.host_index).await?),
-            Step::PodAddress(network) => Ok(self
-                .pod
-                .add_address(self.pod_index, *network, Scope::Global)
-                .await?),
-            Step::PodNeighbour { address, mac } => Ok(self
-                .pod
-                .replace_neighbour(self.pod_index, *address, *mac)
-                .await?),
-            Step::PodGatewayRoute(gateway) => self.pod_gateway(*gateway).await,
-            Step::PodDefaultRoute {
-                destination,
-                gateway,
-            } => Ok(self
-                .pod
-                .add_route(&default_route(*destination, *gateway, self.pod_index))
-                .await?),
-            Step::HostNeighbour { address, mac } => Ok(self
-                .host
-                .replace_neighbour(self.host_index, *address, *mac)
-                .await?),
-            Step::HostRoute(address) => Ok(self
-                .host
-                .replace_route(&host_route(*address, self.host_index))
-                .await?),
-            Step::AwaitCarrier => {
-                self.host.await_carrier(self.host_index).await?;
-                Ok(self.pod.await_carrier(self.pod_index).await?)
-            }
-            Step::AwaitPodAddress(address) => {
-                Ok(self.pod.await_address(self.pod_index, *address).await?)
+impl Step {
+    fn write(&self, link: u32, batch: &mut Batch) {
+        match self {
+            Self::Address(network) => batch.add_address(link, *network, Scope::Global, true),
+            Self::Neighbour { address, mac } => batch.replace_neighbour(link, *address, *mac),
+            Self::Route { route, metrics } => {
+                let mut route = route.clone();
+                route.link = Some(link);
+                // On the node what an earlier pod left with this address has to give way.
+                if route.gateway.is_none() && *metrics == Default::default() {
+                    batch.replace_route(&route);
+                } else {
+                    batch.add_route(&route, *metrics);
+                }
             }
         }
     }
-
-    async fn create(
-        &mut self,
-        pod: (&str, MacAddr),
-        host: (&str, MacAddr),
-        mtu: u32,
-    ) -> Result<(), Error> {
-        let options = VethOptions {
-            mtu: Some(mtu),
-            mac: Some(pod.1),
-            peer_mac: Some(host.1),
-            peer_netns: Some(&self.node),
-            up: true,
-        };
-        if let Err(error) = self.pod.add_veth(pod.0, host.0, options).await {
-            return Err(if error.is_present() {
-                self.name_the_obstacle(pod.0, host.0).await?
-            } else {
-                error.into()
-            });
-        }
-        self.host_index = index_of(&self.host, host.0).await?;
-        self.pod_index = index_of(&self.pod, pod.0).await?;
-        Ok(())
-    }
-
-    /// "File exists" does not say which of the two names is taken.
-    async fn name_the_obstacle(&self, pod: &str, host: &str) -> Result<Error, Error> {
-        let message = if self.pod.link(pod).await?.is_some() {
-            format!("interface {pod} exists in the pod's namespace already; it stays as it is")
-        } else {
-            format!("link {host} exists on the node already: an ADD was interrupted; run DEL first")
-        };
-        Ok(Error::new(Code::AlreadyAttached, message))
-    }
-
-    async fn pod_gateway(&self, gateway: IpAddr) -> Result<(), Error> {
-        // IPv6 needs none: the gateway is link-local.
-        if gateway.is_ipv4() {
-            self.pod
-                .add_route(&gateway_route(gateway, self.pod_index))
-                .await?;
-        }
-        Ok(())
-    }
 }
 
-async fn index_of(netlink: &Netlink, name: &str) -> Result<u32, Error> {
-    match netlink.link(name).await? {
+fn index_of(socket: &mut RouteSocket, name: &str) -> Result<u32, Error> {
+    match socket.link(name)? {
         Some(link) => Ok(link.index),
         None => {
             let message = format!("link {name} vanished while it was set up");
             Err(Error::new(Code::Kernel, message))
         }
-    }
-}
-
-/// `169.254.1.1 dev eth0 scope link`.
-pub fn gateway_route(gateway: IpAddr, link: u32) -> Route {
-    Route {
-        link: Some(link),
-        scope: Scope::Link,
-        ..Route::new(gateway.into(), ROUTE_PROTOCOL)
-    }
-}
-
-/// `default via GATEWAY dev eth0 onlink`.
-pub fn default_route(destination: IpNetwork, gateway: IpAddr, link: u32) -> Route {
-    Route {
-        gateway: Some(gateway),
-        link: Some(link),
-        onlink: true,
-        ..Route::new(destination, ROUTE_PROTOCOL)
-    }
-}
-
-/// `POD dev swX scope link` on the node.
-pub fn host_route(address: IpAddr, link: u32) -> Route {
-    Route {
-        link: Some(link),
-        // The kernel keeps no scope for IPv6 routes.
-        scope: if address.is_ipv4() {
-            Scope::Link
-        } else {
-            Scope::Global
-        },
-        ..Route::new(address.into(), ROUTE_PROTOCOL)
     }
 }

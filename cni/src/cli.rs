@@ -12,8 +12,8 @@ use crate::install;
 
 /// CNI plugin of Seaway.
 ///
-/// Container runtimes call it with CNI_COMMAND set; without, it is a tool for operators. `gc` must run in the node's
-/// network namespace.
+/// Container runtimes call it with CNI_COMMAND set; without, it is a tool for operators. `ipam` and `gc` must run in
+/// the node's network namespace. Called as `ptp` or `host-local` it takes the place of those reference plugins.
 #[derive(Debug, Parser)]
 #[command(name = "seaway-cni", version)]
 pub struct Cli {
@@ -26,9 +26,9 @@ pub struct Cli {
 pub enum Command {
     /// Put this program into a plugin directory, and optionally a config list beside
     Install(InstallArgs),
-    /// Show which pod has which address
+    /// Show every address: which pod has it, and what proves that the pod lives
     Ipam(IpamArgs),
-    /// Free addresses whose interface is gone
+    /// Free addresses of pods whose interface and namespace are both gone
     Gc(GcArgs),
 }
 
@@ -79,11 +79,11 @@ pub struct GcArgs {
 
 impl Cli {
     /// Runs the subcommand.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Install(args) => run_install(&args),
             Command::Ipam(args) => ipam::show(&args),
-            Command::Gc(args) => ipam::gc(&args).await,
+            Command::Gc(args) => ipam::gc(&args),
         }
     }
 }

@@ -3,6 +3,10 @@
 mod entry;
 mod ledger;
 pub mod pool;
+mod range;
+mod source;
 
-pub use entry::{Entry, Record};
+pub use entry::{Entry, Lease};
 pub use ledger::{Ledger, LedgerError};
+pub use range::{Range, of_config};
+pub use source::{Assigned, Source};

@@ -1,23 +1,21 @@
 //! `seaway-cni`: a CNI plugin when a runtime calls it, a tool otherwise.
 
 use std::io::stdin;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use seaway_cni::cli::Cli;
 use seaway_cni::command::serve;
-use seaway_cni::protocol::{Code, Error, Version};
+use seaway_cni::personality::Personality;
+use seaway_cni::protocol::{Error, Version};
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(None, &Error::new(Code::Io, format!("cannot start: {e}"))),
-    };
     if std::env::var_os("CNI_COMMAND").is_some() {
-        return match runtime.block_on(serve(|name| std::env::var(name).ok(), stdin().lock())) {
+        let program = std::env::args_os().next().map(PathBuf::from);
+        let personality = Personality::of(&program.unwrap_or_default());
+        let get = |name: &str| std::env::var(name).ok();
+        return match serve(personality, get, stdin().lock()) {
             Ok(answer) => {
                 if let Some(answer) = answer {
                     println!("{answer}");
@@ -36,7 +34,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    match runtime.block_on(Cli::parse().run()) {
+    match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use expect_test::{Expect, expect};
-use seaway_cni::attachment::Attachment;
+use seaway_cni::attachment::{Attachment, Style};
+use seaway_cni::ipam::Assigned;
 use seaway_cni::protocol::{
-    Args, Invocation, NetworkConfig, OwnerKey, PreviousResult, Version, conflist, version_answer,
+    AddResult, Args, Dns, Invocation, NetworkConfig, OwnerKey, Version, conflist, version_answer,
 };
 use serde_json::json;
 
@@ -19,12 +20,17 @@ fn result(version: Version) -> String {
         container_id: "0123abcd".into(),
         ifname: "eth0".into(),
     };
-    let addresses = ["10.244.1.5", "fd00:1::5"].map(|a| a.parse().unwrap());
-    let attachment = Attachment::new(&owner, addresses.to_vec(), 1450, None);
-    let result = attachment.result("/run/netns/pod").to_json(version);
+    let assigned = ["10.244.1.5", "fd00:1::5"].map(|address| Assigned {
+        address: address.parse().unwrap(),
+        gateway: None,
+    });
+    let attachment = Attachment::new(&owner, Some(1450), None).with(Style::Routed, &assigned, &[]);
+    let result = attachment.result("/run/netns/pod", Dns::default());
+    let json = result.to_json(version).unwrap();
     // Every result must be readable as a previous one.
-    PreviousResult::parse(&result).unwrap();
-    format!("{result:#}\n")
+    let read = AddResult::parse(&json).unwrap();
+    assert_eq!(read.to_json(version).unwrap(), json);
+    format!("{json:#}\n")
 }
 
 #[test]
@@ -236,6 +242,10 @@ fn names_are_checked() {
 
 fn parse(input: &str) -> String {
     match NetworkConfig::parse(input.as_bytes()) {
+        Ok(config) if config.previous().is_err() => {
+            let error = config.previous().unwrap_err();
+            error.to_json(Some(config.version)).to_string()
+        }
         Ok(config) => format!(
             "{} {} {}",
             config.version,
@@ -270,14 +280,12 @@ fn configs_are_read_or_refused_with_the_right_code() {
     );
     check(
         &parse(r#"{"name":"net"}"#),
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":1,"details":"supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0","msg":"config version 0.1.0 is not supported"}"#
-        ]],
+        expect!["0.1.0 net /run/seaway"],
     );
     check(
         &parse(r#"{"cniVersion":"2.0.0","name":"net"}"#),
         expect![[
-            r#"{"cniVersion":"1.1.0","code":1,"details":"supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0","msg":"config version 2.0.0 is not supported"}"#
+            r#"{"cniVersion":"1.1.0","code":1,"details":"supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0","msg":"config version 2.0.0 is not supported"}"#
         ]],
     );
     check(
@@ -309,13 +317,13 @@ fn version_is_answered_to_any_input() {
     check(
         &version_answer(b"").to_string(),
         expect![[
-            r#"{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}"#
+            r#"{"cniVersion":"1.1.0","supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#
         ]],
     );
     check(
         &version_answer(br#"{"cniVersion":"0.4.0"}"#).to_string(),
         expect![[
-            r#"{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}"#
+            r#"{"cniVersion":"0.4.0","supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#
         ]],
     );
 }
@@ -325,7 +333,7 @@ fn cni_args_of_podman_and_kubernetes() {
     let args =
         Args::parse("IgnoreUnknown=1;K8S_POD_NAME=w;MAC=02:00:00:00:00:07;IP=10.89.0.50;FOO=a=b")
             .unwrap();
-    assert_eq!(args.address, Some("10.89.0.50".parse().unwrap()));
+    assert_eq!(args.addresses, ["10.89.0.50".parse().unwrap()]);
     assert_eq!(args.mac.unwrap().to_string(), "02:00:00:00:00:07");
     assert_eq!(Args::parse("").unwrap(), Args::default());
     assert_eq!(
@@ -364,6 +372,14 @@ fn the_config_list_suits_old_and_new_runtimes() {
               "name": "seaway",
               "plugins": [
                 {
+                  "capabilities": {
+                    "bandwidth": true,
+                    "dns": true,
+                    "ipRanges": true,
+                    "ips": true,
+                    "mac": true,
+                    "portMappings": true
+                  },
                   "runDir": "/run/seaway",
                   "stateDir": "/var/lib/seaway",
                   "type": "seaway-cni"
@@ -376,7 +392,7 @@ fn the_config_list_suits_old_and_new_runtimes() {
 
 #[test]
 fn a_previous_result_with_more_in_it_is_read() {
-    let previous = PreviousResult::parse(&json!({
+    let previous = AddResult::parse(&json!({
         "cniVersion": "0.4.0",
         "interfaces": [{ "name": "cni0", "mac": "" }, { "name": "eth0", "sandbox": "/run/netns/x", "mtu": 7 }],
         "ips": [{ "version": "4", "address": "10.244.1.5/32", "interface": 1 }],

@@ -1,104 +1,201 @@
 //! `ipam` and `gc`: the ledger, seen and tidied by hand.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use seaway_kernel::Netlink;
+use anyhow::Context;
+use seaway_kernel::{NetNs, RouteSocket, netns};
+use seaway_model::ownership::POD_LINK_PREFIX;
 use serde_json::{Value, json};
 
 use super::{GcArgs, IpamArgs};
-use crate::attachment::host_link;
-use crate::command::release_all;
-use crate::ipam::{Entry, Ledger, Record};
-use crate::protocol::OwnerKey;
+use crate::command::{release_all, since_boot};
+use crate::ipam::{Entry, Lease, Ledger};
 
 /// An ADD reserves the address before it makes the interface; a younger lease may belong to one that is under way.
 const SETTLED: Duration = Duration::from_secs(60);
 
+/// What is known of a lease's owner. Neither alone proves that the pod is gone: a link may have been renamed, and a
+/// namespace be kept by a process when its path is gone. Both together do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Proof {
+    /// The node's end of the pair is there; for a lease without an interface of ours: a namespace with the recorded
+    /// number is found somewhere on the machine.
+    interface: bool,
+    /// The recorded path leads to the recorded namespace.
+    namespace: bool,
+}
+
+impl Proof {
+    fn of(lease: &Lease, digits: &str, host: &mut RouteSocket) -> anyhow::Result<Self> {
+        let namespace = NetNs::open(Path::new(&lease.netns))
+            .and_then(|found| found.identity())
+            .is_ok_and(|id| lease.netns_id.is_none_or(|recorded| recorded == id));
+        let interface = if lease.interface {
+            host.link(&format!("{POD_LINK_PREFIX}{digits}"))?.is_some()
+        } else {
+            lease
+                .netns_id
+                .is_none_or(|id| netns::places().any(|place| place.identity() == id))
+        };
+        Ok(Self {
+            interface,
+            namespace,
+        })
+    }
+
+    fn is_dead(self) -> bool {
+        !self.interface && !self.namespace
+    }
+
+    fn words(self) -> &'static str {
+        match (self.interface, self.namespace) {
+            (true, true) => "link and namespace are there",
+            (true, false) => "link is there, namespace is gone",
+            (false, true) => "link is gone, namespace is there",
+            (false, false) => "link and namespace are gone",
+        }
+    }
+}
+
+/// An address, and what stands in its file.
+struct Row {
+    network: String,
+    entry: Entry,
+    /// None if it is not in use.
+    lease: Option<Result<(Lease, Proof), String>>,
+}
+
 pub(super) fn show(args: &IpamArgs) -> anyhow::Result<()> {
+    let mut host = RouteSocket::open()?;
     let mut rows = Vec::new();
-    let mut corrupt = Vec::new();
     for network in networks(&args.state_dir, args.network.as_deref())? {
-        let ledger = Ledger::open(&args.state_dir, &network)?;
+        let Some(ledger) = Ledger::open_existing(&Ledger::root(&args.state_dir), &network)? else {
+            continue;
+        };
         for entry in ledger.entries()? {
-            if entry.record.is_err() {
-                corrupt.push(ledger.path(entry.address).display().to_string());
-            }
-            rows.push((network.clone(), entry));
+            let lease = match &entry {
+                Entry::Freed { .. } => None,
+                Entry::InUse { owner, .. } => Some(match ledger.lease(&entry) {
+                    Ok(lease) => {
+                        let proof = Proof::of(&lease, owner, &mut host)?;
+                        Ok((lease, proof))
+                    }
+                    Err(reason) => Err(reason),
+                }),
+            };
+            let network = network.clone();
+            rows.push(Row {
+                network,
+                entry,
+                lease,
+            });
         }
     }
     if args.json {
-        let list: Vec<_> = rows.iter().map(|(n, e)| to_json(n, e)).collect();
+        let list: Vec<_> = rows.iter().map(Row::to_json).collect();
         println!("{:#}", Value::from(list));
-    } else {
-        println!(
-            "{:<12} {:<24} {:<10} {:<16} CONTAINER",
-            "NETWORK", "ADDRESS", "STATE", "LINK"
-        );
-        for (network, entry) in &rows {
-            let (state, link, container) = columns(entry);
-            println!(
-                "{network:<12} {:<24} {state:<10} {link:<16} {container}",
-                entry.address
-            );
-        }
+        return Ok(());
     }
-    if !corrupt.is_empty() {
-        bail!("not a ledger entry: {}", corrupt.join(", "));
+    println!(
+        "{:<12} {:<24} {:<8} {:<14} {:<34} CONTAINER",
+        "NETWORK", "ADDRESS", "STATE", "LINK", "PROOF OF LIFE"
+    );
+    for row in &rows {
+        row.print();
     }
     Ok(())
 }
 
-fn columns(entry: &Entry) -> (&'static str, String, String) {
-    match &entry.record {
-        Ok(Record::Owner(owner)) => {
-            let container = format!("{} ({})", owner.container_id, owner.ifname);
-            ("in use", host_link(owner), container)
+impl Row {
+    fn link(&self) -> String {
+        match &self.entry {
+            Entry::InUse { owner, .. } => format!("{POD_LINK_PREFIX}{owner}"),
+            Entry::Freed { .. } => String::new(),
         }
-        Ok(Record::FreedAt(_)) => ("freed", String::new(), String::new()),
-        Err(reason) => ("corrupt", String::new(), reason.clone()),
+    }
+
+    fn state(&self) -> &'static str {
+        match &self.lease {
+            None => "freed",
+            Some(Ok(_)) => "in use",
+            Some(Err(_)) => "corrupt",
+        }
+    }
+
+    fn print(&self) {
+        let (proof, container) = match &self.lease {
+            None => ("", String::new()),
+            Some(Ok((lease, proof))) => {
+                let owner = &lease.owner;
+                (
+                    proof.words(),
+                    format!("{} ({})", owner.container_id, owner.ifname),
+                )
+            }
+            Some(Err(reason)) => ("", format!("the file cannot be read: {reason}")),
+        };
+        println!(
+            "{:<12} {:<24} {:<8} {:<14} {proof:<34} {container}",
+            self.network,
+            self.entry.address().to_string(),
+            self.state(),
+            self.link(),
+        );
+    }
+
+    fn to_json(&self) -> Value {
+        let mut object = json!({
+            "network": self.network,
+            "address": self.entry.address(),
+            "state": self.state(),
+        });
+        if !self.link().is_empty() {
+            object["link"] = self.link().into();
+        }
+        match &self.lease {
+            None => {}
+            Some(Ok((lease, proof))) => {
+                object["containerID"] = lease.owner.container_id.as_str().into();
+                object["ifname"] = lease.owner.ifname.as_str().into();
+                object["netns"] = lease.netns.as_str().into();
+                object["interfaceIsThere"] = proof.interface.into();
+                object["namespaceIsThere"] = proof.namespace.into();
+            }
+            Some(Err(reason)) => object["reason"] = reason.as_str().into(),
+        }
+        object
     }
 }
 
-fn to_json(network: &str, entry: &Entry) -> Value {
-    let (state, link, _) = columns(entry);
-    let mut object = json!({ "network": network, "address": entry.address, "state": state });
-    match &entry.record {
-        Ok(Record::Owner(owner)) => {
-            object["containerID"] = owner.container_id.as_str().into();
-            object["ifname"] = owner.ifname.as_str().into();
-            object["link"] = link.into();
-        }
-        Ok(Record::FreedAt(_)) => {}
-        Err(reason) => object["reason"] = reason.as_str().into(),
-    }
-    object
-}
-
-pub(super) async fn gc(args: &GcArgs) -> anyhow::Result<()> {
-    let netlink = Netlink::new()?;
+pub(super) fn gc(args: &GcArgs) -> anyhow::Result<()> {
+    let mut host = RouteSocket::open()?;
+    let now = since_boot()?;
+    let verb = if args.dry_run { "would free" } else { "frees" };
     for network in networks(&args.state_dir, args.network.as_deref())? {
-        let ledger = Ledger::open(&args.state_dir, &network)?;
-        let mut gone: Vec<OwnerKey> = Vec::new();
+        let Some(ledger) = Ledger::open_existing(&Ledger::root(&args.state_dir), &network)? else {
+            continue;
+        };
+        let mut gone = BTreeSet::new();
         for entry in ledger.entries()? {
-            let Some(owner) = entry.owner() else { continue };
-            let age = SystemTime::now()
-                .duration_since(ledger.modified(entry.address)?)
-                .unwrap_or_default();
-            if age >= SETTLED && netlink.link(&host_link(owner)).await?.is_none() {
-                let verb = if args.dry_run { "would free" } else { "frees" };
-                println!(
-                    "{verb} {} of container {}",
-                    entry.address, owner.container_id
-                );
-                gone.push(owner.clone());
+            let Entry::InUse { address, owner } = &entry else {
+                continue;
+            };
+            // A file that cannot be read says nothing of its owner.
+            let Ok(lease) = ledger.lease(&entry) else {
+                continue;
+            };
+            let age = now.saturating_sub(Duration::from_millis(lease.since));
+            if age >= SETTLED && Proof::of(&lease, owner, &mut host)?.is_dead() {
+                println!("{verb} {address} of container {}", lease.owner.container_id);
+                gone.insert(owner.clone());
             }
         }
         if !args.dry_run {
-            release_all(&ledger, &gone).await?;
+            release_all(&ledger, &gone, true)?;
         }
     }
     Ok(())

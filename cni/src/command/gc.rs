@@ -1,52 +1,94 @@
 //! GC: removes what belongs to attachments that the runtime no longer knows.
 
-use seaway_kernel::Netlink;
+use std::collections::BTreeSet;
 
-use super::since_boot;
-use crate::attachment::Attachment;
-use crate::ipam::Ledger;
-use crate::protocol::{Attachments, Code, Error, NetworkConfig, OwnerKey, Version};
-use crate::{apply, plan};
+use seaway_kernel::RouteSocket;
+use seaway_model::ownership::{POD_LINK_PREFIX, SHAPING_LINK_PREFIX};
 
-/// Everything of this network whose owner is not in the list goes: interface and address. An absent list says nothing,
-/// so it is refused.
-pub(super) async fn gc(config: &NetworkConfig) -> Result<(), Error> {
-    config.version.at_least(Version::V1_1_0, "GC")?;
-    let Attachments::Valid(valid) = &config.attachments else {
-        return Err(Error::new(
-            Code::InvalidConfig,
-            "GC needs cni.dev/valid-attachments; without it nothing is removed",
-        ));
-    };
-    let ledger = Ledger::open(&config.state_dir, &config.name)?;
-    let gone: Vec<_> = ledger
-        .entries()?
-        .iter()
-        .filter_map(|entry| entry.owner().cloned())
-        .filter(|owner| !valid.contains(owner))
-        .collect();
-    release_all(&ledger, &gone).await
+use super::{Call, since_boot};
+use crate::apply;
+use crate::attachment::digits;
+use crate::ipam::{Entry, Ledger, Source};
+use crate::personality::Personality;
+use crate::ports;
+use crate::protocol::{Attachments, Code, Error, Verb, Version};
+
+impl Call {
+    /// Everything of this network whose owner is not in the list goes: interface, host ports, address. An absent list
+    /// says nothing, so it is refused. One failure does not stop the rest; all are reported.
+    pub(super) fn gc(&self) -> Result<(), Error> {
+        self.config.version.at_least(Version::V1_1_0, "GC")?;
+        let Attachments::Valid(valid) = self.config.attachments()? else {
+            return Err(Error::new(
+                Code::InvalidConfig,
+                "GC needs cni.dev/valid-attachments; without it nothing is removed",
+            ));
+        };
+        let valid: BTreeSet<_> = valid.iter().map(digits).collect();
+        let mut failures = Vec::new();
+        let mut note = |done: Result<(), Error>| failures.extend(done.err());
+        if self.personality != Personality::HostLocal {
+            note(ports::remove_unless(&self.config.name, &valid));
+        }
+        note(self.sweep(&valid));
+        match self.delegate() {
+            Ok(Some(delegate)) => note(delegate.call(Verb::Gc).map(drop)),
+            Ok(None) => {}
+            Err(error) => note(Err(error)),
+        }
+        together(failures)
+    }
+
+    fn sweep(&self, valid: &BTreeSet<String>) -> Result<(), Error> {
+        let root = Source::root_of(&self.config);
+        let Some(ledger) = Ledger::open_existing(&root, &self.config.name)? else {
+            return Ok(());
+        };
+        let gone: BTreeSet<_> = ledger
+            .entries()?
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::InUse { owner, .. } if !valid.contains(&owner) => Some(owner),
+                _ => None,
+            })
+            .collect();
+        release_all(&ledger, &gone, self.personality != Personality::HostLocal)
+    }
 }
 
-/// Removes the interfaces and frees the addresses of these attachments. One failure does not stop the others; all are
-/// reported.
-pub async fn release_all(ledger: &Ledger, owners: &[OwnerKey]) -> Result<(), Error> {
-    let netlink = Netlink::new()?;
+/// Frees the addresses of these attachments (by their digits), and removes their interfaces, if they are ours. One
+/// failure does not stop the others; all are reported.
+pub fn release_all(
+    ledger: &Ledger,
+    gone: &BTreeSet<String>,
+    interfaces: bool,
+) -> Result<(), Error> {
+    let mut host = RouteSocket::open()?;
     let now = since_boot()?;
     let mut failures = Vec::new();
-    for owner in owners {
-        let attachment = Attachment::new(owner, Vec::new(), 0, None);
-        match apply::undo(&netlink, &plan::del(&attachment)).await {
-            Ok(()) => {
-                if let Err(error) = ledger.release(owner, now) {
-                    failures.push(error.to_string());
-                }
-            }
-            Err(error) => failures.push(error.message),
-        }
+    for digits in gone {
+        let link = format!("{POD_LINK_PREFIX}{digits}");
+        let device = format!("{SHAPING_LINK_PREFIX}{digits}");
+        let unlinked = if interfaces {
+            apply::undo(&mut host, &link, Some(&device))
+        } else {
+            Ok(())
+        };
+        let freed = unlinked.and_then(|()| Ok(ledger.release_digits(digits, now)?));
+        failures.extend(freed.err());
     }
-    if failures.is_empty() {
+    together(failures)
+}
+
+fn together(failures: Vec<Error>) -> Result<(), Error> {
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else {
         return Ok(());
+    };
+    let rest: Vec<_> = failures.map(|error| error.message).collect();
+    if rest.is_empty() {
+        return Err(first);
     }
-    Err(Error::new(Code::Kernel, failures.join("; ")))
+    let message = format!("{}; {}", first.message, rest.join("; "));
+    Err(Error::new(first.code, message))
 }

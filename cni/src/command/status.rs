@@ -1,42 +1,47 @@
 //! STATUS: could an ADD be served now? Asked every few seconds, so it only reads.
 
-use std::collections::BTreeMap;
+use seaway_kernel::RouteSocket;
 
-use seaway_kernel::Netlink;
-
-use super::since_boot;
-use crate::ipam::{Ledger, pool};
+use super::{Call, since_boot};
+use crate::ipam::Source;
 use crate::node::NodeFile;
-use crate::protocol::{Code, Error, NetworkConfig, Version};
+use crate::personality::Personality;
+use crate::protocol::{Code, Error, Ipam, RuntimeConfig, Verb, Version};
 
-pub(super) async fn status(config: &NetworkConfig) -> Result<(), Error> {
-    config.version.at_least(Version::V1_1_0, "STATUS")?;
-    let node = NodeFile::read(&config.run_dir).map_err(|e| Error {
-        code: Code::NotAvailable,
-        ..e
-    })?;
-    let up = Netlink::new()?
-        .link(&node.vxlan_link)
-        .await?
-        .is_some_and(|link| link.up);
-    if !up {
-        return Err(unavailable(format!(
-            "link {} is missing or down; seaway-overlay sets it up",
-            node.vxlan_link
-        )));
-    }
-    let states: BTreeMap<_, _> = Ledger::open(&config.state_dir, &config.name)?
-        .entries()?
-        .iter()
-        .map(|entry| (entry.address, entry.state()))
-        .collect();
-    let now = since_boot()?;
-    for &range in &node.pod_cidrs {
-        if pool::next(range, &states, None, now).is_none() {
-            return Err(unavailable(format!("no address is left in {range}")));
+impl Call {
+    pub(super) fn status(&self) -> Result<(), Error> {
+        self.config.version.at_least(Version::V1_1_0, "STATUS")?;
+        if self.personality == Personality::Seaway && matches!(self.config.ipam()?, Ipam::Node(_)) {
+            self.overlay()?;
+        }
+        if let Some(source) = Source::new(&self.config, &RuntimeConfig::default())?
+            && let Some(ranges) = source.exhausted(since_boot()?)?
+        {
+            return Err(unavailable(format!("no address is left in {ranges}")));
+        }
+        match self.delegate()? {
+            Some(delegate) => delegate.call(Verb::Status).map(drop),
+            None => Ok(()),
         }
     }
-    Ok(())
+
+    /// Pods with addresses of the node reach other nodes through the overlay. Without its device those that are there are
+    /// cut off, too.
+    fn overlay(&self) -> Result<(), Error> {
+        let node = NodeFile::read(&self.config.run_dir).map_err(|e| Error {
+            code: Code::NotAvailable,
+            ..e
+        })?;
+        let link = RouteSocket::open()?.link(&node.vxlan_link)?;
+        if link.is_some_and(|link| link.up) {
+            return Ok(());
+        }
+        let message = format!(
+            "link {} is missing or down; seaway-overlay sets it up",
+            node.vxlan_link
+        );
+        Err(Error::new(Code::Limited, message))
+    }
 }
 
 fn unavailable(message: String) -> Error {

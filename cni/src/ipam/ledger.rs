@@ -1,7 +1,7 @@
-//! The ledger: `<state dir>/ipam/<network>/<boot id>/<address>`, one small file per address, changed under a file lock
-//! and by rename only, so that a kill at any point leaves either the old record or the new one.
+//! The ledger: `<root>/<network>/<boot id>/`, one small file per address, changed under a file lock and by rename only, so
+//! that a kill at any point leaves either the old state or the new one.
 //!
-//! No pod outlives a reboot, so the records stand under the boot id: what another boot wrote is not looked at, and is
+//! No pod outlives a reboot, so the files stand under the boot id: what another boot wrote is not looked at, and is
 //! removed at the next allocation. That is also why nothing here needs `fsync`: what a power cut may lose or tear
 //! belongs to a boot that is over.
 
@@ -13,13 +13,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipnetwork::IpNetwork;
-
 use super::pool::{self, State};
-use super::{Entry, Record};
+use super::{Entry, Lease, Range};
+use crate::attachment::digits;
 use crate::protocol::{Code, Error, OwnerKey};
 
-/// How long another process may hold the lock before we give up; it is held for milliseconds.
+/// How long another process may hold the lock before we give up; it is held for a millisecond.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the ledger did not answer.
@@ -33,18 +32,14 @@ pub enum LedgerError {
     },
     #[error("the address ledger {} is locked by another process for more than {LOCK_LIMIT:?}", path.display())]
     Locked { path: PathBuf },
-    #[error(
-        "the address ledger entry {} cannot be read ({reason}); no address is given out. If no pod uses that \
-         address, remove the file",
-        path.display()
-    )]
-    Corrupt { path: PathBuf, reason: String },
     #[error("no address is left in {ranges}: all {size} are in use")]
     Exhausted { ranges: String, size: u128 },
     #[error("container {} has address {address} on {} already; a second ADD needs a DEL first", owner.container_id, owner.ifname)]
     AlreadyOwned { owner: OwnerKey, address: IpAddr },
     #[error("the requested address {address} is not one of {ranges}")]
     OutOfRange { address: IpAddr, ranges: String },
+    #[error("the requested address {address} is one of the same range as another requested one")]
+    Surplus { address: IpAddr },
     #[error("the requested address {address} is in use by container {owner}")]
     InUse { address: IpAddr, owner: String },
 }
@@ -54,10 +49,9 @@ impl From<LedgerError> for Error {
         let code = match &error {
             LedgerError::Io { .. } => Code::Io,
             LedgerError::Locked { .. } => Code::TryAgainLater,
-            LedgerError::Corrupt { .. } => Code::LedgerCorrupt,
             LedgerError::Exhausted { .. } => Code::Exhausted,
             LedgerError::AlreadyOwned { .. } | LedgerError::InUse { .. } => Code::AlreadyAttached,
-            LedgerError::OutOfRange { .. } => Code::InvalidConfig,
+            LedgerError::OutOfRange { .. } | LedgerError::Surplus { .. } => Code::InvalidConfig,
         };
         Self::new(code, error.to_string())
     }
@@ -77,17 +71,26 @@ impl Ledger {
         state_dir.join("ipam")
     }
 
-    /// Opens and locks the ledger of a network, and makes it if there is none.
-    pub fn open(state_dir: &Path, network: &str) -> Result<Self, LedgerError> {
-        let boot = "/proc/sys/kernel/random/boot_id";
-        let boot_id = fs::read_to_string(boot).map_err(|e| failed("read", Path::new(boot), e))?;
-        Self::open_for_boot(state_dir, network, boot_id.trim())
+    /// Opens and locks the ledger of a network below that root, and makes it if there is none.
+    pub fn open(root: &Path, network: &str) -> Result<Self, LedgerError> {
+        Self::open_for_boot(root, network, &boot_id()?)
     }
 
-    fn open_for_boot(state_dir: &Path, network: &str, boot_id: &str) -> Result<Self, LedgerError> {
-        let base = Self::root(state_dir).join(network);
+    /// Opens and locks the ledger if there is one: to free something needs no room on the disk.
+    pub fn open_existing(root: &Path, network: &str) -> Result<Option<Self>, LedgerError> {
+        if !root.join(network).join(boot_id()?).is_dir() {
+            return Ok(None);
+        }
+        Self::open(root, network).map(Some)
+    }
+
+    /// The same as if the machine had been booted under that id.
+    pub fn open_for_boot(root: &Path, network: &str, boot_id: &str) -> Result<Self, LedgerError> {
+        let base = root.join(network);
         let directory = base.join(boot_id);
-        fs::create_dir_all(&directory).map_err(|e| failed("create", &directory, e))?;
+        if !directory.is_dir() {
+            fs::create_dir_all(&directory).map_err(|e| failed("create", &directory, e))?;
+        }
         let lock = lock(&base.join("lock"))?;
         Ok(Self {
             directory,
@@ -95,162 +98,217 @@ impl Ledger {
         })
     }
 
-    /// All records, by address.
+    /// All addresses that are in use or were freed lately.
     pub fn entries(&self) -> Result<Vec<Entry>, LedgerError> {
-        let mut entries = Vec::new();
-        for name in self.names()? {
-            let Ok(address) = name.parse() else { continue };
-            let path = self.directory.join(&name);
-            let content = fs::read(&path).map_err(|e| failed("read", &path, e))?;
-            entries.push(Entry::parse(address, &content));
-        }
-        entries.sort_by_key(|entry| entry.address);
+        let mut entries: Vec<_> = fs::read_dir(&self.directory)
+            .and_then(|list| {
+                list.map(|file| Ok(file?.file_name().to_string_lossy().into_owned()))
+                    .collect::<io::Result<Vec<_>>>()
+            })
+            .map_err(|e| failed("list", &self.directory, e))?
+            .iter()
+            .filter_map(|name| Entry::parse(name))
+            .collect();
+        entries.sort();
         Ok(entries)
     }
 
-    /// Gives an attachment one address of every range, or the requested one of its family; all or none. `now` is the
-    /// time since boot.
+    /// What stands in the file of an address that is in use; `Err` says what is wrong with it. Such an address stays in
+    /// use, and is freed as any other.
+    pub fn lease(&self, entry: &Entry) -> Result<Lease, String> {
+        let content = fs::read(self.path(entry)).map_err(|e| e.to_string())?;
+        serde_json::from_slice(&content).map_err(|e| e.to_string())
+    }
+
+    /// Gives an attachment one address of every list of ranges, or the requested ones where they belong; all or none.
+    /// `now` is the time since boot.
     pub fn allocate(
         &self,
-        owner: &OwnerKey,
-        ranges: &[IpNetwork],
-        requested: Option<IpAddr>,
+        lease: &Lease,
+        lists: &[Vec<Range>],
+        requested: &[IpAddr],
         now: Duration,
     ) -> Result<Vec<IpAddr>, LedgerError> {
-        self.tidy();
         let entries = self.entries()?;
-        self.refuse_corrupt(&entries)?;
-        if let Some(entry) = entries.iter().find(|entry| entry.owner() == Some(owner)) {
-            return Err(LedgerError::AlreadyOwned {
-                owner: owner.clone(),
-                address: entry.address,
-            });
-        }
-        let chosen = self.choose(&entries, ranges, requested, now)?;
-        for (done, address) in chosen.iter().enumerate() {
-            let written = self
-                .write(*address, &Record::Owner(owner.clone()))
-                .and_then(|()| self.remember(*address));
-            if let Err(error) = written {
-                for address in &chosen[..=done] {
-                    let _ = fs::remove_file(self.path(*address));
-                }
-                return Err(error);
-            }
+        self.tidy(&entries, now);
+        let states = states(&entries);
+        self.refuse_second(&lease.owner, &entries)?;
+        let chosen = self.choose(&entries, &states, lists, requested, now)?;
+        self.record(lease, &entries, &chosen)?;
+        for (index, address) in chosen.iter().enumerate() {
+            // Only where to go on: without it the search begins at the front.
+            let _ = self.put(&last_name(index), address.to_string().as_bytes());
         }
         Ok(chosen)
     }
 
+    /// Gives an attachment these addresses, whatever ranges there are.
+    pub fn reserve(&self, lease: &Lease, addresses: &[IpAddr]) -> Result<(), LedgerError> {
+        let entries = self.entries()?;
+        self.refuse_second(&lease.owner, &entries)?;
+        for address in addresses {
+            self.refuse_used(&entries, *address)?;
+        }
+        self.record(lease, &entries, addresses)
+    }
+
+    /// The first list of ranges that has no address left.
+    pub fn exhausted<'a>(
+        &self,
+        lists: &'a [Vec<Range>],
+        now: Duration,
+    ) -> Result<Option<&'a [Range]>, LedgerError> {
+        let states = states(&self.entries()?);
+        let is_full = |list: &&Vec<Range>| pool::next(list, &states, None, now).is_none();
+        Ok(lists.iter().find(is_full).map(Vec::as_slice))
+    }
+
     /// Frees what an attachment has, and answers what that was.
     pub fn release(&self, owner: &OwnerKey, now: Duration) -> Result<Vec<IpAddr>, LedgerError> {
-        let entries = self.entries()?;
-        let owned: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.owner() == Some(owner))
-            .map(|entry| entry.address)
-            .collect();
-        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        for address in &owned {
-            self.write(*address, &Record::FreedAt(millis))?;
+        self.release_digits(&digits(owner), now)
+    }
+
+    /// Frees what the attachment with these digits has.
+    pub fn release_digits(&self, digits: &str, now: Duration) -> Result<Vec<IpAddr>, LedgerError> {
+        let mut freed = Vec::new();
+        for entry in self.entries()?.iter().filter(|entry| entry.is_of(digits)) {
+            let address = entry.address();
+            let path = self.path(entry);
+            let to = self.path(&Entry::Freed { address, at: now });
+            // Where not even a rename is possible, quarantine is what can be done without.
+            fs::rename(&path, to)
+                .or_else(|_| fs::remove_file(&path))
+                .map_err(|e| failed("free", &path, e))?;
+            freed.push(address);
         }
-        Ok(owned)
+        Ok(freed)
     }
 
-    /// When a record was written last.
-    pub fn modified(&self, address: IpAddr) -> Result<std::time::SystemTime, LedgerError> {
-        let path = self.path(address);
-        fs::metadata(&path)
-            .and_then(|metadata| metadata.modified())
-            .map_err(|e| failed("examine", &path, e))
+    /// The file of an entry.
+    pub fn path(&self, entry: &Entry) -> PathBuf {
+        self.directory.join(entry.name())
     }
 
-    /// The file of an address.
-    pub fn path(&self, address: IpAddr) -> PathBuf {
-        self.directory.join(address.to_string())
+    fn refuse_second(&self, owner: &OwnerKey, entries: &[Entry]) -> Result<(), LedgerError> {
+        let digits = digits(owner);
+        match entries.iter().find(|entry| entry.is_of(&digits)) {
+            None => Ok(()),
+            Some(entry) => Err(LedgerError::AlreadyOwned {
+                owner: owner.clone(),
+                address: entry.address(),
+            }),
+        }
+    }
+
+    fn refuse_used(&self, entries: &[Entry], address: IpAddr) -> Result<(), LedgerError> {
+        let used = entries
+            .iter()
+            .find(|e| e.address() == address && matches!(e, Entry::InUse { .. }));
+        match used {
+            None => Ok(()),
+            Some(entry) => Err(LedgerError::InUse {
+                address,
+                owner: self.lease(entry).map_or_else(
+                    |reason| format!("unknown ({reason})"),
+                    |lease| lease.owner.container_id,
+                ),
+            }),
+        }
     }
 
     fn choose(
         &self,
         entries: &[Entry],
-        ranges: &[IpNetwork],
-        requested: Option<IpAddr>,
+        states: &BTreeMap<IpAddr, State>,
+        lists: &[Vec<Range>],
+        requested: &[IpAddr],
         now: Duration,
     ) -> Result<Vec<IpAddr>, LedgerError> {
-        let listed = || ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
-        if let Some(address) = requested
-            && !ranges.iter().any(|range| pool::contains(*range, address))
-        {
-            let ranges = listed().join(", ");
-            return Err(LedgerError::OutOfRange { address, ranges });
-        }
-        let states: BTreeMap<IpAddr, State> =
-            entries.iter().map(|e| (e.address, e.state())).collect();
-        ranges
-            .iter()
-            .map(|&range| match requested {
-                Some(address) if range.contains(address) => in_use(entries, address),
-                _ => pool::next(range, &states, self.last(range), now).ok_or_else(|| {
+        let listed = |lists: &[Vec<Range>]| {
+            let texts: Vec<_> = lists.iter().flatten().map(ToString::to_string).collect();
+            texts.join(", ")
+        };
+        let is_of = |list: &[Range], address: IpAddr| list.iter().any(|r| r.contains(address));
+        let mut left = requested.to_vec();
+        let mut chosen = Vec::new();
+        for (index, list) in lists.iter().enumerate() {
+            let wanted = left.iter().position(|address| is_of(list, *address));
+            chosen.push(match wanted.map(|at| left.remove(at)) {
+                Some(address) => {
+                    self.refuse_used(entries, address)?;
+                    address
+                }
+                None => pool::next(list, states, self.last(index), now).ok_or_else(|| {
                     LedgerError::Exhausted {
-                        ranges: listed().join(", "),
-                        size: pool::size(range),
+                        ranges: listed(std::slice::from_ref(list)),
+                        size: list.iter().map(Range::size).sum(),
                     }
-                }),
-            })
-            .collect()
-    }
-
-    fn refuse_corrupt(&self, entries: &[Entry]) -> Result<(), LedgerError> {
-        match entries
-            .iter()
-            .find_map(|e| Some((e, e.record.as_ref().err()?)))
-        {
-            None => Ok(()),
-            Some((entry, reason)) => Err(LedgerError::Corrupt {
-                path: self.path(entry.address),
-                reason: reason.clone(),
+                })?,
+            });
+        }
+        match left.first() {
+            None => Ok(chosen),
+            Some(&address) if lists.iter().any(|list| is_of(list, address)) => {
+                Err(LedgerError::Surplus { address })
+            }
+            Some(&address) => Err(LedgerError::OutOfRange {
+                address,
+                ranges: listed(lists),
             }),
         }
     }
 
-    /// The last address given out of a range's family; unreadable means none.
-    fn last(&self, range: IpNetwork) -> Option<IpAddr> {
-        fs::read_to_string(self.directory.join(last_name(range.is_ipv4())))
+    /// Writes the files of the chosen addresses; all or none.
+    fn record(
+        &self,
+        lease: &Lease,
+        entries: &[Entry],
+        chosen: &[IpAddr],
+    ) -> Result<(), LedgerError> {
+        let content =
+            serde_json::to_vec(lease).map_err(|e| failed("write", &self.directory, e.into()))?;
+        for (done, &address) in chosen.iter().enumerate() {
+            let name = Entry::of(address, &lease.owner).name();
+            if let Err(error) = self.put(&name, &content) {
+                for &address in &chosen[..=done] {
+                    let _ = fs::remove_file(self.path(&Entry::of(address, &lease.owner)));
+                }
+                return Err(error);
+            }
+            // A file that says when it was freed last would outlive this use.
+            for freed in entries.iter().filter(|e| e.address() == address) {
+                let _ = fs::remove_file(self.path(freed));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last address given out of a list of ranges; unreadable means none.
+    fn last(&self, index: usize) -> Option<IpAddr> {
+        fs::read_to_string(self.directory.join(last_name(index)))
             .ok()?
             .trim()
             .parse()
             .ok()
     }
 
-    fn remember(&self, address: IpAddr) -> Result<(), LedgerError> {
-        let path = self.directory.join(last_name(address.is_ipv4()));
-        self.put(&path, address.to_string().as_bytes())
-    }
-
-    fn write(&self, address: IpAddr, record: &Record) -> Result<(), LedgerError> {
-        let path = self.path(address);
-        let content = serde_json::to_vec(record).map_err(|e| failed("write", &path, e.into()))?;
-        self.put(&path, &content)
-    }
-
-    fn put(&self, path: &Path, content: &[u8]) -> Result<(), LedgerError> {
-        let temporary = self.directory.join(TEMPORARY);
+    fn put(&self, name: &str, content: &[u8]) -> Result<(), LedgerError> {
+        let (temporary, path) = (self.directory.join(TEMPORARY), self.directory.join(name));
         fs::write(&temporary, content)
-            .and_then(|()| fs::rename(&temporary, path))
-            .map_err(|e| failed("write", path, e))
-    }
-
-    fn names(&self) -> Result<Vec<String>, LedgerError> {
-        fs::read_dir(&self.directory)
-            .and_then(|entries| {
-                entries
-                    .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-                    .collect()
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(|e| {
+                let _ = fs::remove_file(&temporary);
+                failed("write", &path, e)
             })
-            .map_err(|e| failed("list", &self.directory, e))
     }
 
-    /// Removes what other boots left. Nobody depends on it, so a failure is not reported.
-    fn tidy(&self) {
+    /// Removes what other boots left, and what was freed long ago. Nobody depends on it, so a failure is not reported.
+    fn tidy(&self, entries: &[Entry], now: Duration) {
+        for entry in entries {
+            if matches!(entry, Entry::Freed { .. }) && !entry.state().is_quarantined(now) {
+                let _ = fs::remove_file(self.path(entry));
+            }
+        }
         let siblings = self
             .directory
             .parent()
@@ -264,24 +322,26 @@ impl Ledger {
     }
 }
 
+/// By address. A kill may leave the file of its last use beside that of its present one.
+pub(super) fn states(entries: &[Entry]) -> BTreeMap<IpAddr, State> {
+    let (used, freed): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .map(|entry| (entry.address(), entry.state()))
+        .partition(|(_, state)| *state == State::Taken);
+    freed.into_iter().chain(used).collect()
+}
+
 /// Only the holder of the lock writes, so one name is enough; what a kill leaves is overwritten.
 const TEMPORARY: &str = ".new";
 
-fn last_name(ipv4: bool) -> &'static str {
-    if ipv4 { ".last4" } else { ".last6" }
+fn last_name(index: usize) -> String {
+    format!(".last.{index}")
 }
 
-fn in_use(entries: &[Entry], address: IpAddr) -> Result<IpAddr, LedgerError> {
-    let taken = entries
-        .iter()
-        .find_map(|entry| entry.owner().filter(|_| entry.address == address));
-    match taken {
-        None => Ok(address),
-        Some(owner) => Err(LedgerError::InUse {
-            address,
-            owner: owner.container_id.clone(),
-        }),
-    }
+fn boot_id() -> Result<String, LedgerError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(path).map_err(|e| failed("read", path, e))?;
+    Ok(text.trim().to_owned())
 }
 
 fn lock(path: &Path) -> Result<File, LedgerError> {
@@ -295,7 +355,7 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_micros(300));
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(LedgerError::Locked {

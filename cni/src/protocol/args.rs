@@ -1,7 +1,5 @@
 //! `CNI_ARGS`: `KEY=VALUE;KEY=VALUE`.
 
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 use seaway_kernel::MacAddr;
 
@@ -11,8 +9,8 @@ use super::env::environment;
 /// What a client asks for beside the config. podman sends static addresses this way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Args {
-    /// `IP`: exactly this address.
-    pub address: Option<IpAddr>,
+    /// `IP`: exactly these addresses, with or without a prefix; several are separated by commas.
+    pub addresses: Vec<IpNetwork>,
     /// `MAC`: this link-layer address for the pod.
     pub mac: Option<MacAddr>,
 }
@@ -35,7 +33,12 @@ impl Args {
         let mut args = Self::default();
         for (key, value) in pairs {
             match key {
-                "IP" => args.address = Some(parse_address(value)?),
+                "IP" => {
+                    args.addresses = value
+                        .split(',')
+                        .map(|text| parse_address(text.trim()))
+                        .collect::<Result<_, _>>()?;
+                }
                 "MAC" => {
                     args.mac = Some(
                         value
@@ -43,7 +46,8 @@ impl Args {
                             .map_err(|e| environment(format!("CNI_ARGS MAC: {e}")))?,
                     );
                 }
-                "IgnoreUnknown" => {}
+                // The reference static plugin's twin of the gateway in the config; ours follows from the range.
+                "GATEWAY" | "IgnoreUnknown" => {}
                 _ if key.starts_with("K8S_POD_") || ignore_unknown => {}
                 _ => return Err(environment(format!("unknown CNI_ARGS key {key:?}"))),
             }
@@ -53,8 +57,7 @@ impl Args {
 }
 
 /// `10.0.0.5` or `10.0.0.5/24`.
-fn parse_address(text: &str) -> Result<IpAddr, Error> {
-    text.parse::<IpNetwork>()
-        .map(|network| network.ip())
+fn parse_address(text: &str) -> Result<IpNetwork, Error> {
+    text.parse()
         .map_err(|e| environment(format!("CNI_ARGS IP {text:?}: {e}")))
 }

@@ -23,8 +23,24 @@ pub struct Invocation {
     pub ifname: String,
     /// `CNI_ARGS` as it came.
     pub args: String,
+    /// `CNI_PATH`: where other plugins are.
+    pub path: String,
     /// `CNI_NETNS_OVERRIDE`: the pod may share the runtime's namespace.
     pub allow_own_netns: bool,
+}
+
+impl Verb {
+    /// As `CNI_COMMAND` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+        }
+    }
 }
 
 impl Invocation {
@@ -63,6 +79,7 @@ impl Invocation {
             netns: value("CNI_NETNS"),
             ifname: value("CNI_IFNAME"),
             args: value("CNI_ARGS"),
+            path: value("CNI_PATH"),
             allow_own_netns: matches!(
                 value("CNI_NETNS_OVERRIDE").to_lowercase().as_str(),
                 "1" | "true"

@@ -26,16 +26,20 @@ pub enum Code {
     TryAgainLater,
     /// STATUS: no ADD can be served.
     NotAvailable,
+    /// STATUS: the same, and pods that are there may be cut off.
+    Limited,
     /// The kernel refused an operation.
     Kernel,
     /// No address is left.
     Exhausted,
     /// The attachment, or its interface, exists.
     AlreadyAttached,
-    /// The ledger of addresses has an entry that is none.
-    LedgerCorrupt,
     /// CHECK found a difference.
     CheckFailed,
+    /// Another IPAM plugin did not do what the protocol says.
+    Delegate,
+    /// What another plugin reported; its number is kept.
+    Other(u32),
 }
 
 impl Code {
@@ -50,11 +54,13 @@ impl Code {
             Self::Namespace => 8,
             Self::TryAgainLater => 11,
             Self::NotAvailable => 50,
+            Self::Limited => 51,
             Self::Kernel => 100,
             Self::Exhausted => 101,
             Self::AlreadyAttached => 102,
-            Self::LedgerCorrupt => 103,
             Self::CheckFailed => 104,
+            Self::Delegate => 105,
+            Self::Other(number) => number,
         }
     }
 }
@@ -73,6 +79,17 @@ impl Error {
     pub fn details(mut self, details: impl Into<String>) -> Self {
         self.details = Some(details.into());
         self
+    }
+
+    /// Reads the object that another plugin printed.
+    pub fn parse(value: &Value) -> Option<Self> {
+        let code = u32::try_from(value.get("code")?.as_u64()?).ok()?;
+        let text = |key| value.get(key).and_then(Value::as_str);
+        Some(Self {
+            code: Code::Other(code),
+            message: text("msg").unwrap_or_default().to_owned(),
+            details: text("details").filter(|d| !d.is_empty()).map(str::to_owned),
+        })
     }
 
     /// The object for standard output; `version` is the request's as far as it is known.

@@ -9,6 +9,9 @@ use super::{Code, Error};
 /// A version of the specification that the plugin honours. Ordered by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
+    V0_1_0,
+    V0_2_0,
+    V0_3_0,
     V0_3_1,
     V0_4_0,
     V1_0_0,
@@ -17,7 +20,15 @@ pub enum Version {
 
 impl Version {
     /// All, oldest first.
-    pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    pub const ALL: [Self; 7] = [
+        Self::V0_1_0,
+        Self::V0_2_0,
+        Self::V0_3_0,
+        Self::V0_3_1,
+        Self::V0_4_0,
+        Self::V1_0_0,
+        Self::V1_1_0,
+    ];
 
     /// The newest.
     pub const NEWEST: Self = Self::V1_1_0;
@@ -25,6 +36,9 @@ impl Version {
     /// As it stands in `cniVersion`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
+            Self::V0_3_0 => "0.3.0",
             Self::V0_3_1 => "0.3.1",
             Self::V0_4_0 => "0.4.0",
             Self::V1_0_0 => "1.0.0",

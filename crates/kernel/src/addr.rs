@@ -23,11 +23,7 @@ pub struct Address {
 impl Netlink {
     /// The addresses of one link, or of all.
     pub async fn addresses(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
-        let mut message = AddressMessage::default();
-        message.header.index = link.unwrap_or(0);
-        let answers = self
-            .dump(RouteNetlinkMessage::GetAddress(message), "addresses")
-            .await?;
+        let answers = self.dump(list_message(link), "addresses").await?;
         Ok(answers
             .into_iter()
             .filter_map(|answer| match answer {
@@ -46,11 +42,12 @@ impl Netlink {
         network: IpNetwork,
         scope: Scope,
     ) -> Result<(), Error> {
-        let message = message(Address {
+        let address = Address {
             link,
             network,
             scope,
-        });
+        };
+        let message = message(address, false);
         self.change(
             RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_EXCL,
@@ -64,7 +61,7 @@ impl Netlink {
     pub async fn delete_address(&self, address: &Address) -> Result<(), Error> {
         let answer = self
             .change(
-                RouteNetlinkMessage::DelAddress(message(*address)),
+                RouteNetlinkMessage::DelAddress(message(*address, false)),
                 0,
                 "delete",
                 || format!("address {} of link {}", address.network, address.link),
@@ -77,7 +74,15 @@ impl Netlink {
     }
 }
 
-fn message(address: Address) -> AddressMessage {
+/// Asks for the addresses of a link, or of all.
+pub(crate) fn list_message(link: Option<u32>) -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link.unwrap_or(0);
+    RouteNetlinkMessage::GetAddress(message)
+}
+
+/// Adds or deletes an address; with `own_routes` the kernel makes no route to the prefix.
+pub(crate) fn message(address: Address, own_routes: bool) -> AddressMessage {
     let ip = address.network.ip();
     let prefix = address.network.prefix();
     let mut message = AddressMessage::default();
@@ -86,6 +91,10 @@ fn message(address: Address) -> AddressMessage {
     message.header.prefix_len = prefix;
     message.header.scope = AddressScope::from(u8::from(address.scope));
     message.attributes = vec![AddressAttribute::Address(ip), AddressAttribute::Local(ip)];
+    let mut flags = AddressFlags::empty();
+    if own_routes {
+        flags |= AddressFlags::Noprefixroute;
+    }
     match ip {
         IpAddr::V4(ip) if prefix < 31 => {
             let broadcast = u32::from(ip) | (u32::MAX >> prefix);
@@ -95,9 +104,10 @@ fn message(address: Address) -> AddressMessage {
                 .push(AddressAttribute::Broadcast(broadcast));
         }
         IpAddr::V4(_) => {}
-        IpAddr::V6(_) => message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Nodad)),
+        IpAddr::V6(_) => flags |= AddressFlags::Nodad,
+    }
+    if !flags.is_empty() {
+        message.attributes.push(AddressAttribute::Flags(flags));
     }
     message
 }

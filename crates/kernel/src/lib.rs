@@ -5,11 +5,12 @@
 //! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
 //! behind it. Errors say which operation failed on which object.
 //!
-//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`conntrack`], [`sock_diag`] →
-//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`] → [`capabilities`].
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`] and [`shaping`] for the same without a runtime → [`conntrack`], [`sock_diag`] →
+//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
 mod await_ready;
+pub mod batch;
 pub mod capabilities;
 pub mod cgroup;
 pub mod command;
@@ -21,8 +22,10 @@ mod mac;
 pub mod neigh;
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod process;
 pub mod route;
+pub mod shaping;
 pub mod sock_diag;
 pub mod spawn;
 pub mod sysctl;
@@ -30,6 +33,7 @@ pub mod watch;
 pub mod xtables;
 
 pub use addr::Address;
+pub use batch::{Batch, Ipv4Settings, RouteMetrics, RouteSocket};
 pub use capabilities::Capabilities;
 pub use command::{Command, CommandError, Output};
 pub use conntrack::Conntrack;
@@ -39,6 +43,7 @@ pub use mac::MacAddr;
 pub use neigh::Neighbour;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsGuard};
+pub use nftables::Nftables;
 pub use process::{Process, ProcessId, Signal};
 pub use route::{Encap, Route, RouteFilter, RouteKind, Scope};
 pub use sock_diag::SockDiag;

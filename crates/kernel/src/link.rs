@@ -11,6 +11,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use crate::{Error, MacAddr, NetNs, Netlink};
 
 pub use create::VethOptions;
+pub(crate) use create::veth_message;
 
 /// A link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl Netlink {
     }
 }
 
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
+pub(crate) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     match message {
         RouteNetlinkMessage::NewLink(message) => Some(convert(message)),
         _ => None,

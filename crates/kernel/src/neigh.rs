@@ -47,13 +47,8 @@ impl Netlink {
         address: IpAddr,
         mac: MacAddr,
     ) -> Result<(), Error> {
-        let mut message = key(link, address);
-        message.header.state = NeighbourState::Permanent;
-        message
-            .attributes
-            .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
         self.change(
-            RouteNetlinkMessage::NewNeighbour(message),
+            RouteNetlinkMessage::NewNeighbour(permanent(link, address, mac)),
             NLM_F_CREATE | NLM_F_REPLACE,
             "set",
             || format!("neighbour {address} ({mac}) on link {link}"),
@@ -76,6 +71,16 @@ impl Netlink {
             other => other,
         }
     }
+}
+
+/// Sets a permanent neighbour.
+pub(crate) fn permanent(link: u32, address: IpAddr, mac: MacAddr) -> NeighbourMessage {
+    let mut message = key(link, address);
+    message.header.state = NeighbourState::Permanent;
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message
 }
 
 fn key(link: u32, address: IpAddr) -> NeighbourMessage {

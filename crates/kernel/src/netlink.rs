@@ -1,6 +1,7 @@
 //! The route netlink socket (rtnetlink(7)): one request, its answers, and errors that name the object.
 
 pub(crate) mod blocking;
+pub(crate) mod message;
 
 use std::io;
 

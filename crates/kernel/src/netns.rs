@@ -158,7 +158,8 @@ impl NetNs {
         Ok(self.identity()? == other.identity()?)
     }
 
-    fn identity(&self) -> Result<(u64, u64), Error> {
+    /// Device and inode number: no other namespace has both while this one is there.
+    pub fn identity(&self) -> Result<(u64, u64), Error> {
         let stat =
             nix::sys::stat::fstat(self).map_err(|e| Error::io("examine", self.to_string(), e))?;
         Ok((stat.st_dev, stat.st_ino))

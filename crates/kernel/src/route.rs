@@ -6,12 +6,13 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::{Error, Netlink};
 
 pub(crate) use message::convert;
-use message::{filter, routes_message, to};
+pub(crate) use message::routes_message;
+use message::{filter, to};
 
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
@@ -148,15 +149,25 @@ pub struct RouteFilter {
     pub link: Option<u32>,
 }
 
+impl RouteFilter {
+    pub(crate) fn selects(&self, route: &Route) -> bool {
+        self.table.is_none_or(|table| route.table == table)
+            && self.protocol.is_none_or(|p| route.protocol == p)
+            && self.link.is_none_or(|link| route.link == Some(link))
+    }
+}
+
+/// Asks for the routes of each family that a filter selects.
+pub(crate) fn list_messages(wanted: RouteFilter) -> [RouteNetlinkMessage; 2] {
+    [AddressFamily::Inet, AddressFamily::Inet6]
+        .map(|family| RouteNetlinkMessage::GetRoute(filter(family, wanted)))
+}
+
 impl Netlink {
     /// The routes of both families that a filter selects. The kernel does the selecting.
     pub async fn routes(&self, wanted: RouteFilter) -> Result<Vec<Route>, Error> {
         let mut routes = Vec::new();
-        for family in [
-            netlink_packet_route::AddressFamily::Inet,
-            netlink_packet_route::AddressFamily::Inet6,
-        ] {
-            let request = RouteNetlinkMessage::GetRoute(filter(family, wanted));
+        for request in list_messages(wanted) {
             // A table that has never had a route does not exist for the kernel.
             let answers = match self.dump(request, "routes").await {
                 Err(error) if wanted.table.is_some() && error.is_absent() => continue,
@@ -167,11 +178,7 @@ impl Netlink {
                 _ => None,
             }));
         }
-        routes.retain(|route| {
-            wanted.table.is_none_or(|table| route.table == table)
-                && wanted.protocol.is_none_or(|p| route.protocol == p)
-                && wanted.link.is_none_or(|link| route.link == Some(link))
-        });
+        routes.retain(|route| wanted.selects(route));
         Ok(routes)
     }
 

@@ -67,3 +67,9 @@ pub const NODE_FILE: &str = "node.json";
 
 /// Name of the CNI config list that the overlay writes.
 pub const CONFLIST_FILE: &str = "10-seaway.conflist";
+
+/// Prefix of the `ifb` device that limits what a pod sends; the digits of its link follow.
+pub const SHAPING_LINK_PREFIX: &str = "sb";
+
+/// The nftables table (family `inet`) of the CNI plugin: host ports of pods, and pods whose traffic is masqueraded.
+pub const HOST_PORTS_TABLE: &str = "seaway-cni";

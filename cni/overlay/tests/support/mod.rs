@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use seaway_cni::node::NodeFile;
+use seaway_cni::personality::Personality;
 use seaway_kernel::{Command, MacAddr, NetNs, Netlink, Scope, Spawn, VethOptions};
 use seaway_overlay::admin::Status;
 use serde_json::{Value, json};
@@ -247,12 +248,8 @@ impl Node {
             _ => None,
         };
         let result = self.netns.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
             let config = config.to_string();
-            runtime.block_on(seaway_cni::command::serve(environment, config.as_bytes()))
+            seaway_cni::command::serve(Personality::Seaway, environment, config.as_bytes())
         });
         let result = result.unwrap().unwrap().unwrap();
         let address = result["ips"][0]["address"].as_str().unwrap();

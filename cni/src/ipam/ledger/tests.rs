@@ -1,3 +1,5 @@
+use ipnetwork::IpNetwork;
+
 use super::*;
 
 const NOW: Duration = Duration::from_secs(10_000);
@@ -9,13 +11,24 @@ fn owner(id: &str) -> OwnerKey {
     }
 }
 
-fn ranges(texts: &[&str]) -> Vec<IpNetwork> {
-    texts.iter().map(|text| text.parse().unwrap()).collect()
+fn lease(id: &str) -> Lease {
+    Lease {
+        owner: owner(id),
+        netns: format!("/run/netns/{id}"),
+        netns_id: Some((4, 7)),
+        interface: true,
+        since: 1,
+    }
+}
+
+fn lists(texts: &[&str]) -> Vec<Vec<Range>> {
+    let range = |text: &&str| Range::of_node(text.parse::<IpNetwork>().unwrap()).unwrap();
+    texts.iter().map(|text| vec![range(text)]).collect()
 }
 
 fn allocate(ledger: &Ledger, id: &str, texts: &[&str]) -> Result<Vec<String>, String> {
     ledger
-        .allocate(&owner(id), &ranges(texts), None, NOW)
+        .allocate(&lease(id), &lists(texts), &[], NOW)
         .map(|list| list.iter().map(ToString::to_string).collect())
         .map_err(|e| e.to_string())
 }
@@ -55,24 +68,63 @@ fn an_exhausted_range_is_named_and_leaves_no_half_lease() {
     allocate(&ledger, "b", texts).unwrap();
     assert_eq!(
         allocate(&ledger, "c", texts).unwrap_err(),
-        "no address is left in fd00::/64, 10.244.1.0/30: all 2 are in use"
+        "no address is left in 10.244.1.0/30: all 2 are in use"
     );
     let owners: Vec<_> = ledger.entries().unwrap();
     assert_eq!(owners.len(), 4);
 }
 
 #[test]
-fn a_corrupt_entry_stops_allocation_but_not_release() {
+fn a_corrupt_entry_keeps_its_address_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), "net").unwrap();
-    allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap();
-    fs::write(ledger.path("10.244.1.9".parse().unwrap()), "{\"owner\":").unwrap();
-    let before = ledger.entries().unwrap();
-    let error = allocate(&ledger, "b", &["10.244.1.0/24"]).unwrap_err();
-    assert!(error.contains("/10.244.1.9 cannot be read (EOF"), "{error}");
-    assert!(error.ends_with("remove the file"), "{error}");
-    assert_eq!(ledger.entries().unwrap(), before);
-    assert_eq!(ledger.release(&owner("a"), NOW).unwrap().len(), 1);
+    let range = &["10.244.1.0/29"];
+    allocate(&ledger, "a", range).unwrap();
+    let entry = ledger.entries().unwrap().remove(0);
+    assert_eq!(ledger.lease(&entry).unwrap(), lease("a"));
+    fs::write(ledger.path(&entry), "{\"owner\":").unwrap();
+    assert!(ledger.lease(&entry).unwrap_err().starts_with("EOF"));
+    fs::write(ledger.directory.join("garbage"), "x").unwrap();
+    assert_eq!(allocate(&ledger, "b", range).unwrap(), ["10.244.1.2"]);
+    let first = "10.244.1.1".parse().unwrap();
+    let error = ledger.allocate(&lease("c"), &lists(range), &[first], NOW);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("in use by container unknown (EOF"),
+        "{error}"
+    );
+    assert_eq!(ledger.release(&owner("a"), NOW).unwrap(), [first]);
+}
+
+/// A kill between the record of an address and the removal of what says when it was freed leaves both.
+#[test]
+fn an_address_with_two_files_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), "net").unwrap();
+    allocate(&ledger, "a", &["10.244.1.0/30"]).unwrap();
+    let address = "10.244.1.1".parse().unwrap();
+    let at = NOW - Duration::from_secs(1);
+    fs::write(ledger.path(&Entry::Freed { address, at }), "").unwrap();
+    assert_eq!(
+        allocate(&ledger, "b", &["10.244.1.0/30"]).unwrap(),
+        ["10.244.1.2"]
+    );
+    allocate(&ledger, "c", &["10.244.1.0/30"]).unwrap_err();
+}
+
+#[test]
+fn what_was_freed_long_ago_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), "net").unwrap();
+    allocate(&ledger, "a", &["fd00::/64"]).unwrap();
+    ledger.release(&owner("a"), NOW - pool::QUARANTINE).unwrap();
+    assert_eq!(ledger.entries().unwrap().len(), 1);
+    allocate(&ledger, "b", &["fd00::/64"]).unwrap();
+    let names: Vec<_> = ledger.entries().unwrap().iter().map(Entry::name).collect();
+    assert_eq!(
+        names,
+        [Entry::of("fd00::2".parse().unwrap(), &owner("b")).name()]
+    );
 }
 
 #[test]
@@ -80,14 +132,14 @@ fn leases_of_another_boot_are_dead() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open_for_boot(dir.path(), "net", "boot-1").unwrap();
     allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap();
-    fs::write(ledger.path("10.244.1.7".parse().unwrap()), "torn").unwrap();
+    fs::write(ledger.directory.join("10.244.1.7@0123456789a"), "torn").unwrap();
     drop(ledger);
     let ledger = Ledger::open_for_boot(dir.path(), "net", "boot-2").unwrap();
     assert_eq!(
         allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap(),
         ["10.244.1.1"]
     );
-    assert!(!Ledger::root(dir.path()).join("net/boot-1").exists());
+    assert!(!dir.path().join("net/boot-1").exists());
 }
 
 #[test]
@@ -95,9 +147,9 @@ fn a_requested_address_is_served_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), "net").unwrap();
     let ask = |id: &str, address: &str| {
-        let address = Some(address.parse().unwrap());
+        let address = address.parse().unwrap();
         ledger
-            .allocate(&owner(id), &ranges(&["10.244.1.0/24"]), address, NOW)
+            .allocate(&lease(id), &lists(&["10.244.1.0/24"]), &[address], NOW)
             .map_err(|e| e.to_string())
     };
     assert_eq!(

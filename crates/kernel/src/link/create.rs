@@ -32,19 +32,10 @@ impl Netlink {
         peer: &str,
         options: VethOptions<'_>,
     ) -> Result<(), Error> {
-        let mut far = LinkUnspec::new_with_name(peer);
-        if let Some(netns) = options.peer_netns {
-            far = far.setns_by_fd(netns.as_fd().as_raw_fd());
-        }
-        let far = end(far, options, options.peer_mac).build();
-        let near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(name);
-        let near = end(near, options, options.mac);
-        let near = if options.up { near.up() } else { near };
-        let near = near
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
-            .build();
-        self.add_link(near, || format!("veth pair {name} and {peer}"))
-            .await
+        self.add_link(veth_message(name, peer, options), || {
+            format!("veth pair {name} and {peer}")
+        })
+        .await
     }
 
     /// Creates a bridge and sets it up.
@@ -87,6 +78,20 @@ impl Netlink {
         )
         .await
     }
+}
+
+/// Creates a veth pair.
+pub(crate) fn veth_message(name: &str, peer: &str, options: VethOptions<'_>) -> LinkMessage {
+    let mut far = LinkUnspec::new_with_name(peer);
+    if let Some(netns) = options.peer_netns {
+        far = far.setns_by_fd(netns.as_fd().as_raw_fd());
+    }
+    let far = end(far, options, options.peer_mac).build();
+    let near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(name);
+    let near = end(near, options, options.mac);
+    let near = if options.up { near.up() } else { near };
+    near.set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+        .build()
 }
 
 fn end<T>(

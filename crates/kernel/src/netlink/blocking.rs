@@ -60,6 +60,30 @@ impl Blocking {
         })
     }
 
+    /// Makes the kernel apply the filters of a listing instead of ignoring them (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
+    #[expect(unsafe_code, reason = "nix does not know the option")]
+    pub(crate) fn check_strictly(&self) -> Result<(), Error> {
+        let on: nix::libc::c_int = 1;
+        // SAFETY: the option's value is an int, and the length says so.
+        let result = unsafe {
+            nix::libc::setsockopt(
+                self.socket.as_raw_fd(),
+                nix::libc::SOL_NETLINK,
+                nix::libc::NETLINK_GET_STRICT_CHK,
+                (&raw const on).cast(),
+                size_of_val(&on) as nix::libc::socklen_t,
+            )
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(Error::io(
+                "set up",
+                "netlink socket",
+                io::Error::last_os_error(),
+            )),
+        }
+    }
+
     /// The number of the next request.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
@@ -108,23 +132,35 @@ impl Blocking {
 /// Reads a portion of the answer to the request of this number. The error says what is wrong with the portion as a
 /// whole.
 pub(crate) fn read_portion(
-    mut rest: &[u8],
+    portion: &[u8],
     sequence: u32,
     mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
 ) -> Result<End, &'static str> {
-    while !rest.is_empty() {
-        let message = NetlinkBuffer::new_checked(rest).map_err(|_| "a message is cut off")?;
+    let mut end = End::NotYet;
+    each_message(portion, |message| {
         // What is left of a listing that was given up is not ours.
-        if message.sequence_number() == sequence {
-            match read_end(&message) {
-                End::NotYet => each(&message),
-                end => return Ok(end),
+        if message.sequence_number() == sequence && matches!(end, End::NotYet) {
+            end = read_end(message);
+            if matches!(end, End::NotYet) {
+                each(message);
             }
         }
+    })?;
+    Ok(end)
+}
+
+/// Takes a portion apart.
+pub(crate) fn each_message(
+    mut rest: &[u8],
+    mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
+) -> Result<(), &'static str> {
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest).map_err(|_| "a message is cut off")?;
+        each(&message);
         let next = (message.length() as usize).next_multiple_of(4);
         rest = rest.get(next..).unwrap_or_default();
     }
-    Ok(End::NotYet)
+    Ok(())
 }
 
 pub(crate) fn read_end(message: &NetlinkBuffer<&[u8]>) -> End {

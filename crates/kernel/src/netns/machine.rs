@@ -55,6 +55,13 @@ pub struct Place {
     inode: u64,
 }
 
+impl Place {
+    /// As [`NetNs::identity`].
+    pub fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 /// The namespaces that have a name, then those that only processes are in, each once. None is opened.
 pub fn places() -> impl Iterator<Item = Place> {
     let named = DIRECTORIES

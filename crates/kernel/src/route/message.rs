@@ -12,7 +12,7 @@ use netlink_packet_route::route::{
 use super::{Encap, Route, RouteFilter, RouteKind, Scope};
 
 /// The message that adds or deletes a route.
-pub(super) fn routes_message(route: &Route) -> RouteMessage {
+pub(crate) fn routes_message(route: &Route) -> RouteMessage {
     let destination = route.destination.network();
     let mut message = RouteMessage::default();
     message.header.address_family = crate::netlink::family(destination);

@@ -92,6 +92,20 @@ impl Node {
         self.dir.path().join("state")
     }
 
+    /// The file of an address that is in use.
+    pub(crate) fn entry(&self, address: &str) -> PathBuf {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let directory = self.state_dir().join("ipam/seaway").join(boot.trim());
+        std::fs::read_dir(directory)
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .find(|path| {
+                let name = path.file_name().unwrap().to_string_lossy();
+                name.starts_with(&format!("{address}@"))
+            })
+            .unwrap()
+    }
+
     /// The config as a runtime flattens it.
     pub(crate) fn config(&self, version: &str) -> Value {
         json!({

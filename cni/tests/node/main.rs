@@ -1,0 +1,7 @@
+//! The built plugin, called as runtimes call it, on nodes that are network namespaces.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod capabilities;
+mod pods;
+mod support;

@@ -1,0 +1,379 @@
+//! nftables over netlink (`NFNL_SUBSYS_NFTABLES`, linux/netfilter/nf_tables.h): tables of the family `inet`, changed in
+//! transactions that the kernel takes whole or not at all. No program is executed.
+//!
+//! The calls block. A rule is a row of expressions over the registers `NFT_REG32_00` and on, four bytes each.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NlaBuffer,
+    NlasIterator,
+};
+use nix::sys::socket::SockProtocol;
+
+use crate::netlink::Failure;
+use crate::netlink::blocking::{Blocking, End, each_message, read_end};
+use crate::netlink::message::Message;
+use crate::{Error, NetNs};
+
+mod expression;
+
+pub use expression::{Field, Match, Statement};
+
+/// `NFNL_SUBSYS_NFTABLES << 8`.
+const SUBSYSTEM: u16 = 10 << 8;
+const NEW_TABLE: u16 = SUBSYSTEM;
+const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const NEW_RULE: u16 = SUBSYSTEM | 6;
+const NEW_SET: u16 = SUBSYSTEM | 9;
+const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
+const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
+const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
+const BEGIN: u16 = 16;
+const END: u16 = 17;
+
+/// `NFPROTO_INET`.
+const INET: u8 = 1;
+/// `NFT_SET_MAP`.
+const MAP: u32 = 8;
+/// How often a listing that the kernel marks as inconsistent is asked again.
+const DUMP_ATTEMPTS: usize = 8;
+/// How the comments of elements are written: a type (0 is a comment), a length, and text with a zero at its end, as
+/// nft(8) does it and shows it.
+const COMMENT_MAX: usize = 120;
+
+/// Where a chain is hooked in (`enum nf_inet_hooks`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting = 0,
+    Output = 3,
+    Postrouting = 4,
+}
+
+/// What the parts of a key or value are, by nft(8)'s numbers; the kernel keeps them for who lists the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Ipv4 = 7,
+    Ipv6 = 8,
+    Protocol = 12,
+    Port = 13,
+}
+
+impl Part {
+    fn length(self) -> u32 {
+        match self {
+            Self::Ipv6 => 16,
+            // A register is four bytes, however short the part is.
+            Self::Ipv4 | Self::Protocol | Self::Port => 4,
+        }
+    }
+}
+
+/// A set, or with a value a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set<'a> {
+    pub name: &'a str,
+    pub key: &'a [Part],
+    pub value: &'a [Part],
+}
+
+/// An element of a set; of a map with its value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Element {
+    /// In network order, each part filled up to four bytes.
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    /// At most 120 bytes.
+    pub comment: String,
+}
+
+/// Changes that the kernel takes whole or not at all, of one table of the family `inet`.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    table: &'a str,
+    requests: Vec<(u16, u16, Vec<u8>)>,
+    /// The kernel wants a number for each new set, by which later requests of the transaction name it.
+    sets: u32,
+}
+
+impl<'a> Transaction<'a> {
+    /// For that table.
+    pub fn new(table: &'a str) -> Self {
+        Self {
+            table,
+            requests: Vec::new(),
+            sets: 0,
+        }
+    }
+
+    /// Creates the table; all fails if it exists.
+    pub fn create_table(&mut self) {
+        let table = self.table;
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.push(NEW_TABLE, flags, |message| message.text(1, table));
+    }
+
+    /// Creates a chain that translates addresses of the first packet of a connection.
+    pub fn create_nat_chain(&mut self, name: &str, hook: Hook, priority: i32) {
+        let table = self.table;
+        self.push(NEW_CHAIN, NLM_F_CREATE, |message| {
+            message.text(1, table);
+            message.text(3, name);
+            message.nested(4, |at| {
+                at.put(1, &(hook as u32).to_be_bytes());
+                at.put(2, &priority.to_be_bytes());
+            });
+            message.text(7, "nat");
+        });
+    }
+
+    /// Creates a set or map.
+    pub fn create_set(&mut self, set: Set<'_>) {
+        self.sets += 1;
+        let (table, id) = (self.table, self.sets);
+        // nft(8) puts the numbers of the parts together, six bits each.
+        let kind = |parts: &[Part]| parts.iter().fold(0, |kind, part| kind << 6 | *part as u32);
+        let length = |parts: &[Part]| parts.iter().map(|part| part.length()).sum::<u32>();
+        self.push(NEW_SET, NLM_F_CREATE, |message| {
+            message.text(1, table);
+            message.text(2, set.name);
+            if !set.value.is_empty() {
+                message.put(3, &MAP.to_be_bytes());
+            }
+            message.put(4, &kind(set.key).to_be_bytes());
+            message.put(5, &length(set.key).to_be_bytes());
+            if !set.value.is_empty() {
+                message.put(6, &kind(set.value).to_be_bytes());
+                message.put(7, &length(set.value).to_be_bytes());
+            }
+            message.put(10, &id.to_be_bytes());
+        });
+    }
+
+    /// Appends a rule: what a packet must be, and what happens to it then.
+    pub fn append_rule(&mut self, chain: &str, matches: &[Match<'_>], then: Statement) {
+        let table = self.table;
+        // `NLM_F_APPEND`.
+        self.push(NEW_RULE, NLM_F_CREATE | 0x800, |message| {
+            message.text(1, table);
+            message.text(2, chain);
+            message.nested(4, |expressions| {
+                for one in matches {
+                    one.write(expressions);
+                }
+                then.write(expressions);
+            });
+        });
+    }
+
+    /// Adds elements; all fails if one has the key of another that is there.
+    pub fn add_elements(&mut self, set: &str, elements: &[Element]) {
+        self.elements(NEW_ELEMENTS, NLM_F_CREATE | NLM_F_EXCL, set, elements);
+    }
+
+    /// Deletes elements; all fails if one is not there.
+    pub fn delete_elements(&mut self, set: &str, elements: &[Element]) {
+        self.elements(DELETE_ELEMENTS, 0, set, elements);
+    }
+
+    /// Whether there is anything to do.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
+        let table = self.table;
+        // An attribute holds 64 KiB.
+        for some in elements.chunks(128) {
+            self.push(kind, flags, |message| {
+                message.text(1, table);
+                message.text(2, set);
+                message.nested(3, |list| {
+                    for element in some {
+                        list.nested(1, |one| element.write(one));
+                    }
+                });
+            });
+        }
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, write: impl FnOnce(&mut Message)) {
+        let mut body = Message::body();
+        body.raw(&[INET, 0, 0, 0]);
+        write(&mut body);
+        self.requests.push((kind, flags, body.into_body()));
+    }
+}
+
+impl Element {
+    fn write(&self, message: &mut Message) {
+        message.nested(1, |key| key.put(1, &self.key));
+        if !self.value.is_empty() {
+            message.nested(2, |value| value.put(1, &self.value));
+        }
+        let comment = self.comment.get(..COMMENT_MAX).unwrap_or(&self.comment);
+        if !comment.is_empty() {
+            let mut data = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+            data.extend(comment.as_bytes());
+            data.push(0);
+            message.put(6, &data);
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let inside = |wanted| attribute(&attribute(bytes, wanted)?, 1);
+        let comment = attribute(bytes, 6).unwrap_or_default();
+        let text = comment.get(2..).unwrap_or_default();
+        let text = text.strip_suffix(&[0]).unwrap_or(text);
+        Some(Self {
+            key: inside(1)?,
+            value: inside(2).unwrap_or_default(),
+            comment: String::from_utf8_lossy(text).into_owned(),
+        })
+    }
+}
+
+/// The tables of one network namespace.
+#[derive(Debug)]
+pub struct Nftables {
+    socket: Blocking,
+}
+
+impl Nftables {
+    /// Of the calling thread's namespace.
+    pub fn open() -> Result<Self, Error> {
+        let socket = Blocking::open(SockProtocol::NetlinkNetFilter, "nftables socket")?;
+        Ok(Self { socket })
+    }
+
+    /// Of another namespace, whatever thread uses it.
+    pub fn in_namespace(netns: &NetNs) -> Result<Self, Error> {
+        let _inside = netns.enter()?;
+        Self::open()
+    }
+
+    /// Does all of it, or nothing. [`Error::is_absent`] when a table, chain, set or element is not there,
+    /// [`Error::is_present`] when one that is to be new is.
+    pub fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let failed = |failure: Failure| {
+            failure.into_error("change", format!("nftables table {}", transaction.table))
+        };
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        // Ends of the batch name the subsystem in their resource field.
+        let edge = |kind, flags, sequence| {
+            let mut message = Message::new(kind, NLM_F_REQUEST | flags, sequence);
+            message.raw(&[0, 0, 0, 10]);
+            message.finish()
+        };
+        let first = self.socket.next_sequence();
+        let mut bytes = edge(BEGIN, 0, first);
+        let mut last = first;
+        for (index, (kind, flags, body)) in transaction.requests.iter().enumerate() {
+            last = self.socket.next_sequence();
+            let ack = if index + 1 == transaction.requests.len() {
+                NLM_F_ACK
+            } else {
+                0
+            };
+            let mut message = Message::new(*kind, NLM_F_REQUEST | flags | ack, last);
+            message.raw(body);
+            bytes.extend(message.finish());
+        }
+        let end = self.socket.next_sequence();
+        bytes.extend(edge(END, 0, end));
+        self.socket.send(&bytes).map_err(failed)?;
+        // Each request that fails is answered, and the last in any case: the kernel goes on past a failure to find
+        // all, and then takes none.
+        let mut refused: Option<io::Error> = None;
+        loop {
+            let mut done = false;
+            each_message(self.socket.receive().map_err(failed)?, |message| {
+                let number = message.sequence_number();
+                if number < first || number > end {
+                    return;
+                }
+                done |= number == last || number == first || number == end;
+                if let End::Refused(cause) = read_end(message) {
+                    refused.get_or_insert(cause);
+                }
+            })
+            .map_err(|reason| failed(Failure::Protocol(reason.into())))?;
+            if done {
+                return match refused {
+                    None => Ok(()),
+                    Some(cause) => Err(failed(Failure::Refused(cause))),
+                };
+            }
+        }
+    }
+
+    /// The elements of a set; `None` if there is no such table or set.
+    pub fn elements(&mut self, table: &str, set: &str) -> Result<Option<Vec<Element>>, Error> {
+        let failed = |failure: Failure| {
+            failure.into_error("list", format!("nftables set {set} of table {table}"))
+        };
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.ask(table, set) {
+                Ok(Some(elements)) => return Ok(Some(elements)),
+                Ok(None) => {}
+                Err(failure) => {
+                    let error = failed(failure);
+                    return if error.is_absent() {
+                        Ok(None)
+                    } else {
+                        Err(error)
+                    };
+                }
+            }
+        }
+        let reason = "the set changed during each of several listings".into();
+        Err(failed(Failure::Protocol(reason)))
+    }
+
+    /// `None` when the set changed meanwhile.
+    fn ask(&mut self, table: &str, set: &str) -> Result<Option<Vec<Element>>, Failure> {
+        let sequence = self.socket.next_sequence();
+        let mut message = Message::new(GET_ELEMENTS, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        message.raw(&[INET, 0, 0, 0]);
+        message.text(1, table);
+        message.text(2, set);
+        self.socket.send(&message.finish())?;
+        let (mut elements, mut interrupted) = (Vec::new(), false);
+        loop {
+            let mut end = End::NotYet;
+            each_message(self.socket.receive()?, |message| {
+                if message.sequence_number() != sequence || !matches!(end, End::NotYet) {
+                    return;
+                }
+                interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+                end = read_end(message);
+                if matches!(end, End::NotYet) {
+                    let list = message.payload().get(4..).and_then(|b| attribute(b, 3));
+                    elements.extend(
+                        attributes(&list.unwrap_or_default())
+                            .filter_map(|one| Element::read(one.value())),
+                    );
+                }
+            })
+            .map_err(|reason| Failure::Protocol(reason.into()))?;
+            match end {
+                End::NotYet => {}
+                End::Done => return Ok((!interrupted).then_some(elements)),
+                End::Refused(cause) => return Err(Failure::Refused(cause)),
+            }
+        }
+    }
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+fn attribute(bytes: &[u8], wanted: u16) -> Option<Vec<u8>> {
+    attributes(bytes)
+        .find(|nla| nla.kind() == wanted)
+        .map(|nla| nla.value().to_vec())
+}
