@@ -1,8 +1,10 @@
 //! Control groups, version 2 only: where processes are grouped, and where eBPF socket hooks are attached.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -67,6 +69,22 @@ pub fn delete(path: &Path) -> Result<(), Error> {
             Err(Error::io("remove", object, e))
         }
     }
+}
+
+/// The kernel's numbers of a cgroup and of all below it: the inodes of their directories. What goes meanwhile is left out.
+pub fn numbers(path: &Path) -> Result<BTreeSet<u64>, Error> {
+    let own = fs::metadata(path).map_err(|e| Error::io("examine", named(path), e))?;
+    let mut numbers = BTreeSet::from([own.ino()]);
+    let mut due = vec![path.to_path_buf()];
+    while let Some(dir) = due.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                numbers.insert(entry.ino());
+                due.push(entry.path());
+            }
+        }
+    }
+    Ok(numbers)
 }
 
 /// The processes that are directly in a cgroup.

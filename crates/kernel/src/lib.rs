@@ -24,6 +24,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod process;
+pub mod recent;
 pub mod route;
 pub mod shaping;
 pub mod sock_diag;

@@ -1,12 +1,13 @@
-//! Sockets of a network namespace over sock_diag(7): the connected UDP ones, and ending them (`SOCK_DESTROY`).
+//! Sockets of a network namespace over sock_diag(7): which there are, and ending UDP ones (`SOCK_DESTROY`).
 //!
 //! netlink-packet-sock-diag 0.4 speaks an older netlink-packet-core and knows no `SOCK_DESTROY`; two messages of fixed
 //! size are all that is needed (linux/inet_diag.h). The calls block.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
-use nix::libc::{AF_INET, AF_INET6, EOPNOTSUPP, IPPROTO_UDP};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use nix::libc::{AF_INET, AF_INET6, EOPNOTSUPP, IPPROTO_TCP, IPPROTO_UDP};
 use nix::sys::socket::SockProtocol;
 
 use crate::netlink::Failure;
@@ -20,15 +21,21 @@ mod tests;
 const BY_FAMILY: u16 = 20;
 /// `SOCK_DESTROY`.
 const DESTROY: u16 = 21;
-/// `TCP_ESTABLISHED`, which a UDP socket is in while it is connected.
-const CONNECTED: u32 = 1;
+/// `TCP_ESTABLISHED`, which a UDP socket is in while it is connected, as a set of states.
+const CONNECTED: u32 = 1 << 1;
+/// `TCP_CLOSE`, which a UDP socket is in while it is not.
+const UNCONNECTED: u32 = 1 << 7;
+const ANY_STATE: u32 = u32::MAX;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// `struct inet_diag_sockid`: ports, two addresses of 16 bytes, interface, cookie.
 const ID: usize = 48;
-/// Where the id is in `struct inet_diag_msg`.
+/// Where the id is in `struct inet_diag_msg`, and how long that is.
 const ID_AT: usize = 4;
+const MESSAGE: usize = 72;
+/// `INET_DIAG_CGROUP_ID`.
+const CGROUP_ID: u16 = 21;
 
 /// The kernel's family of a socket. One of IPv6 may talk IPv4, with mapped addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,16 +55,36 @@ impl SocketFamily {
     }
 }
 
-/// A connected UDP socket.
+/// What a socket speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SocketProtocol {
+    Tcp,
+    Udp,
+}
+
+impl SocketProtocol {
+    fn number(self) -> u8 {
+        // Both are below 256.
+        let number = match self {
+            Self::Tcp => IPPROTO_TCP,
+            Self::Udp => IPPROTO_UDP,
+        };
+        number as u8
+    }
+}
+
+/// A UDP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UdpSocket {
     pub family: SocketFamily,
     /// A mapped address stands here as the IPv4 address that it means.
     pub local: SocketAddr,
-    /// Where it sends to.
+    /// Where it sends to; unspecified, with port 0, if it is not connected.
     pub peer: SocketAddr,
     /// The kernel's number of the socket, as `bpf_get_socket_cookie` gives it; never used twice before a reboot.
     pub cookie: u64,
+    /// The control group (version 2) that it was made in: the inode of its directory. `None` if the kernel does not say.
+    pub cgroup: Option<u64>,
     id: [u8; ID],
 }
 
@@ -86,20 +113,66 @@ impl SockDiag {
         family: SocketFamily,
         port: Option<u16>,
     ) -> Result<Vec<UdpSocket>, Error> {
-        let failed = |failure: Failure| failure.into_error("list", "UDP sockets".to_owned());
+        self.udp(family, CONNECTED, port)
+    }
+
+    /// The UDP sockets that have a port and are not connected: each datagram says where it goes.
+    pub fn unconnected_udp(&mut self, family: SocketFamily) -> Result<Vec<UdpSocket>, Error> {
+        self.udp(family, UNCONNECTED, None)
+    }
+
+    fn udp(
+        &mut self,
+        family: SocketFamily,
+        states: u32,
+        port: Option<u16>,
+    ) -> Result<Vec<UdpSocket>, Error> {
         let mut id = [0; ID];
         id[2..4].copy_from_slice(&port.unwrap_or(0).to_be_bytes());
+        let mut sockets = Vec::new();
+        let what = What {
+            family,
+            protocol: SocketProtocol::Udp,
+            states,
+        };
+        self.dump(&what, &id, |message| sockets.extend(read(message)))?;
+        Ok(sockets)
+    }
+
+    /// The cookies of all TCP sockets, in whatever state.
+    pub fn tcp_cookies(&mut self) -> Result<BTreeSet<u64>, Error> {
+        let mut cookies = BTreeSet::new();
+        for family in [SocketFamily::V4, SocketFamily::V6] {
+            let what = What {
+                family,
+                protocol: SocketProtocol::Tcp,
+                states: ANY_STATE,
+            };
+            self.dump(&what, &[0; ID], |message| {
+                cookies.extend(read(message).map(|socket| socket.cookie));
+            })?;
+        }
+        Ok(cookies)
+    }
+
+    fn dump(
+        &mut self,
+        what: &What,
+        id: &[u8; ID],
+        mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
+    ) -> Result<(), Error> {
+        let failed =
+            |failure: Failure| failure.into_error("list", format!("{:?} sockets", what.protocol));
         let sequence = self.socket.next_sequence();
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let request = request(BY_FAMILY, flags, sequence, family, &id);
+        let request = request(BY_FAMILY, flags, sequence, what, id);
         self.socket.send(&request).map_err(failed)?;
-        let mut sockets = Vec::new();
         loop {
             let portion = self.socket.receive().map_err(failed)?;
-            let end = read_portion(portion, sequence, |message| sockets.extend(read(message)));
+            let end = read_portion(portion, sequence, &mut each);
             match end.map_err(|reason| failed(Failure::Protocol(reason.into())))? {
                 End::NotYet => {}
-                End::Done => return Ok(sockets),
+                End::Done => return Ok(()),
                 End::Refused(cause) => return Err(failed(Failure::Refused(cause))),
             }
         }
@@ -138,13 +211,26 @@ impl SockDiag {
     fn request_destroy(&mut self, family: SocketFamily, id: &[u8; ID]) -> Result<(), Failure> {
         let sequence = self.socket.next_sequence();
         let flags = NLM_F_REQUEST | NLM_F_ACK;
-        let request = request(DESTROY, flags, sequence, family, id);
+        let what = What {
+            family,
+            protocol: SocketProtocol::Udp,
+            states: CONNECTED,
+        };
+        let request = request(DESTROY, flags, sequence, &what, id);
         self.socket.change(&request)
     }
 }
 
-/// `struct inet_diag_req_v2` for connected UDP sockets.
-fn request(kind: u16, flags: u16, sequence: u32, family: SocketFamily, id: &[u8; ID]) -> Vec<u8> {
+/// Which sockets are meant.
+struct What {
+    family: SocketFamily,
+    protocol: SocketProtocol,
+    /// A bit for each.
+    states: u32,
+}
+
+/// `struct inet_diag_req_v2`.
+fn request(kind: u16, flags: u16, sequence: u32, what: &What, id: &[u8; ID]) -> Vec<u8> {
     const LENGTH: u32 = HEADER as u32 + 8 + ID as u32;
     let mut bytes = Vec::with_capacity(LENGTH as usize);
     bytes.extend(LENGTH.to_ne_bytes());
@@ -153,8 +239,8 @@ fn request(kind: u16, flags: u16, sequence: u32, family: SocketFamily, id: &[u8;
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend([0; 4]);
     // No extensions, and padding.
-    bytes.extend([family.number(), IPPROTO_UDP as u8, 0, 0]);
-    bytes.extend((1_u32 << CONNECTED).to_ne_bytes());
+    bytes.extend([what.family.number(), what.protocol.number(), 0, 0]);
+    bytes.extend(what.states.to_ne_bytes());
     bytes.extend(id);
     bytes
 }
@@ -181,8 +267,17 @@ fn read(message: &NetlinkBuffer<&[u8]>) -> Option<UdpSocket> {
         local: end(0, 4),
         peer: end(2, 20),
         cookie: u64::from(high) << 32 | u64::from(low),
+        cgroup: cgroup(payload.get(MESSAGE..).unwrap_or_default()),
         id,
     })
+}
+
+/// The cgroup among the attributes (`struct nlattr`) behind a message.
+fn cgroup(attributes: &[u8]) -> Option<u64> {
+    let attributes = NlasIterator::new(attributes).map_while(Result::ok);
+    let mut found = attributes.filter(|attribute| attribute.kind() == CGROUP_ID);
+    let number = found.next()?.value().try_into().ok()?;
+    Some(u64::from_ne_bytes(number))
 }
 
 fn word(id: &[u8; ID], at: usize) -> u32 {

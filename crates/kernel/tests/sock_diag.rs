@@ -4,6 +4,7 @@
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use seaway_kernel::sock_diag::SocketFamily;
@@ -74,4 +75,34 @@ fn one_socket_is_ended_and_no_other() {
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
     }
     assert!(unconnected.local_addr().is_ok());
+}
+
+#[test]
+fn sockets_that_are_not_connected_are_listed_with_their_cgroup() {
+    let netns = NetNs::anonymous().unwrap();
+    let mut diag = SockDiag::in_namespace(&netns).unwrap();
+    let [bound, v6, other] = netns
+        .run(|| {
+            [
+                UdpSocket::bind("127.0.0.1:0").unwrap(),
+                UdpSocket::bind("[::]:0").unwrap(),
+                connected("127.0.0.1:0", "127.0.0.1:53"),
+            ]
+        })
+        .unwrap();
+    let own = std::fs::metadata(seaway_kernel::cgroup::own().unwrap()).unwrap();
+    for (family, socket) in [(SocketFamily::V4, &bound), (SocketFamily::V6, &v6)] {
+        let listed = diag.unconnected_udp(family).unwrap();
+        let [found] = listed.as_slice() else {
+            panic!("{listed:?}");
+        };
+        assert_eq!(found.local, socket.local_addr().unwrap());
+        assert_eq!(found.peer.port(), 0);
+        assert_eq!(found.cgroup, Some(own.ino()));
+    }
+    let listener = netns
+        .run(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .unwrap();
+    assert_eq!(diag.tcp_cookies().unwrap().len(), 1);
+    drop((other, listener));
 }

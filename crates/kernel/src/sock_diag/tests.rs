@@ -46,8 +46,26 @@ fn a_socket_is_read_as_the_kernel_wrote_it() {
 }
 
 #[test]
+fn the_cgroup_stands_behind_the_rest() {
+    let mut bytes = message(2, &[0; ID]);
+    assert_eq!(read_bytes(&bytes).expect("a socket").cgroup, None);
+    // Some other attribute, padded, then the one.
+    bytes.extend([5, 0, 8, 0, 3, 0, 0, 0]);
+    bytes.extend([12, 0, CGROUP_ID as u8, 0]);
+    bytes.extend(4711_u64.to_ne_bytes());
+    let length = u32::try_from(bytes.len()).expect("a short message");
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+    assert_eq!(read_bytes(&bytes).expect("a socket").cgroup, Some(4711));
+}
+
+#[test]
 fn a_request_has_the_size_that_the_kernel_wants() {
-    let bytes = request(DESTROY, 5, 9, SocketFamily::V6, &[1; ID]);
+    let what = What {
+        family: SocketFamily::V6,
+        protocol: SocketProtocol::Udp,
+        states: CONNECTED,
+    };
+    let bytes = request(DESTROY, 5, 9, &what, &[1; ID]);
     assert_eq!(bytes.len(), 72);
     assert_eq!(bytes[..4], 72_u32.to_ne_bytes());
     assert_eq!(bytes[16..20], [10, 17, 0, 0]);
