@@ -6,7 +6,7 @@ use std::fmt;
 use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
-use seaway_kernel::NetNs;
+use seaway_kernel::{NetNs, SockDiag};
 
 use super::error::EbpfError;
 use super::sys::{self, AttachType};
@@ -21,6 +21,20 @@ enum Need {
     Hook(AttachType),
     /// `SO_NETNS_COOKIE`.
     NetnsCookie,
+    /// Ending UDP sockets.
+    SocketDestroy,
+}
+
+impl Need {
+    /// What is worse without it, if mode ebpf serves all the same.
+    fn instead(self) -> Option<&'static str> {
+        match self {
+            Self::SocketDestroy => Some(
+                "without it they stay bound to endpoints that are gone, until their programs connect anew",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// A need, how people call it, the kernel that brought it, and what it is for.
@@ -57,14 +71,33 @@ const fn at_socket(helper: BpfHelper) -> Need {
     Need::Helper(SOCKET, helper)
 }
 
-/// Everything that the programs use and that is younger than Linux 4.0, oldest first.
-const FEATURES: [Feature; 32] = [
+/// Everything that we use and that is younger than Linux 4.0, oldest first. Calls of `bpf(2)` are not asked for one by one
+/// (batches 5.6, links 5.7 to 5.9): no build of a kernel that has the youngest of these lacks them.
+const FEATURES: [Feature; 36] = [
     feature(Need::Program(TC), "tc classifiers", "4.1", "packets"),
     feature(
         at_tc(BpfHelper::BPF_FUNC_get_prandom_u32),
         "bpf_get_prandom_u32",
         "4.1",
         "the choice of an endpoint",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_skb_store_bytes),
+        "bpf_skb_store_bytes",
+        "4.1",
+        "addresses and ports of rewritten packets",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_l4_csum_replace),
+        "bpf_l4_csum_replace",
+        "4.1",
+        "their checksums",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_redirect),
+        "bpf_redirect",
+        "4.4",
+        "packets whose next hop is known",
     ),
     feature(
         at_tc(BpfHelper::BPF_FUNC_skb_load_bytes),
@@ -101,6 +134,12 @@ const FEATURES: [Feature; 32] = [
         "bpf_skb_change_tail",
         "4.9",
         "answers to what is refused",
+    ),
+    feature(
+        Need::SocketDestroy,
+        "SOCK_DESTROY (CONFIG_INET_UDP_DIAG, CONFIG_INET_DIAG_DESTROY)",
+        "4.9",
+        "UDP sockets whose endpoint is gone",
     ),
     feature(
         Need::Map(MapType::LruHash),
@@ -255,6 +294,8 @@ pub struct Probed {
     pub since: &'static str,
     pub why: &'static str,
     pub there: bool,
+    /// What is worse without it, if mode ebpf serves all the same.
+    pub instead: Option<&'static str>,
 }
 
 impl fmt::Display for Probed {
@@ -263,7 +304,11 @@ impl fmt::Display for Probed {
         let Self {
             name, since, why, ..
         } = self;
-        write!(f, "{name:<40} {since:<6} {there:<8} {why}")
+        write!(f, "{name:<40} {since:<6} {there:<8} {why}")?;
+        match self.instead {
+            Some(instead) if !self.there => write!(f, ": {instead}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -295,6 +340,7 @@ fn ask(need: Need) -> Result<bool, EbpfError> {
         }
         Need::Hook(hook) => sys::has_socket_hook(hook).map_err(|e| failed(&e)),
         Need::NetnsCookie => Ok(NetNs::current()?.cookie().is_ok()),
+        Need::SocketDestroy => Ok(SockDiag::open()?.can_destroy()?),
     }
 }
 
@@ -307,13 +353,17 @@ fn report_with(
             since: feature.since,
             why: feature.why,
             there: supported(feature.need)?,
+            instead: feature.need.instead(),
         })
     });
     probed.collect()
 }
 
 fn check_with(supported: impl Fn(Need) -> Result<bool, EbpfError>) -> Result<(), EbpfError> {
-    for feature in &FEATURES {
+    let needed = FEATURES
+        .iter()
+        .filter(|feature| feature.need.instead().is_none());
+    for feature in needed {
         if !supported(feature.need)? {
             return Err(EbpfError::Feature {
                 feature: feature.name,
@@ -334,6 +384,25 @@ mod tests {
         for probed in report().expect("the same") {
             assert!(probed.there, "{probed}");
         }
+    }
+
+    #[test]
+    fn what_can_be_done_without_is_told_and_not_refused() {
+        let without = |need| Ok(!matches!(need, Need::SocketDestroy));
+        check_with(without).expect("all that is needed");
+        let probed = report_with(without).expect("a report");
+        let missing: Vec<String> = probed
+            .iter()
+            .filter(|probed| !probed.there)
+            .map(ToString::to_string)
+            .collect();
+        let [line] = missing.as_slice() else {
+            panic!("{missing:?}");
+        };
+        assert!(
+            line.contains("CONFIG_INET_DIAG_DESTROY") && line.contains("until"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -360,7 +429,12 @@ mod tests {
     /// Each by itself, as if it were the only one that a kernel lacks.
     #[test]
     fn whatever_is_missing_is_refused_by_its_own_name() {
-        for (i, lacking) in FEATURES.iter().enumerate() {
+        let needed: Vec<&Feature> = FEATURES
+            .iter()
+            .filter(|feature| feature.need.instead().is_none())
+            .collect();
+        assert_eq!(needed.len() + 1, FEATURES.len());
+        for (i, lacking) in needed.iter().enumerate() {
             let left = std::cell::Cell::new(i);
             let answer = |_| {
                 let there = left.get() != 0;
@@ -377,7 +451,7 @@ mod tests {
             };
             assert!(version(since) >= (Some(4), Some(0)), "{since}");
             if let Some(before) = i.checked_sub(1) {
-                assert!(version(FEATURES[before].since) <= version(since), "{since}");
+                assert!(version(needed[before].since) <= version(since), "{since}");
             }
         }
     }
