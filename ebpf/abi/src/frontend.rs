@@ -123,6 +123,15 @@ impl AffinityKey {
             words: [u32::MAX, 0, (cookie >> 32) as u32, cookie as u32],
         }
     }
+
+    /// The cookie of the namespace that the client is, if it is one.
+    #[must_use]
+    pub const fn namespace(&self) -> Option<u64> {
+        match self.client.words {
+            [u32::MAX, 0, high, low] => Some((high as u64) << 32 | low as u64),
+            _ => None,
+        }
+    }
 }
 
 /// Who has answered a client.

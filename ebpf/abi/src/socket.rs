@@ -36,6 +36,23 @@ pub struct SteadyValue {
     pub set: u32,
 }
 
+impl SteadyValue {
+    /// In place of a backend: the socket's datagrams go out as they are, and are translated on their way.
+    pub const LEFT: Self = Self {
+        addr: Addr { words: [0; 4] },
+        port: 0,
+        pad: 0,
+        set: 0,
+    };
+
+    /// Whether it is [`LEFT`](Self::LEFT).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_left(&self) -> bool {
+        self.port == 0
+    }
+}
+
 /// The pod's label asks for it.
 pub const UNTRANSLATED_BY_LABEL: u32 = 1;
 /// A rule of the pod itself redirects what its programs send (a sidecar), and has to see the address that they meant.

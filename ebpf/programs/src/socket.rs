@@ -6,7 +6,7 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use seaway_ebpf_abi::config::CONFIG_LOCALHOST_NODE_PORTS;
+use seaway_ebpf_abi::config::{CONFIG_HANDOVER, CONFIG_LOCALHOST_NODE_PORTS};
 use seaway_ebpf_abi::{
     Addr, AffinityKey, BackendValue, FlowKey, FrontendKey, SocketKey, SocketValue, SteadyValue,
     TCP, UDP, Verdict,
@@ -371,6 +371,10 @@ fn connect(peer: &impl Peer) -> i32 {
     if is_untranslated(peer.namespace()) {
         return ALLOW;
     }
+    // Rules may know the client, and are to go on knowing it.
+    if knock.value.affinity_timeout != 0 && hands_over() {
+        return ALLOW;
+    }
     if let Some(code) = shut_out(peer, &knock, (&addr, port, protocol)) {
         return code;
     }
@@ -420,6 +424,22 @@ fn steady(peer: &impl Peer, knock: &mut Knock, key: &SocketKey) -> Result<(Addr,
     Ok((value.addr, value.port))
 }
 
+/// Whether rules serve what begins.
+#[inline(always)]
+fn hands_over() -> bool {
+    config().is_some_and(|config| config.flags & CONFIG_HANDOVER != 0)
+}
+
+/// Whether a socket's datagrams are translated on their way, as those of sockets are that begin while rules serve that.
+#[inline(never)]
+fn is_left(key: &SocketKey) -> bool {
+    // SAFETY: looked at at once.
+    if let Some(known) = unsafe { STEADY.get(key) } {
+        return known.is_left();
+    }
+    hands_over() && STEADY.insert(key, SteadyValue::LEFT, 0).is_ok()
+}
+
 #[inline(always)]
 fn sendmsg(peer: &impl Peer) -> i32 {
     let addr = peer.addr();
@@ -430,15 +450,18 @@ fn sendmsg(peer: &impl Peer) -> i32 {
     if is_untranslated(peer.namespace()) {
         return ALLOW;
     }
-    if let Some(code) = shut_out(peer, &knock, (&addr, port, UDP)) {
-        return code;
-    }
     let key = SocketKey {
         cookie: peer.cookie(),
         addr,
         port,
         pad: [0; 3],
     };
+    if is_left(&key) {
+        return ALLOW;
+    }
+    if let Some(code) = shut_out(peer, &knock, (&addr, port, UDP)) {
+        return code;
+    }
     match steady(peer, &mut knock, &key) {
         Ok(backend) => {
             remember(peer, UDP, (&backend.0, backend.1), (&addr, port));

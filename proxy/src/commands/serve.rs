@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use seaway_cluster::{EventRecorder, Source};
-use seaway_model::{InputEvent, NodeSettings};
+use seaway_model::{Desired, InputEvent, NodeSettings};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,9 +12,9 @@ use super::setup::{self, ThisNode};
 use crate::cli::Mode;
 use crate::companion::{self, Companion};
 use crate::config::{Config, ConntrackSettings};
-use crate::conntrack::{self, Cleaner, Place};
+use crate::conntrack::{self, Both, Cleaner, Place};
 use crate::dataplane::Dataplane;
-use crate::ebpf::{Aside, EbpfDataplane, Labelled, Observed};
+use crate::ebpf::{self, Aside, EbpfDataplane, Labelled, Observed, Remains};
 use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::{Addresses, HealthChecks};
@@ -47,7 +47,7 @@ pub(super) struct Daemon<'a> {
 
 /// The loop over the mode in force.
 enum Serving {
-    Iptables(Box<Reconciler<IptablesDataplane>>),
+    Iptables(Box<Reconciler<IptablesDataplane>>, Remains),
     Ebpf(Box<Reconciler<EbpfDataplane>>, Beside),
 }
 
@@ -62,7 +62,7 @@ struct Beside {
 impl Serving {
     fn mode(&self) -> Mode {
         match self {
-            Self::Iptables(_) => Mode::Iptables,
+            Self::Iptables(..) => Mode::Iptables,
             Self::Ebpf(..) => Mode::Ebpf,
         }
     }
@@ -74,7 +74,7 @@ impl Serving {
         shutdown: &CancellationToken,
     ) -> Ended {
         match self {
-            Self::Iptables(reconciler) => reconciler.run(inputs, orders, shutdown).await,
+            Self::Iptables(reconciler, _) => reconciler.run(inputs, orders, shutdown).await,
             Self::Ebpf(reconciler, _) => reconciler.run(inputs, orders, shutdown).await,
         }
     }
@@ -108,7 +108,7 @@ impl Daemon<'_> {
         Ok(match self.config.mode {
             Mode::Iptables => {
                 let plane = setup::iptables(self.this).await?;
-                Serving::Iptables(Box::new(self.reconciler(plane).await?))
+                Serving::Iptables(Box::new(self.reconciler(plane).await?), self.remains())
             }
             Mode::Ebpf => {
                 let mut plane = setup::ebpf(self.config, self.this)?.observed_by(&self.observed);
@@ -151,15 +151,19 @@ impl Daemon<'_> {
         })
     }
 
+    fn remains(&self) -> Remains {
+        Remains::watch(&self.config.kernel.bpffs_root)
+    }
+
     fn cleaner(&self, mode: Mode) -> Cleaner {
         let settings = conntrack::Settings {
             node_port_addresses: self.this.node_port_addresses.clone(),
         };
-        let place = match mode {
-            Mode::Iptables => &self.table,
-            Mode::Ebpf => &self.sockets,
+        let place: Arc<dyn Place> = match mode {
+            Mode::Iptables => Arc::new(Both(self.table.clone(), self.sockets.clone())),
+            Mode::Ebpf => self.sockets.clone(),
         };
-        Cleaner::start(settings, place.clone())
+        Cleaner::start(settings, place)
     }
 
     /// After the first sync the other mode's flows are taken over and its state is removed: this mode serves already, so
@@ -167,10 +171,13 @@ impl Daemon<'_> {
     async fn succeed_the_other_mode(&self, serving: &mut Serving) {
         let other = serving.mode().other();
         let flows = match serving {
-            Serving::Iptables(_) => self.flows_of_programs().await,
+            Serving::Iptables(reconciler, _) => {
+                let (_, desired) = reconciler.parts();
+                self.flows_of_programs(desired).await
+            }
             Serving::Ebpf(reconciler, beside) => {
-                let (plane, _) = reconciler.parts();
-                flows_of_rules(plane, beside).await
+                let (plane, desired) = reconciler.parts();
+                flows_of_rules(plane, desired, beside).await
             }
         };
         if let Err(error) = flows {
@@ -179,12 +186,16 @@ impl Daemon<'_> {
     }
 
     /// Of a daemon that ran in eBPF mode.
-    async fn flows_of_programs(&self) -> anyhow::Result<()> {
+    async fn flows_of_programs(&self, desired: &Desired) -> anyhow::Result<()> {
         // Without a cgroup there are no programs either, but what is pinned goes in any case.
         if let Ok(mut plane) = setup::ebpf(self.config, self.this)
             && plane.is_in_force()?
         {
-            switch::give_over(&mut plane, &Teller::log()).await?;
+            switch::give_over(&mut plane, desired, &Teller::log()).await?;
+            return Ok(());
+        }
+        // Sockets that were connected before the last start: see `Remains`.
+        if ebpf::is_all_there_is(&self.config.kernel.bpffs_root)? {
             return Ok(());
         }
         self.remove(Mode::Ebpf).await
@@ -209,7 +220,11 @@ impl Daemon<'_> {
         }
         systemd::status("changing the mode");
         let serving = match serving {
-            Serving::Iptables(reconciler) => self.to_ebpf(reconciler, &teller).await,
+            Serving::Iptables(reconciler, remains) => {
+                // Before the same hooks come back.
+                remains.leave().await;
+                self.to_ebpf(reconciler, &teller).await
+            }
             Serving::Ebpf(reconciler, beside) => {
                 self.to_iptables(reconciler, beside, &teller).await
             }
@@ -233,7 +248,7 @@ impl Daemon<'_> {
             Ok(prepared) => prepared,
             Err(error) => {
                 cannot_begin(MODE, &error, teller);
-                return Serving::Iptables(reconciler);
+                return Serving::Iptables(reconciler, self.remains());
             }
         };
         let (old, desired) = reconciler.parts();
@@ -241,7 +256,7 @@ impl Daemon<'_> {
         self.conclude(MODE, &result, teller);
         let Ok(outcome) = result else {
             reconciler.compare();
-            return Serving::Iptables(reconciler);
+            return Serving::Iptables(reconciler, self.remains());
         };
         let companion = beside.companion.clone();
         let reconciler = reconciler.replace(
@@ -283,7 +298,7 @@ impl Daemon<'_> {
         if result.is_ok() {
             let cleaner = self.cleaner(MODE);
             let reconciler = reconciler.replace(self.settings(MODE), new, cleaner, None);
-            return Serving::Iptables(Box::new(reconciler));
+            return Serving::Iptables(Box::new(reconciler), self.remains());
         }
         let companion = again.companion.clone();
         let mut reconciler = reconciler.with_companion(companion.clone());
@@ -363,9 +378,13 @@ fn cannot_begin(mode: Mode, error: &anyhow::Error, teller: &Teller) {
 }
 
 /// Takes over the flows of a daemon that ran in iptables mode, and what it has left.
-async fn flows_of_rules(plane: &mut EbpfDataplane, beside: &Beside) -> anyhow::Result<()> {
+async fn flows_of_rules(
+    plane: &mut EbpfDataplane,
+    desired: &Desired,
+    beside: &Beside,
+) -> anyhow::Result<()> {
     let adoption = match plane.is_handing_over() {
-        true => Some(switch::take_over(plane, &Teller::log()).await),
+        true => Some(switch::take_over(plane, desired, &Teller::log()).await),
         false => None,
     };
     // Flows that began with rules and stay with connection tracking need it to go on.

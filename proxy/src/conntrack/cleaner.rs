@@ -47,6 +47,26 @@ pub trait Place: Send + Sync + 'static {
     fn failed(&self) {}
 }
 
+/// Two places one after the other: in iptables mode there may be sockets that eBPF mode has connected.
+#[derive(Clone)]
+pub struct Both(pub Arc<dyn Place>, pub Arc<dyn Place>);
+
+impl Place for Both {
+    fn has_loopback(&self) -> bool {
+        self.0.has_loopback() && self.1.has_loopback()
+    }
+
+    fn clean(&self, ties: &Ties<'_>) -> anyhow::Result<()> {
+        let first = self.0.clean(ties);
+        self.1.clean(ties)?;
+        first
+    }
+
+    fn failed(&self) {
+        self.0.failed();
+    }
+}
+
 /// What a [`Place`] is asked to look at.
 #[derive(Debug)]
 pub struct Ties<'a> {

@@ -27,7 +27,7 @@ mod metrics;
 mod stale;
 mod table;
 
-pub use cleaner::{Cleaner, Place, Settings, Ties};
+pub use cleaner::{Both, Cleaner, Place, Settings, Ties};
 pub use frontends::{Due, Frontends};
 pub use metrics::Metrics;
 pub use stale::{NodeAddresses, is_stale, is_wrong, stale};

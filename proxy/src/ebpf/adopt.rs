@@ -92,10 +92,10 @@ pub(super) fn adopt(entry: &Flow, node: &Node<'_>, now: u64) -> Result<Adopted, 
     }
     let key = key_of(entry);
     let (frontend, node_port) = node.frontend(&key).ok_or(Left::NotOurs)?;
+    let state = state(entry).ok_or(Left::Closed)?;
     if node.is_own(&key.src) {
         return Err(Left::OwnSocket);
     }
-    let state = state(entry).ok_or(Left::Closed)?;
     let client = entry.original.source.ip();
     let Place { index, role } = *node.links.get(&client).ok_or(Left::NoProgram)?;
     if role == Role::Overlay {
@@ -302,7 +302,8 @@ fn tcp_state(state: u8) -> TcpState {
     }
 }
 
-fn key(protocol: u8, tuple: &Tuple) -> FlowKey {
+/// The key under which the flow table has packets with these addresses.
+pub(super) fn key(protocol: u8, tuple: &Tuple) -> FlowKey {
     FlowKey {
         src: tuple.source.ip().into(),
         dst: tuple.destination.ip().into(),

@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::config::pin_dir;
 use super::error::EbpfError;
+use super::spaces::addresses;
 use super::table::Table;
 use redirect::Rules;
 
@@ -203,17 +204,6 @@ fn look(place: &Place) -> Result<(NetNs, u64, Rules, BTreeSet<IpAddr>), Error> {
         (Rules::here(), addresses())
     };
     Ok((netns, cookie, rules, addresses))
-}
-
-/// Those of the calling thread's namespace that others reach it by.
-fn addresses() -> BTreeSet<IpAddr> {
-    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let ips = all.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
-    });
-    ips.filter(|ip| !ip.is_loopback()).collect()
 }
 
 /// How long until the next look at a namespace of this age: a sidecar comes with its pod.

@@ -75,10 +75,23 @@ pub(super) async fn withdraw(
     Ok(lines(detached, filters, maps))
 }
 
+/// Removes what [`withdraw`] has left.
+pub(super) fn remove_remains(settings: &EbpfConfig) -> Result<(), EbpfError> {
+    detach(&settings.link_dir(), &[])?;
+    remove(&settings.pin_dir())?;
+    // As in `cleanup`.
+    let _ = fs::remove_dir(&settings.bpffs_root);
+    Ok(())
+}
+
 /// Whether there is something of a build with another layout.
 pub(super) fn has_other_layout(settings: &EbpfConfig) -> Result<bool, EbpfError> {
-    let own = settings.pin_dir();
-    Ok(layouts(&settings.bpffs_root)?.iter().any(|dir| *dir != own))
+    has_other_dir(&settings.bpffs_root, &settings.pin_dir())
+}
+
+/// Whether there is a layout below the root besides the one in that directory.
+pub(super) fn has_other_dir(root: &Path, own: &Path) -> Result<bool, EbpfError> {
+    Ok(layouts(root)?.iter().any(|dir| dir != own))
 }
 
 /// Removes what builds with another layout have left, once ours is attached: until then theirs goes on serving. What is still in
@@ -107,10 +120,25 @@ pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
     Ok(())
 }
 
+/// When a link goes, by its name: what translates on the way to a backend before what translates back, so that no answer
+/// arrives that a program does not know.
+fn turn(name: &str) -> u8 {
+    let is = |part: &str| name.contains(part);
+    if is("connect") || is("sendmsg") {
+        0
+    } else if !name.starts_with("cgroup_") && !name.ends_with("_out") {
+        1
+    } else {
+        2
+    }
+}
+
 /// Detaches pinned links but some and removes their pins; how many there were.
 fn detach(link_dir: &Path, but: &[&str]) -> Result<usize, EbpfError> {
     let mut detached = 0;
-    for name in bpffs::list(link_dir)? {
+    let mut names = bpffs::list(link_dir)?;
+    names.sort_by_key(|name| turn(name));
+    for name in names {
         let pin = link_dir.join(&name);
         if pin.is_dir() || but.contains(&name.as_str()) {
             continue;
@@ -177,5 +205,36 @@ fn verify(settings: &EbpfConfig) -> Result<(), EbpfError> {
             dir,
             io::Error::other("it is still there"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_translates_back_goes_last() {
+        let mut names = [
+            "cgroup_sock_connect4",
+            "cgroup_sock_getpeername4",
+            "cgroup_sock_recvmsg6",
+            "cgroup_sock_sendmsg6",
+            "tc_2_out",
+            "tc_2_in",
+            "xdp_2_driver",
+        ];
+        names.sort_by_key(|name| turn(name));
+        assert_eq!(
+            names,
+            [
+                "cgroup_sock_connect4",
+                "cgroup_sock_sendmsg6",
+                "tc_2_in",
+                "xdp_2_driver",
+                "cgroup_sock_getpeername4",
+                "cgroup_sock_recvmsg6",
+                "tc_2_out",
+            ]
+        );
     }
 }

@@ -16,15 +16,17 @@ use std::time::Duration;
 
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
 use seaway_ebpf_abi::flow::FLOW_STACK;
-use seaway_ebpf_abi::{FlowKey, FlowValue, TCP, UDP};
+use seaway_ebpf_abi::{FlowKey, FlowValue, SocketKey, SteadyValue, TCP, UDP};
 use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, Status};
 use seaway_kernel::{NetNs, Netlink};
+use seaway_model::Desired;
 
 use super::adopt::{self, Adopted, HandedBack, Left, Node, Place};
 use super::error::EbpfError;
 use super::plane::EbpfDataplane;
 use super::table::Table;
 use super::tables::Tables;
+use super::unconnected::Seed;
 use super::{cleanup, sys};
 
 /// Longer than a program runs, or a packet takes from a hook to connection tracking.
@@ -37,6 +39,8 @@ pub struct Adoption {
     taken: HashMap<FlowKey, Flow>,
     left: BTreeMap<Left, usize>,
     links: BTreeMap<IpAddr, Place>,
+    /// Of which sockets the flows of datagrams are, as of the last look.
+    pub(super) sockets: HashMap<FlowKey, Vec<Seed>>,
 }
 
 impl Adoption {
@@ -58,6 +62,8 @@ pub struct HandBack {
     inserted: HashMap<FlowKey, HandedBack>,
     /// Entries of the flow table as they were, where they had to be changed.
     before: Vec<(FlowKey, FlowValue)>,
+    /// The same of sockets.
+    sockets: Vec<(SocketKey, SteadyValue)>,
     refused: usize,
 }
 
@@ -73,6 +79,21 @@ impl HandBack {
             0 => Vec::new(),
             n => vec![("with packets that were quicker".to_owned(), n)],
         }
+    }
+
+    /// Connection tracking has the flow of a socket.
+    pub(super) fn took_socket(
+        &mut self,
+        (key, flow): (FlowKey, HandedBack),
+        before: (SocketKey, SteadyValue),
+    ) {
+        self.inserted.insert(key, flow);
+        self.sockets.push(before);
+    }
+
+    /// Connection tracking has not taken a flow.
+    pub(super) fn refuse(&mut self) {
+        self.refused += 1;
     }
 }
 
@@ -130,15 +151,15 @@ impl EbpfDataplane {
     ///
     /// If connection tracking cannot be read or the flow table not be written. Both translate alike what they share, so
     /// that either may go then.
-    pub async fn adopt(&mut self) -> Result<Adoption, EbpfError> {
+    pub async fn adopt(&mut self, desired: &Desired) -> Result<Adoption, EbpfError> {
         let mut adoption = Adoption::default();
-        let before = self.adopt_what_is_there(&mut adoption).await;
+        let before = self.adopt_what_is_there(desired, &mut adoption).await;
         // Whatever came of that: nobody else serves what begins once the rules are gone.
         self.set_handover(false)?;
         before?;
         // Those that began since the listing. Of datagrams the programs have kept track.
         tokio::time::sleep(IN_FLIGHT).await;
-        let listed = self.adopt_what_is_there(&mut adoption).await?;
+        let listed = self.adopt_what_is_there(desired, &mut adoption).await?;
         self.release(&listed)?;
         Ok(adoption)
     }
@@ -146,13 +167,16 @@ impl EbpfDataplane {
     /// One look at connection tracking; the flows in it.
     async fn adopt_what_is_there(
         &self,
+        desired: &Desired,
         adoption: &mut Adoption,
     ) -> Result<HashSet<FlowKey>, EbpfError> {
         let tables = self.tables()?;
+        self.remember_clients_of_rules(&tables, desired).await?;
         let config = tables.read_config()?;
         let addresses = tables.node_addresses()?;
         let entries = list(&self.netns).await?;
         self.find_links(&entries, &mut adoption.links).await?;
+        adoption.sockets = self.find_sockets(&entries).await?;
         let node = Node {
             image: &self.image,
             config: &config,
@@ -166,9 +190,11 @@ impl EbpfDataplane {
         for entry in &entries {
             let key = adopt::key_of(entry);
             listed.insert(key);
+            let mut in_flow_table = false;
             match adopt::adopt(entry, &node, now) {
                 Ok(flow) => {
-                    if take(&tables.flows, &flow)? && flow.reverse.is_some() {
+                    in_flow_table = flow.reverse.is_some();
+                    if take(&tables.flows, &flow)? && in_flow_table {
                         // If it has to do this again, it has not seen what was sent meanwhile.
                         if entry.protocol == TCP {
                             conntrack.be_liberal(entry)?;
@@ -176,7 +202,12 @@ impl EbpfDataplane {
                         adoption.taken.insert(key, *entry);
                     }
                 }
+                Err(_) if adoption.has_sockets(&key) => {}
                 Err(why) => *adoption.left.entry(why).or_default() += 1,
+            }
+            if let Some(seeds) = adoption.sockets.get(&key) {
+                Self::seed(&tables, &mut conntrack, (entry, seeds), in_flow_table)?;
+                adoption.taken.insert(key, *entry);
             }
         }
         Ok(listed)
@@ -220,7 +251,7 @@ impl EbpfDataplane {
             .map(|(key, _)| *key)
             .collect();
         tables.flows.delete_all(&nobodys)?;
-        Ok(())
+        Self::release_sockets(&tables)
     }
 
     /// How many flows of Services connection tracking translates that were not taken over.
@@ -262,15 +293,30 @@ impl EbpfDataplane {
     /// # Errors
     ///
     /// If the flow table cannot be read or connection tracking takes no entries.
-    pub async fn hand_back(&mut self, done: &mut HandBack) -> Result<(), EbpfError> {
+    pub async fn hand_back(
+        &mut self,
+        done: &mut HandBack,
+        desired: &Desired,
+    ) -> Result<(), EbpfError> {
+        let tables = self.tables()?;
+        let begun = sys::monotonic_ns();
+        self.remember_clients_of_programs(&tables, desired, 0)
+            .await?;
         self.set_handover(true)?;
-        self.hand_back_what_is_there(done).await?;
+        self.hand_back_what_is_there(&tables, done).await?;
         tokio::time::sleep(IN_FLIGHT).await;
-        self.hand_back_what_is_there(done).await
+        self.remember_clients_of_programs(&tables, desired, begun)
+            .await?;
+        self.hand_back_what_is_there(&tables, done).await
     }
 
-    async fn hand_back_what_is_there(&self, done: &mut HandBack) -> Result<(), EbpfError> {
-        let flows = self.tables()?.flows;
+    async fn hand_back_what_is_there(
+        &self,
+        tables: &Tables,
+        done: &mut HandBack,
+    ) -> Result<(), EbpfError> {
+        self.hand_sockets_back(tables, done).await?;
+        let flows = tables.flows.clone();
         let mut conntrack = Conntrack::in_namespace(&self.netns)?;
         let mut moved = std::mem::take(done);
         let (moved, result) = blocking(move || {
@@ -282,25 +328,33 @@ impl EbpfDataplane {
         result
     }
 
-    /// Takes everything back that [`hand_back`](Self::hand_back) did.
+    /// Takes everything back that [`hand_back`](Self::hand_back) did, and takes over what rules have begun to serve since.
+    /// These may go then.
     ///
     /// # Errors
     ///
     /// If the flow table cannot be written.
-    pub async fn take_back(&mut self, done: HandBack) -> Result<(), EbpfError> {
-        let flows = self.tables()?.flows;
+    pub async fn take_back(
+        &mut self,
+        done: HandBack,
+        desired: &Desired,
+    ) -> Result<Adoption, EbpfError> {
+        let tables = self.tables()?;
         let mut conntrack = Conntrack::in_namespace(&self.netns)?;
         blocking(move || {
             for flow in done.inserted.values() {
                 conntrack.evict(flow.entry.protocol, &flow.entry.original)?;
             }
             for (key, value) in &done.before {
-                flows.set(key, value)?;
+                tables.flows.set(key, value)?;
+            }
+            for (key, value) in &done.sockets {
+                tables.steady.set(key, value)?;
             }
             Ok(())
         })
         .await?;
-        self.set_handover(false)
+        self.adopt(desired).await
     }
 
     /// Removes everything but the hooks that show the frontend to sockets connected through us, with what those read.
@@ -407,7 +461,7 @@ async fn list(netns: &NetNs) -> Result<Vec<Flow>, EbpfError> {
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EbpfError> + Send + 'static,
 ) -> Result<T, EbpfError> {
     tokio::task::spawn_blocking(work)

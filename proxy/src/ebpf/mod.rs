@@ -2,13 +2,15 @@
 //!
 //! Pure: [`wanted`] (rules to entries) → [`plan`] (entries against [`image`]) ; [`node`] (what the node's links and
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
-//! [`gc`] (old flows), [`handover`] (flows from connection tracking and back, as [`adopt`] says), [`sockets`] (UDP sockets of backends that are gone), [`aside`] (pods whose sockets are left alone),
+//! [`gc`] (old flows), [`handover`] (flows from connection tracking and back, as [`adopt`] says; [`unconnected`] and [`affinity`]: what is no flow of packets, in
+//! [`spaces`]), [`sockets`] (UDP sockets of backends that are gone), [`remains`] (what sockets need in iptables mode), [`aside`] (pods whose sockets are left alone),
 //! [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
 //! tables have to be, [`upgrade`] what a build with another layout has left. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
 
 mod adopt;
+mod affinity;
 mod aside;
 mod bpffs;
 mod census;
@@ -31,13 +33,16 @@ mod observe;
 mod pending;
 mod plan;
 mod plane;
+mod remains;
 mod room;
 mod sockets;
+mod spaces;
 #[expect(unsafe_code, reason = "bpf(2) and two calls of libc have no safe form")]
 mod sys;
 mod table;
 mod tables;
 mod tallies;
+mod unconnected;
 mod upgrade;
 mod wanted;
 mod xdp;
@@ -54,5 +59,6 @@ pub use objects::Programs;
 pub use observe::{Observed, SERVICES_NAMED, Snapshot};
 pub use plan::EbpfPlan;
 pub use plane::EbpfDataplane;
+pub use remains::{Remains, is_all_there_is};
 pub use sockets::Sockets;
 pub use xdp::XdpMode;

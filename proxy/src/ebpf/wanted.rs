@@ -207,7 +207,7 @@ fn entry(
 }
 
 /// A hash of what the Service port is called, so that clients stay remembered whoever writes the maps, and when.
-fn affinity_id(service: &ObjectKey, rule: &PortRule) -> u64 {
+pub(super) fn affinity_id(service: &ObjectKey, rule: &PortRule) -> u64 {
     let name = format!(
         "{service} {} {} {:?}",
         rule.port_name, rule.protocol, rule.family

@@ -105,7 +105,9 @@ async fn rules_to_programs(
         .await
         .at("bring the programs about")?;
     teller.progress("the programs are attached, and leave what begins to the rules");
-    let adoption = take_over(new, teller).await.at("take flows over")?;
+    let adoption = take_over(new, desired, teller)
+        .await
+        .at("take flows over")?;
     check_programs(new).at("verify the programs")?;
     let share = Share::of(desired);
     if share.services.is_empty() {
@@ -127,8 +129,12 @@ async fn rules_to_programs(
 /// # Errors
 ///
 /// As [`EbpfDataplane::adopt`].
-pub async fn take_over(new: &mut EbpfDataplane, teller: &Teller) -> Result<Adoption, ApplyError> {
-    let adoption = new.adopt().await?;
+pub async fn take_over(
+    new: &mut EbpfDataplane,
+    desired: &Desired,
+    teller: &Teller,
+) -> Result<Adoption, ApplyError> {
+    let adoption = new.adopt(desired).await?;
     teller.progress(format!(
         "{} flows taken over, {}; the programs serve what begins",
         adoption.flows(),
@@ -156,7 +162,7 @@ async fn back_to_rules(
 ) -> Result<(), ApplyError> {
     converge(old, desired).await?;
     if new.is_in_force()? {
-        new.hand_back(&mut HandBack::default()).await?;
+        new.hand_back(&mut HandBack::default(), desired).await?;
     }
     new.cleanup().await?;
     Ok(())
@@ -197,7 +203,7 @@ async fn programs_to_rules(
     converge(new, desired).await.at("write the rules")?;
     check_rules(new, desired).await.at("verify the rules")?;
     teller.progress("the rules are written");
-    give_over_to(old, handed, teller)
+    give_over_to(old, handed, desired, teller)
         .await
         .at("hand flows over")
 }
@@ -208,16 +214,21 @@ async fn programs_to_rules(
 /// # Errors
 ///
 /// As [`EbpfDataplane::hand_back`] and [`EbpfDataplane::withdraw`].
-pub async fn give_over(old: &mut EbpfDataplane, teller: &Teller) -> Result<Outcome, ApplyError> {
-    give_over_to(old, &mut HandBack::default(), teller).await
+pub async fn give_over(
+    old: &mut EbpfDataplane,
+    desired: &Desired,
+    teller: &Teller,
+) -> Result<Outcome, ApplyError> {
+    give_over_to(old, &mut HandBack::default(), desired, teller).await
 }
 
 async fn give_over_to(
     old: &mut EbpfDataplane,
     handed: &mut HandBack,
+    desired: &Desired,
     teller: &Teller,
 ) -> Result<Outcome, ApplyError> {
-    old.hand_back(handed).await?;
+    old.hand_back(handed, desired).await?;
     teller.progress(format!(
         "{} flows handed over, {}; the rules serve what begins",
         handed.flows(),
@@ -238,8 +249,12 @@ async fn back_to_programs(
     handed: HandBack,
 ) -> Result<(), ApplyError> {
     converge(old, desired).await?;
-    old.take_back(handed).await?;
-    new.cleanup().await?;
+    let adoption = old.take_back(handed, desired).await?;
+    // What began meanwhile and stays with connection tracking needs its hooks.
+    match adoption.left().is_empty() {
+        true => new.cleanup().await?,
+        false => new.retire().await?,
+    };
     Ok(())
 }
 

@@ -44,6 +44,8 @@ fn message(flow: u64, number: u64) -> Vec<u8> {
 
 enum Talk {
     Stream(TcpStream),
+    /// A connection for each message.
+    Streams(SocketAddr),
     Datagrams(UdpSocket, Option<SocketAddr>),
 }
 
@@ -54,11 +56,8 @@ impl Talk {
             SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
         };
         Ok(match kind {
-            Kind::Tcp => {
-                let stream = timeout(STREAM, TcpStream::connect(to)).await??;
-                stream.set_nodelay(true)?;
-                Self::Stream(stream)
-            }
+            Kind::Tcp => Self::Stream(connect(to).await?),
+            Kind::TcpAnew => Self::Streams(to),
             Kind::UdpConnected => {
                 let socket = UdpSocket::bind(any).await?;
                 socket.connect(to).await?;
@@ -72,10 +71,8 @@ impl Talk {
     async fn exchange(&mut self, message: &[u8]) -> io::Result<u8> {
         let mut answer = vec![0; TAG + message.len()];
         match self {
-            Self::Stream(stream) => {
-                stream.write_all(message).await?;
-                timeout(STREAM, stream.read_exact(&mut answer)).await??;
-            }
+            Self::Stream(stream) => echo(stream, message, &mut answer).await?,
+            Self::Streams(to) => echo(&mut connect(*to).await?, message, &mut answer).await?,
             Self::Datagrams(socket, to) => {
                 match to {
                     Some(to) => socket.send_to(message, *to).await?,
@@ -94,8 +91,20 @@ impl Talk {
     }
 
     fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_))
+        matches!(self, Self::Stream(_) | Self::Streams(_))
     }
+}
+
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = timeout(STREAM, TcpStream::connect(to)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn echo(stream: &mut TcpStream, message: &[u8], answer: &mut [u8]) -> io::Result<()> {
+    stream.write_all(message).await?;
+    timeout(STREAM, stream.read_exact(answer)).await??;
+    Ok(())
 }
 
 /// The answer to this message; late ones to earlier messages were counted as lost.

@@ -21,14 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Tcp,
+    /// A connection for each message, which only a Service with session affinity gives to one backend.
+    TcpAnew,
     /// Each datagram says where it goes.
     Udp,
     UdpConnected,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::UdpConnected];
+    /// Those that stay with their backend by themselves.
+    pub const LASTING: [Self; 3] = [Self::Tcp, Self::Udp, Self::UdpConnected];
 }
 
 /// Flows of one kind to one address.
@@ -46,18 +48,18 @@ struct Place {
     from: Space,
     /// Whether the socket hooks see them.
     by_sockets: bool,
-    kinds: &'static [Kind],
     to: &'static [&'static str],
+    /// Services with session affinity.
+    sticky: &'static [&'static str],
 }
 
 /// Services by their addresses: one with a local and a remote backend (and a node port), one whose backend is the client
-/// itself, one with session affinity, one served by the node itself, all but the third in both families.
+/// itself, one with session affinity, one served by the node itself.
 const PLACES: [Place; 4] = [
     Place {
         what: "pod, by packets",
         from: Space::Pod,
         by_sockets: false,
-        kinds: &Kind::ALL,
         to: &[
             "10.96.0.10:80",
             "[fd00:10:96::10]:80",
@@ -67,32 +69,33 @@ const PLACES: [Place; 4] = [
             "10.96.0.13:80",
             "[fd00:10:96::13]:80",
         ],
+        sticky: &["10.96.0.12:80", "[fd00:10:96::12]:80"],
     },
     Place {
         what: "pod, by sockets",
         from: Space::Pod,
         by_sockets: true,
-        kinds: &[Kind::Tcp, Kind::UdpConnected],
         to: &["10.96.0.10:80", "[fd00:10:96::10]:80", "10.96.0.12:80"],
+        sticky: &["10.96.0.12:80", "[fd00:10:96::12]:80"],
     },
     Place {
         what: "process of the node",
         from: Space::Node,
         by_sockets: true,
-        kinds: &[Kind::Tcp, Kind::UdpConnected],
         to: &["10.96.0.10:80", "[fd00:10:96::10]:80"],
+        sticky: &["10.96.0.12:80", "[fd00:10:96::12]:80"],
     },
     Place {
         what: "client outside",
         from: Space::Outside,
         by_sockets: false,
-        kinds: &Kind::ALL,
         to: &[
             "192.168.77.1:30080",
             "[fd00:77::1]:30080",
             "192.168.77.1:30082",
             "192.168.77.1:30083",
         ],
+        sticky: &["192.168.77.1:30082", "[fd00:77::1]:30082"],
     },
 ];
 
@@ -161,12 +164,15 @@ impl Crowd {
         let mut workers = Vec::new();
         for place in &PLACES {
             let mut args = Vec::new();
-            for to in place.to {
-                for kind in place.kinds.iter().copied() {
-                    let to = to.parse()?;
-                    let group = Group { kind, to, flows };
-                    args.push(format!("--group={}", serde_json::to_string(&group)?));
-                }
+            let lasting = place
+                .to
+                .iter()
+                .flat_map(|to| Kind::LASTING.map(|kind| (kind, to)));
+            let anew = place.sticky.iter().map(|to| (Kind::TcpAnew, to));
+            for (kind, to) in lasting.chain(anew) {
+                let to = to.parse()?;
+                let group = Group { kind, to, flows };
+                args.push(format!("--group={}", serde_json::to_string(&group)?));
             }
             let worker = Worker::start(world, program, place.from, place.by_sockets, &args)?;
             workers.push((place.what, worker));

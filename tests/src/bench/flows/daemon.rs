@@ -8,14 +8,16 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use seaway_kernel::{Command, Spawn};
+use seaway_kernel::{Command, Process, Signal, Spawn};
 
 use super::crowd::manifests;
+use super::refusal;
 use super::world::{Space, World};
 use crate::bench::one_node::wiring::tail;
 
-/// Where it says that it serves.
+/// Where it says that it serves, and in which mode.
 const HEALTHZ: &str = "127.0.0.1:10256";
+const METRICS: &str = "127.0.0.1:10249";
 /// Until it has everything in the kernel.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,6 +36,7 @@ impl<'a> Daemon<'a> {
         let dir = world.scratch.join("manifests");
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("all.yaml"), manifests())?;
+        refusal::install(&world.scratch)?;
         let mut daemon = Self {
             world,
             program: program.to_owned(),
@@ -46,17 +49,17 @@ impl<'a> Daemon<'a> {
 
     /// Starts it anew, where it does not run.
     pub async fn run(&mut self, mode: &str) -> Result<()> {
+        self.configure(mode)?;
         let spawn = Spawn::new(&self.program)
             .args(["run", "--hostname-override=n1"])
-            .arg(format!("--healthz-bind-address={HEALTHZ}"))
-            .arg(format!("--mode={mode}"))
+            .arg(format!("--config={}", self.config().display()))
             .arg(format!(
                 "--manifests={}",
                 self.world.scratch.join("manifests").display()
             ))
-            .arg("--cluster-cidr=10.244.0.0/16,fd00:10:244::/48")
             .arg("--ignore-other-proxies")
             .args(self.kernel_flags()?)
+            .env("PATH", refusal::path(&self.world.scratch)?)
             .env("XTABLES_LOCKFILE", self.world.scratch.join("xtables.lock"))
             .netns(&self.world.netns(Space::Node)?)
             .stdout(&self.log)
@@ -82,17 +85,62 @@ impl<'a> Daemon<'a> {
                 tail(&self.log)
             );
         }
+        Ok(!self.ask(HEALTHZ, "/healthz")?.is_empty())
+    }
+
+    fn config(&self) -> PathBuf {
+        self.world.scratch.join("config.yaml")
+    }
+
+    fn configure(&self, mode: &str) -> Result<()> {
+        let config = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n\
+             clusterCIDR: 10.244.0.0/16,fd00:10:244::/48\nhealthzBindAddress: {HEALTHZ}\nmetricsBindAddress: {METRICS}\n"
+        );
+        Ok(fs::write(self.config(), config)?)
+    }
+
+    /// Changes the mode in its file, and has it read that.
+    pub async fn reload(&self, mode: &str) -> Result<()> {
+        self.configure(mode)?;
+        let child = self.child.as_ref().context("it does not run")?;
+        let process = Process::open(child.id())?.context("it has ended")?;
+        process.signal(Signal::Hangup)?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.ask(METRICS, "/proxyMode")?.trim_end() != mode {
+            ensure!(Instant::now() < deadline, "the mode stays:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Has the next change of rules in which this text stands fail, in IPv6.
+    pub fn refuse(&self, text: &str) -> Result<()> {
+        refusal::refuse(&self.world.scratch, text)
+    }
+
+    /// Whether a change of rules was refused since.
+    pub fn has_refused(&self) -> bool {
+        refusal::is_over(&self.world.scratch)
+    }
+
+    /// The body of an answer of its, or nothing.
+    fn ask(&self, at: &str, path: &str) -> Result<String> {
         let answer = self
             .world
             .netns(Space::Node)?
             .run(|| -> std::io::Result<String> {
-                let mut stream = TcpStream::connect(HEALTHZ)?;
-                stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+                let mut stream = TcpStream::connect(at)?;
+                stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer)?;
                 Ok(answer)
-            })?;
-        Ok(answer.is_ok_and(|answer| answer.starts_with("HTTP/1.0 200")))
+            })?
+            .unwrap_or_default();
+        let body = answer
+            .split_once("\r\n\r\n")
+            .filter(|_| answer.starts_with("HTTP/1.0 200"));
+        Ok(body.map_or(String::new(), |(_, body)| body.to_owned()))
     }
 
     fn kernel_flags(&self) -> Result<[String; 3]> {

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod crowd;
 pub mod daemon;
+mod refusal;
 pub mod report;
 pub mod worker;
 pub mod world;

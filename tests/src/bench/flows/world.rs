@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -69,7 +70,9 @@ pub struct World {
 impl World {
     /// Makes and wires it, with servers nowhere yet.
     pub fn new() -> Result<Self> {
-        let name = format!("sw-flows-{}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sw-flows-{}-{number}", std::process::id());
         let world = Self {
             scratch: std::env::temp_dir().join(&name),
             bpffs: PathBuf::from(format!("/sys/fs/bpf/seaway/{name}")),
