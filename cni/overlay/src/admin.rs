@@ -1,5 +1,6 @@
 //! The HTTP server of the daemon: `/healthz`, `/livez`, `/metrics`, and `/status` for the `status` command.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::State;
@@ -7,11 +8,17 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::metrics::exposition;
+use crate::probe::path::Health;
+use crate::probe::{Probes, Record};
+
+/// The state of a peer for which everything is in place.
+pub const CONNECTED: &str = "connected";
 
 /// What the last comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,9 +32,18 @@ pub struct Status {
     pub pod_cidrs: Vec<String>,
     pub uplink: Option<String>,
     pub mtu: Option<u32>,
+    pub vni: u32,
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// Whether checksums of packets in the tunnel are left to the network card.
+    pub checksum_offload: bool,
+    /// VXLAN packets from nobody's address that were dropped.
+    pub strangers: u64,
     pub peers: Vec<PeerStatus>,
     /// What keeps this node from serving, or failed.
     pub errors: Vec<String>,
+    /// What it serves without.
+    pub warnings: Vec<String>,
 }
 
 /// One other node.
@@ -35,31 +51,126 @@ pub struct Status {
 #[serde(rename_all = "camelCase")]
 pub struct PeerStatus {
     pub name: String,
+    /// The far end of the tunnel.
     pub address: Option<String>,
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Vec<String>,
     /// `connected`, or why not.
     pub state: String,
+    /// `tunnel`, `direct`, or both where it depends on the family.
+    pub via: Option<String>,
+    /// Whether it answers probes.
+    pub reachable: Health,
+    /// The largest packet that arrives there.
+    pub mtu: Option<u32>,
+    /// Whether checksums that are left to the network card arrive right there.
+    pub checksum_offload: Health,
+    pub last_change: Option<Change>,
 }
 
-/// The status as the loop and the server share it.
-#[derive(Debug, Clone, Default)]
-pub struct Shared(Arc<Mutex<Status>>);
+impl PeerStatus {
+    /// Of a peer of which nothing else is known.
+    pub fn new(name: &str, state: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: None,
+            pod_cidrs: Vec::new(),
+            state,
+            via: None,
+            reachable: Health::Unknown,
+            mtu: None,
+            checksum_offload: Health::Unknown,
+            last_change: None,
+        }
+    }
+
+    /// With what probing found.
+    fn add(&mut self, record: &Record) {
+        let found = record.found;
+        self.reachable = found.reachable;
+        self.mtu = found.mtu;
+        self.checksum_offload = found.offload;
+        let newer = |change: &Change| change.at < record.since;
+        if self.last_change.as_ref().is_none_or(newer) {
+            let what = match (found.reachable, found.mangled) {
+                (Health::Broken, _) => "no longer answers probes",
+                (_, true) => "checksums arrive wrong, whoever makes them",
+                (_, false) => "probed",
+            };
+            self.last_change = Some(Change {
+                at: record.since,
+                what: what.into(),
+            });
+        }
+    }
+}
+
+/// What happened last, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    pub at: Timestamp,
+    pub what: String,
+}
+
+impl Change {
+    /// Something that happens now.
+    pub fn now(what: String) -> Self {
+        let at = Timestamp::now();
+        Self { at, what }
+    }
+}
+
+/// The status as the loop, the prober and the server share it.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    last: Arc<Mutex<Arc<Status>>>,
+    strangers: Arc<AtomicU64>,
+    probes: Option<Probes>,
+}
 
 impl Shared {
-    /// The current one.
-    pub fn get(&self) -> Status {
+    /// With what probing finds, if there is probing.
+    pub fn new(probes: Option<Probes>) -> Self {
+        Self {
+            last: Arc::default(),
+            strangers: Arc::default(),
+            probes,
+        }
+    }
+
+    /// What the last comparison found.
+    pub fn get(&self) -> Arc<Status> {
         self.lock().clone()
     }
 
     /// Puts a new one in place.
     pub fn set(&self, status: Status) {
-        *self.lock() = status;
+        *self.lock() = Arc::new(status);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Status> {
+    /// So many packets of strangers were dropped.
+    pub fn set_strangers(&self, count: u64) {
+        self.strangers.store(count, Ordering::Relaxed);
+    }
+
+    /// The same with what is known beyond the comparison.
+    fn whole(&self) -> Status {
+        let mut status = Status::clone(&self.get());
+        status.strangers = self.strangers.load(Ordering::Relaxed);
+        let records = self.probes.as_ref().map(Probes::records);
+        let records = records.unwrap_or_default();
+        for peer in &mut status.peers {
+            if let Some(record) = records.get(peer.name.as_str()) {
+                peer.add(record);
+            }
+        }
+        status
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Status>> {
         // A panic elsewhere cannot leave a value half-written: it is replaced whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +181,7 @@ pub async fn serve(listener: TcpListener, shared: Shared, registry: Arc<Registry
         .route("/livez", get(|| async { "ok" }))
         .route(
             "/status",
-            get(async |State(s): State<Shared>| Json(s.get())),
+            get(async |State(s): State<Shared>| Json(s.whole())),
         )
         .with_state(shared)
         .route("/metrics", get(metrics).with_state(registry));

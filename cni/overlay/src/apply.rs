@@ -1,9 +1,12 @@
 //! Carries operations out; decides nothing. One failure does not stop the others, unless nothing can follow it.
 
-use seaway_kernel::{Error, Netlink, Scope, sysctl};
+use seaway_kernel::{Error, Netlink, Offload, Scope, sysctl};
 use seaway_model::ownership::VXLAN_LINK;
 
 use crate::diff::Operation;
+
+/// As many changes are logged one by one; of more, each only where debugging is asked for.
+const LOGGED: usize = 40;
 
 /// An operation that the kernel refused.
 #[derive(Debug)]
@@ -29,8 +32,16 @@ impl Failure {
 pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut index = None;
+    let many = operations.len() > LOGGED;
+    if many {
+        tracing::info!("{} changes, such as: {}", operations.len(), operations[0]);
+    }
     for operation in operations {
-        tracing::info!("{operation}");
+        if many {
+            tracing::debug!("{operation}");
+        } else {
+            tracing::info!("{operation}");
+        }
         let done = match operation {
             Operation::CreateDevice(_) | Operation::Setting { .. } => {
                 let created = without_device(netlink, &operation).await;
@@ -42,12 +53,33 @@ pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure
                 Err(error) => Err(error),
             },
         };
-        if let Err(error) = done {
+        if let Err(error) = done.map_err(|error| explain(error, &operation)) {
             tracing::error!(%error, "cannot {operation}");
             failures.push(Failure { operation, error });
         }
     }
     failures
+}
+
+/// What the kernel's word does not tell.
+fn explain(error: Error, operation: &Operation) -> Error {
+    let taken = match operation {
+        // Of a device in external mode there can be one for each port,
+        Operation::CreateDevice(_) => error.is_present(),
+        // and it does not share its port with devices of other modes, nor with sockets.
+        Operation::SetUp => error.is_in_use(),
+        _ => false,
+    };
+    if !taken {
+        return error;
+    }
+    Error::Invalid {
+        object: format!("the UDP port of {VXLAN_LINK} (--port)"),
+        reason: format!(
+            "another VXLAN device or program has it on this node ({error}); remove that one (`ip -d link show type \
+             vxlan`, `ss -ulpn`), or give all nodes another --port"
+        ),
+    }
 }
 
 async fn resolve(netlink: &Netlink, index: &mut Option<u32>) -> Result<u32, Error> {
@@ -80,6 +112,7 @@ async fn on_device(netlink: &Netlink, index: u32, operation: &Operation) -> Resu
         Operation::DeleteDevice => netlink.delete_link(index).await,
         Operation::SetMac(mac) => netlink.set_mac(index, *mac).await,
         Operation::SetMtu(mtu) => netlink.set_mtu(index, *mtu).await,
+        Operation::SetOffload(on) => Offload::open()?.set_checksum(VXLAN_LINK, *on),
         Operation::SetUp => netlink.set_up(index).await,
         Operation::AddAddress(network) => netlink.add_address(index, *network, Scope::Global).await,
         Operation::DeleteAddress(network) => {
@@ -94,10 +127,8 @@ async fn on_device(netlink: &Netlink, index: u32, operation: &Operation) -> Resu
             netlink.replace_neighbour(index, *address, *mac).await
         }
         Operation::DeleteNeighbour(address) => netlink.delete_neighbour(index, *address).await,
-        Operation::SetRoute(destination, tunnel) => {
-            netlink
-                .replace_route(&tunnel.route(*destination, index))
-                .await
+        Operation::SetRoute(destination, hop) => {
+            netlink.replace_route(&hop.route(*destination, index)).await
         }
         Operation::DeleteRoute(route) => netlink.delete_route(route).await,
         Operation::CreateDevice(_) | Operation::Setting { .. } => Ok(()),

@@ -3,12 +3,13 @@
 use anyhow::bail;
 use seaway_kernel::Netlink;
 use seaway_model::Family;
-use seaway_model::ownership::VXLAN_LINK;
+use seaway_model::ownership::{CHAIN_EGRESS, NFT_TABLE_OVERLAY, VXLAN_LINK};
 
-use crate::egress;
 use crate::files::Places;
+use crate::observe::routes;
+use crate::{egress, guard};
 
-/// Removes device (and with it addresses, routes and neighbours), masquerade chains and files; then verifies. One failure
+/// Removes device (and with it addresses, routes and neighbours), direct routes, rules and files; then verifies. One failure
 /// does not stop the rest.
 pub async fn cleanup(places: &Places) -> anyhow::Result<()> {
     let mut failures = Vec::new();
@@ -18,6 +19,18 @@ pub async fn cleanup(places: &Places) -> anyhow::Result<()> {
     }
     let netlink = Netlink::new()?;
     if let Err(error) = netlink.delete_link_named(VXLAN_LINK).await {
+        failures.push(error.to_string());
+    }
+    // Those of direct ways are on other links than the device.
+    for route in routes(&netlink).await? {
+        if let Err(error) = netlink.delete_route(&route).await {
+            failures.push(error.to_string());
+        }
+    }
+    // A kernel without nftables has no table of ours.
+    if guard::is_there().unwrap_or(false)
+        && let Err(error) = guard::remove()
+    {
         failures.push(error.to_string());
     }
     for family in [Family::V4, Family::V6] {
@@ -46,22 +59,17 @@ async fn left(places: &Places, netlink: &Netlink) -> anyhow::Result<Vec<String>>
     if netlink.link(VXLAN_LINK).await?.is_some() {
         left.push(format!("link {VXLAN_LINK}"));
     }
-    for route in netlink
-        .routes(seaway_kernel::RouteFilter::default())
-        .await?
-    {
-        if route.protocol == seaway_model::ownership::ROUTE_PROTOCOL && route.encap.is_some() {
-            left.push(format!("route {route}"));
-        }
+    for route in routes(netlink).await? {
+        left.push(format!("route {route}"));
+    }
+    if guard::is_there().unwrap_or(false) {
+        left.push(format!("nftables table inet {NFT_TABLE_OVERLAY}"));
     }
     for family in [Family::V4, Family::V6] {
         if let Ok(seen) = egress::observe(family).await
             && seen != egress::Seen::default()
         {
-            left.push(format!(
-                "chain {} ({family:?})",
-                seaway_model::ownership::CHAIN_EGRESS
-            ));
+            left.push(format!("chain {CHAIN_EGRESS} ({family:?})"));
         }
     }
     if places.conflist().exists() {

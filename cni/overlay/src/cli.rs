@@ -10,7 +10,7 @@ use seaway_daemon::LogArgs;
 use seaway_model::ownership::{RUN_DIR, STATE_DIR, VXLAN_PORT, VXLAN_VNI};
 
 use crate::files::Places;
-use crate::plan::Settings;
+use crate::plan::{ChecksumOffload, Settings};
 
 /// Keeps the VXLAN mesh of this node in step with the Nodes of the cluster
 #[derive(Debug, Parser)]
@@ -102,6 +102,15 @@ pub struct RunArgs {
         required = true
     )]
     pub cluster_cidr: Vec<IpNetwork>,
+    /// Places outside of the cluster to which pods go with their own addresses
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
+    pub no_masquerade_cidr: Vec<IpNetwork>,
+    /// Send packets to nodes of the same subnet as they are, without VXLAN; the same on every node
+    #[arg(long)]
+    pub direct_routing: bool,
+    /// Who computes the checksums of packets that go into the tunnel
+    #[arg(long, value_enum, default_value_t)]
+    pub checksum_offload: ChecksumOffload,
     /// VXLAN network identifier, the same on every node
     #[arg(long, default_value_t = VXLAN_VNI, value_parser = clap::value_parser!(u32).range(0..1 << 24))]
     pub vni: u32,
@@ -114,10 +123,13 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// What every node has to agree on.
+    /// As the library takes it.
     pub fn settings(&self) -> Settings {
         Settings {
             cluster_cidrs: self.cluster_cidr.clone(),
+            masquerade_exclusions: self.no_masquerade_cidr.clone(),
+            direct_routing: self.direct_routing,
+            checksum_offload: self.checksum_offload,
             vni: self.vni,
             port: self.port,
         }

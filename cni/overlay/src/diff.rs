@@ -1,6 +1,6 @@
 //! Desired and observed → operations. Pure. What is right is not touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use seaway_kernel::{MacAddr, Route};
 use seaway_model::ownership::VXLAN_LINK;
 
 use crate::observe::{DeviceSeen, Observed};
-use crate::plan::{Desired, Device, Tunnel};
+use crate::plan::{Desired, Device, Hop, Way};
 
 #[cfg(test)]
 mod tests;
@@ -21,13 +21,14 @@ pub enum Operation {
     CreateDevice(Device),
     SetMac(MacAddr),
     SetMtu(u32),
+    SetOffload(bool),
     SetUp,
     Setting { key: String, value: &'static str },
     AddAddress(IpNetwork),
     DeleteAddress(IpNetwork),
     SetNeighbour(IpAddr, MacAddr),
     DeleteNeighbour(IpAddr),
-    SetRoute(IpNetwork, Tunnel),
+    SetRoute(IpNetwork, Hop),
     DeleteRoute(Route),
 }
 
@@ -35,12 +36,20 @@ pub enum Operation {
 /// neighbour before its route; what is no longer wanted goes last, routes before neighbours.
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Operation> {
     let mut operations = Vec::new();
-    let nothing = Observed::default();
+    let survivors;
     let kept = device(&desired.device, observed.device.as_ref(), &mut operations);
     // A new device starts empty; settings of other things stay known.
     let (on_device, index) = match kept {
         Some(seen) => (observed, seen.link.index),
-        None => (&nothing, 0),
+        None => {
+            let old = observed.device.as_ref().map(|seen| seen.link.index);
+            let elsewhere = observed.routes.iter().filter(|route| route.link != old);
+            survivors = Observed {
+                routes: elsewhere.cloned().collect(),
+                ..Observed::default()
+            };
+            (&survivors, 0)
+        }
     };
     for (key, value) in &desired.settings {
         let current = observed.settings.get(key).map(String::as_str);
@@ -72,7 +81,11 @@ fn device<'a>(
         operations.extend(seen.map(|_| Operation::DeleteDevice));
         None
     }) else {
-        operations.extend([Operation::CreateDevice(*wanted), Operation::SetUp]);
+        operations.push(Operation::CreateDevice(*wanted));
+        if !wanted.checksum_offload {
+            operations.push(Operation::SetOffload(false));
+        }
+        operations.push(Operation::SetUp);
         return None;
     };
     if seen.link.mac != Some(wanted.mac) {
@@ -80,6 +93,9 @@ fn device<'a>(
     }
     if seen.link.mtu != wanted.mtu {
         operations.push(Operation::SetMtu(wanted.mtu));
+    }
+    if seen.checksum_offload != wanted.checksum_offload {
+        operations.push(Operation::SetOffload(wanted.checksum_offload));
     }
     if !seen.link.up {
         operations.push(Operation::SetUp);
@@ -98,33 +114,31 @@ fn peers(desired: &Desired, observed: &Observed, link: u32, operations: &mut Vec
             operations.push(Operation::SetNeighbour(*address, *mac));
         }
     }
-    let routes: BTreeSet<&Route> = observed.routes.iter().collect();
-    let mut right = BTreeSet::new();
-    let mut replaced = BTreeSet::new();
-    for (destination, tunnel) in &desired.routes {
-        let wanted = normal(tunnel.route(*destination, link));
-        match routes
+    let mut seen: BTreeMap<IpNetwork, Vec<&Route>> = BTreeMap::new();
+    for route in &observed.routes {
+        seen.entry(route.destination).or_default().push(route);
+    }
+    let mut surplus = Vec::new();
+    for (destination, hop) in &desired.routes {
+        let wanted = hop.route(*destination, link);
+        let there = seen.remove(destination).unwrap_or_default();
+        let right = there
             .iter()
-            .find(|route| normal((**route).clone()) == wanted)
-        {
-            Some(route) => {
-                right.insert(*route);
-            }
-            None => {
-                replaced.insert(*destination);
-                operations.push(Operation::SetRoute(*destination, *tunnel));
-            }
+            .position(|route| metric(route) == metric(&wanted) && same(route, &wanted));
+        if right.is_none() {
+            let first = there.iter().filter(|route| blocks(route, &wanted));
+            operations.extend(first.map(|route| Operation::DeleteRoute((*route).clone())));
+            operations.push(Operation::SetRoute(*destination, *hop));
         }
+        // Setting a route replaces the one to the same destination with the same metric: to delete that as well could
+        // hit the new one, because IPv6 does not look at the encapsulation.
+        surplus.extend(there.iter().enumerate().filter_map(|(index, route)| {
+            let stays = right.map_or(metric(route) == metric(&wanted), |right| right == index);
+            (!stays).then_some(*route)
+        }));
     }
-    for route in routes {
-        // Setting a route replaces the one to the same destination, of the same metric, in its table.
-        let overwritten = replaced.contains(&route.destination)
-            && route.destination.is_ipv4()
-            && route.metric.is_none();
-        if !right.contains(route) && !overwritten {
-            operations.push(Operation::DeleteRoute(route.clone()));
-        }
-    }
+    surplus.extend(seen.into_values().flatten());
+    operations.extend(surplus.into_iter().cloned().map(Operation::DeleteRoute));
     for address in neighbours.keys() {
         if !desired.neighbours.contains_key(address) {
             operations.push(Operation::DeleteNeighbour(*address));
@@ -132,34 +146,74 @@ fn peers(desired: &Desired, observed: &Observed, link: u32, operations: &mut Vec
     }
 }
 
+/// Whether one route cannot be replaced by another in one step: IPv6 takes no gateway on one link while another leads to
+/// it (`ip6_route_check_nh_onlink` in net/ipv6/route.c), and our gateways are inside of what they lead to.
+fn blocks(there: &Route, wanted: &Route) -> bool {
+    wanted.destination.is_ipv6() && wanted.onlink && there.link != wanted.link
+}
+
 /// The kernel gives IPv6 routes a metric of 1024 when none is set.
-fn normal(mut route: Route) -> Route {
-    if route.destination.is_ipv6() && route.metric == Some(1024) {
-        route.metric = None;
-    }
-    route
+pub(crate) fn metric(route: &Route) -> u32 {
+    let default = if route.destination.is_ipv6() { 1024 } else { 0 };
+    route.metric.unwrap_or(default)
+}
+
+/// Equal but for the metric.
+pub(crate) fn same(seen: &Route, wanted: &Route) -> bool {
+    let Route {
+        destination,
+        gateway,
+        link,
+        source,
+        scope,
+        kind,
+        table,
+        protocol,
+        metric: _,
+        onlink,
+        encap,
+        mtu,
+    } = wanted;
+    seen.destination == *destination
+        && seen.gateway == *gateway
+        && seen.link == *link
+        && seen.source == *source
+        && seen.scope == *scope
+        && seen.kind == *kind
+        && seen.table == *table
+        && seen.protocol == *protocol
+        && seen.onlink == *onlink
+        && seen.encap == *encap
+        && seen.mtu == *mtu
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DeleteDevice => write!(f, "delete {VXLAN_LINK} (not as wanted)"),
-            Self::CreateDevice(Device { port, mac, mtu }) => {
+            Self::CreateDevice(Device { port, mac, mtu, .. }) => {
                 write!(f, "create {VXLAN_LINK} port {port} address {mac} mtu {mtu}")
             }
             Self::SetMac(mac) => write!(f, "set {VXLAN_LINK} address {mac}"),
             Self::SetMtu(mtu) => write!(f, "set {VXLAN_LINK} mtu {mtu}"),
+            Self::SetOffload(on) => {
+                let word = if *on { "on" } else { "off" };
+                write!(f, "set {VXLAN_LINK} checksum offload {word}")
+            }
             Self::SetUp => write!(f, "set {VXLAN_LINK} up"),
             Self::Setting { key, value } => write!(f, "sysctl {key}={value}"),
             Self::AddAddress(network) => write!(f, "add address {network}"),
             Self::DeleteAddress(network) => write!(f, "delete address {network}"),
             Self::SetNeighbour(address, mac) => write!(f, "set neighbour {address} lladdr {mac}"),
             Self::DeleteNeighbour(address) => write!(f, "delete neighbour {address}"),
-            Self::SetRoute(destination, tunnel) => write!(
-                f,
-                "set route {destination} encap id {} dst {} via {}",
-                tunnel.encap.id, tunnel.encap.remote, tunnel.gateway
-            ),
+            Self::SetRoute(destination, hop) => {
+                write!(f, "set route {destination} ")?;
+                match hop.way {
+                    Way::Tunnel { gateway, encap } => write!(f, "encap {encap} via {gateway}")?,
+                    Way::Direct { gateway, link } => write!(f, "via {gateway} dev #{link}")?,
+                }
+                hop.mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
+            }
             Self::DeleteRoute(route) => write!(f, "delete route {route}"),
         }
     }

@@ -28,8 +28,9 @@ pub struct Seen {
 }
 
 impl Egress {
-    /// The rules for a node's pods: what stays in the cluster, and multicast, keeps its address.
-    pub fn new(pod_cidr: IpNetwork, cluster_cidrs: &[IpNetwork]) -> Self {
+    /// The rules for a node's pods: what stays in the cluster, goes where an exclusion says, or is multicast, keeps its
+    /// address.
+    pub fn new(pod_cidr: IpNetwork, cluster_cidrs: &[IpNetwork], exclusions: &[IpNetwork]) -> Self {
         let family = Family::of(pod_cidr.ip());
         let multicast = match family {
             Family::V4 => "224.0.0.0/4",
@@ -37,6 +38,7 @@ impl Egress {
         };
         let mut rules: Vec<_> = cluster_cidrs
             .iter()
+            .chain(exclusions)
             .filter(|cidr| Family::of(cidr.ip()) == family)
             .map(|cidr| format!("-d {}/{} -j RETURN", cidr.network(), cidr.prefix()))
             .collect();
@@ -154,7 +156,8 @@ mod tests {
 
     fn egress() -> Egress {
         let cidrs = ["10.244.0.0/16", "fd00::/48"].map(|c| c.parse().unwrap());
-        Egress::new("10.244.1.0/24".parse().unwrap(), &cidrs)
+        let exclusions = ["10.99.0.7/16", "fd99::/48"].map(|c| c.parse().unwrap());
+        Egress::new("10.244.1.0/24".parse().unwrap(), &cidrs, &exclusions)
     }
 
     #[test]
@@ -163,6 +166,7 @@ mod tests {
             *nat
             :SEAWAY-EGRESS - [0:0]
             -A SEAWAY-EGRESS -d 10.244.0.0/16 -j RETURN
+            -A SEAWAY-EGRESS -d 10.99.0.0/16 -j RETURN
             -A SEAWAY-EGRESS -d 224.0.0.0/4 -j RETURN
             -A SEAWAY-EGRESS -s 10.244.1.0/24 -j MASQUERADE --random-fully
             -A POSTROUTING -j SEAWAY-EGRESS

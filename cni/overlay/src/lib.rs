@@ -5,8 +5,9 @@
 //! stays untouched, and traffic goes on meanwhile.
 //!
 //! Reading order: [`mesh`] (Nodes → peers and problems, pure) → [`plan`] (→ what should be, pure) → [`observe`] (what
-//! is) → [`diff`] (→ operations, pure) → [`apply`] → [`reconcile`] (the loop). [`egress`] is the masquerade chain,
-//! [`files`] tells the CNI plugin and the container runtime.
+//! is) → [`diff`] (→ operations, pure) → [`apply`] → [`reconcile`] (the loop), with [`image`] (what need not be looked at
+//! again, pure). [`guard`] lets in VXLAN of peers only, [`egress`] is the masquerade chain, [`probe`] tries the way to each
+//! peer, [`files`] tells the CNI plugin and the container runtime.
 
 #![forbid(unsafe_code)]
 
@@ -17,10 +18,13 @@ pub mod cli;
 pub mod diff;
 pub mod egress;
 pub mod files;
+pub mod guard;
+pub mod image;
 pub mod mesh;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod probe;
 pub mod reconcile;
 pub mod run;
 pub mod status;

@@ -1,6 +1,6 @@
 //! Nodes as the API has them → this node, its peers, and what is wrong with some of them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,28 +8,44 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use seaway_kernel::MacAddr;
 use seaway_model::{Family, Node};
-use serde::Serialize;
 
 /// A node that takes part: it has an address and pod CIDRs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub name: Arc<str>,
-    /// The tunnel endpoint.
+    /// The first InternalIP: the tunnel endpoint, where both ends have one of its family.
     pub address: IpAddr,
-    #[serde(rename = "podCIDRs")]
+    /// The first InternalIP of the other family.
+    pub second: Option<IpAddr>,
     pub pod_cidrs: Vec<IpNetwork>,
 }
 
+impl Member {
+    /// The node's address of a family.
+    pub fn address_of(&self, family: Family) -> Option<IpAddr> {
+        self.addresses().find(|ip| Family::of(*ip) == family)
+    }
+
+    /// All addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.second)
+    }
+
+    /// The addresses between which packets to a peer travel: those of our own first family if the peer has it.
+    pub fn ends(&self, peer: &Self) -> Option<(IpAddr, IpAddr)> {
+        self.addresses()
+            .find_map(|ours| Some((ours, peer.address_of(Family::of(ours))?)))
+    }
+}
+
 /// What keeps a node, or this one, out of the mesh. The others are not held back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// This node is not among the Nodes.
     OwnNodeMissing { node: Arc<str> },
     /// No `spec.podCIDRs` yet.
     NoPodCidr { node: Arc<str> },
-    /// No `status.addresses` of type InternalIP of the family that this node's tunnel has.
+    /// No `status.addresses` of type InternalIP, or none of a family that this node has, too.
     NoAddress { node: Arc<str> },
     /// `node` has the address of `other`, which keeps it.
     SameAddress {
@@ -67,7 +83,10 @@ impl fmt::Display for Problem {
                 "this node ({node}) is not among the Nodes; --node-name must be its name there"
             ),
             Self::NoPodCidr { node } => write!(f, "node {node} has no spec.podCIDRs yet"),
-            Self::NoAddress { node } => write!(f, "node {node} has no usable InternalIP address"),
+            Self::NoAddress { node } => write!(
+                f,
+                "node {node} has no InternalIP address of a family that this node has, too"
+            ),
             Self::SameAddress {
                 node,
                 other,
@@ -89,85 +108,102 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The mesh as this node sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mesh {
-    /// This node, when it can take part.
-    pub own: Option<Member>,
-    pub peers: Vec<Member>,
-    pub problems: Vec<Problem>,
+/// This node as the Nodes have it.
+pub fn own(nodes: &BTreeMap<Arc<str>, Node>, name: &str) -> Result<Member, Problem> {
+    let node = nodes
+        .get(name)
+        .ok_or_else(|| Problem::OwnNodeMissing { node: name.into() })?;
+    member(node)
 }
 
-/// Sorts the Nodes out. When two of them claim the same thing, this node keeps its own, and among peers the first by
-/// name does, so that every node decides alike.
-pub fn mesh(nodes: &BTreeMap<Arc<str>, Node>, own_name: &str) -> Mesh {
-    let mut mesh = Mesh::default();
-    let Some(own) = nodes.get(own_name) else {
-        let node = own_name.into();
-        mesh.problems.push(Problem::OwnNodeMissing { node });
-        return mesh;
-    };
-    let own = match member(own, None) {
-        Ok(own) => own,
-        Err(problem) => {
-            mesh.problems.push(problem);
-            return mesh;
-        }
-    };
-    let family = Family::of(own.address);
-    for node in nodes.values().filter(|node| *node.name != *own_name) {
-        let candidate = member(node, Some(family)).and_then(|candidate| {
-            std::iter::once(&own)
-                .chain(&mesh.peers)
-                .find_map(|settled| conflict(&candidate, settled))
-                .map_or(Ok(candidate), Err)
+/// Sorts the other Nodes out. When two of them claim the same thing, this node keeps its own, and among peers the first
+/// by name does, so that every node decides alike.
+pub fn peers(nodes: &BTreeMap<Arc<str>, Node>, own: &Member) -> (Vec<Member>, Vec<Problem>) {
+    let mut claims = Claims::default();
+    claims.take(own);
+    let (mut peers, mut problems) = (Vec::with_capacity(nodes.len()), Vec::new());
+    for node in nodes.values().filter(|node| node.name != own.name) {
+        let candidate = member(node).and_then(|candidate| {
+            let problem = match own.ends(&candidate) {
+                Some(_) => claims.conflict(&candidate),
+                None => Some(Problem::NoAddress {
+                    node: candidate.name.clone(),
+                }),
+            };
+            problem.map_or(Ok(candidate), Err)
         });
         match candidate {
-            Ok(peer) => mesh.peers.push(peer),
-            Err(problem) => mesh.problems.push(problem),
+            Ok(peer) => {
+                claims.take(&peer);
+                peers.push(peer);
+            }
+            Err(problem) => problems.push(problem),
         }
     }
-    mesh.own = Some(own);
-    mesh
+    (peers, problems)
 }
 
-fn member(node: &Node, family: Option<Family>) -> Result<Member, Problem> {
+fn member(node: &Node) -> Result<Member, Problem> {
     let name = node.name.clone();
-    let address = node
-        .addresses
-        .iter()
-        .copied()
-        .find(|address| family.is_none_or(|family| Family::of(*address) == family));
-    let Some(address) = address else {
+    let Some(&address) = node.addresses.first() else {
         return Err(Problem::NoAddress { node: name });
     };
     if node.pod_cidrs.is_empty() {
         return Err(Problem::NoPodCidr { node: name });
     }
+    let family = Family::of(address);
+    let mut others = node.addresses.iter().copied();
     Ok(Member {
         name,
         address,
+        second: others.find(|ip| Family::of(*ip) != family),
         pod_cidrs: node.pod_cidrs.clone(),
     })
 }
 
-fn conflict(candidate: &Member, settled: &Member) -> Option<Problem> {
-    if candidate.address == settled.address {
-        return Some(Problem::SameAddress {
-            node: candidate.name.clone(),
-            other: settled.name.clone(),
-            address: candidate.address,
-        });
+/// What the nodes that were let in have.
+#[derive(Debug, Default)]
+struct Claims {
+    addresses: HashMap<IpAddr, Arc<str>>,
+    /// By first address; none overlaps another, of another node at least.
+    cidrs: BTreeMap<IpAddr, (IpNetwork, Arc<str>)>,
+}
+
+impl Claims {
+    fn take(&mut self, member: &Member) {
+        for address in member.addresses() {
+            self.addresses.insert(address, member.name.clone());
+        }
+        for cidr in &member.pod_cidrs {
+            let claim = (*cidr, member.name.clone());
+            self.cidrs.insert(cidr.network(), claim);
+        }
     }
-    candidate.pod_cidrs.iter().find_map(|&cidr| {
-        let other_cidr = *settled.pod_cidrs.iter().find(|c| overlap(cidr, **c))?;
-        Some(Problem::Overlap {
-            node: candidate.name.clone(),
-            cidr,
-            other: settled.name.clone(),
-            other_cidr,
+
+    fn conflict(&self, candidate: &Member) -> Option<Problem> {
+        let node = &candidate.name;
+        let same = candidate.addresses().find_map(|address| {
+            let other = self.addresses.get(&address)?;
+            Some(Problem::SameAddress {
+                node: node.clone(),
+                other: other.clone(),
+                address,
+            })
+        });
+        same.or_else(|| {
+            candidate.pod_cidrs.iter().find_map(|&cidr| {
+                // Those that were let in lie side by side: if any overlaps, then the last that begins before our end.
+                let before = self.cidrs.range(..=cidr.broadcast()).next_back();
+                let (_, (other_cidr, other)) = before?;
+                overlap(cidr, *other_cidr).then(|| Problem::Overlap {
+                    node: node.clone(),
+                    cidr,
+                    other: other.clone(),
+                    other_cidr: *other_cidr,
+                })
+            })
         })
-    })
+    }
 }
 
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
@@ -196,12 +232,17 @@ mod tests {
     use super::*;
 
     fn nodes(list: &[(&str, &str, &str)]) -> BTreeMap<Arc<str>, Node> {
+        let all = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         list.iter()
-            .map(|(name, address, cidr)| {
+            .map(|(name, addresses, cidrs)| {
                 let node = Node {
                     name: (*name).into(),
-                    addresses: address.parse().into_iter().collect(),
-                    pod_cidrs: cidr.parse().into_iter().collect(),
+                    addresses: all(addresses).iter().map(|a| a.parse().unwrap()).collect(),
+                    pod_cidrs: all(cidrs).iter().map(|c| c.parse().unwrap()).collect(),
                     zone: None,
                     draining: false,
                 };
@@ -211,11 +252,18 @@ mod tests {
     }
 
     fn summary(list: &[(&str, &str, &str)]) -> String {
-        let mesh = mesh(&nodes(list), "n2");
-        let peers: Vec<_> = mesh.peers.iter().map(|p| p.name.to_string()).collect();
-        let own = mesh.own.map_or("-".into(), |own| own.name.to_string());
-        let mut text = format!("own {own}, peers {}\n", peers.join(" "));
-        for problem in mesh.problems {
+        let nodes = nodes(list);
+        let own = match own(&nodes, "n2") {
+            Ok(own) => own,
+            Err(problem) => return problem.to_string(),
+        };
+        let (peers, problems) = peers(&nodes, &own);
+        let mut text = String::new();
+        for peer in &peers {
+            let (ours, theirs) = own.ends(peer).unwrap();
+            text += &format!("{} from {ours} to {theirs}\n", peer.name);
+        }
+        for problem in problems {
             text += &format!("{problem}\n");
         }
         text
@@ -235,13 +283,36 @@ mod tests {
             ("n9", "192.168.0.9", "10.244.9.0/24"),
         ]);
         expect_test::expect![[r#"
-            own n2, peers n1 n9
+            n1 from 192.168.0.2 to 192.168.0.1
+            n9 from 192.168.0.2 to 192.168.0.9
             node n3 has no spec.podCIDRs yet
-            node n4 has no usable InternalIP address
+            node n4 has no InternalIP address of a family that this node has, too
             nodes n2 and n5 both have address 192.168.0.2; n5 is left out
             pod CIDR 10.244.2.0/25 of node n6 overlaps 10.244.2.0/24 of node n2; n6 is left out
             pod CIDR 10.244.0.0/23 of node n7 overlaps 10.244.1.0/24 of node n1; n7 is left out
-            node n8 has no usable InternalIP address
+            node n8 has no InternalIP address of a family that this node has, too
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn each_pair_takes_a_family_that_both_have() {
+        let text = summary(&[
+            ("n1", "fd00::1 192.168.0.1", "10.244.1.0/24 fd01:1::/64"),
+            (
+                "n2",
+                "192.168.0.2 192.168.9.2 fd00::2",
+                "10.244.2.0/24 fd01:2::/64",
+            ),
+            ("n3", "fd00::3", "10.244.3.0/24"),
+            ("n4", "192.168.0.4 fd00::3", "10.244.4.0/24"),
+            ("n5", "192.168.0.5", "10.244.5.0/24 fd01:2::/96"),
+        ]);
+        expect_test::expect![[r#"
+            n1 from 192.168.0.2 to 192.168.0.1
+            n3 from fd00::2 to fd00::3
+            nodes n3 and n4 both have address fd00::3; n4 is left out
+            pod CIDR fd01:2::/96 of node n5 overlaps fd01:2::/64 of node n2; n5 is left out
         "#]]
         .assert_eq(&text);
     }
@@ -249,9 +320,44 @@ mod tests {
     #[test]
     fn without_this_node_there_is_no_mesh() {
         let missing = summary(&[("n1", "192.168.0.1", "10.244.1.0/24")]);
-        assert!(missing.starts_with("own -, peers \nthis node (n2) is not among the Nodes"));
+        assert!(missing.starts_with("this node (n2) is not among the Nodes"));
         let bare = summary(&[("n2", "192.168.0.2", "")]);
-        assert_eq!(bare, "own -, peers \nnode n2 has no spec.podCIDRs yet\n");
+        assert_eq!(bare, "node n2 has no spec.podCIDRs yet");
+    }
+
+    proptest::proptest! {
+        /// Whoever is let in shares nothing with anybody else who is, and whoever is not has a reason.
+        #[test]
+        fn members_share_nothing(
+            list in proptest::collection::vec((0u8..12, 0u8..16, 8u8..=16), 1..12),
+        ) {
+            let rows: Vec<_> = list
+                .iter()
+                .enumerate()
+                .map(|(index, (address, cidr, prefix))| {
+                    let network = IpNetwork::new([10, 0, cidr * 16, 0].into(), prefix + 8).unwrap();
+                    let network = format!("{}/{}", network.network(), network.prefix());
+                    (format!("n{index}"), format!("192.168.0.{address}"), network)
+                })
+                .collect();
+            let rows: Vec<_> = rows.iter().map(|(n, a, c)| (&**n, &**a, &**c)).collect();
+            let nodes = nodes(&rows);
+            let own = own(&nodes, "n0").unwrap();
+            let (peers, problems) = peers(&nodes, &own);
+            proptest::prop_assert_eq!(peers.len() + problems.len() + 1, nodes.len());
+            let members: Vec<_> = std::iter::once(&own).chain(&peers).collect();
+            for (index, one) in members.iter().enumerate() {
+                for other in &members[index + 1..] {
+                    proptest::prop_assert_ne!(one.address, other.address);
+                    proptest::prop_assert!(!overlap(one.pod_cidrs[0], other.pod_cidrs[0]));
+                }
+            }
+            for problem in &problems {
+                if let Problem::Overlap { cidr, other_cidr, .. } = problem {
+                    proptest::prop_assert!(overlap(*cidr, *other_cidr));
+                }
+            }
+        }
     }
 
     #[test]

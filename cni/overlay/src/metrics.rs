@@ -3,10 +3,11 @@
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 /// Handles to the metrics; cloning shares them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     pub syncs: Counter,
     pub failures: Counter,
@@ -14,6 +15,24 @@ pub struct Metrics {
     pub peers: Gauge,
     pub problems: Gauge,
     pub mtu: Gauge,
+    pub strangers: Gauge,
+    pub duration: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            syncs: Counter::default(),
+            failures: Counter::default(),
+            operations: Counter::default(),
+            peers: Gauge::default(),
+            problems: Gauge::default(),
+            mtu: Gauge::default(),
+            strangers: Gauge::default(),
+            // From half a millisecond to two seconds.
+            duration: Histogram::new(exponential_buckets(0.0005, 2.0, 13)),
+        }
+    }
 }
 
 impl Metrics {
@@ -32,6 +51,11 @@ impl Metrics {
         ours.register("problems", text, self.problems.clone());
         let text = "MTU of the overlay and of pods";
         ours.register_with_unit("mtu", text, Unit::Bytes, self.mtu.clone());
+        let text =
+            "VXLAN packets from addresses of nobody that were dropped, since the table was made";
+        ours.register("strangers", text, self.strangers.clone());
+        let text = "What a comparison and its changes took";
+        ours.register_with_unit("sync", text, Unit::Seconds, self.duration.clone());
     }
 }
 
@@ -65,6 +89,8 @@ mod tests {
                 "seaway_overlay_peers gauge",
                 "seaway_overlay_problems gauge",
                 "seaway_overlay_mtu_bytes gauge",
+                "seaway_overlay_strangers gauge",
+                "seaway_overlay_sync_seconds histogram",
             ]
         );
     }

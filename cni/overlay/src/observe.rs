@@ -4,17 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use seaway_kernel::route::TABLE_MAIN;
 use seaway_kernel::{
-    Error, Link, LinkKind, Neighbour, Netlink, Route, RouteFilter, VxlanSettings, sysctl,
+    Address, Error, Link, LinkKind, MacAddr, Neighbour, Netlink, Offload, Route, RouteFilter,
+    VxlanSettings, sysctl,
 };
-use seaway_model::ownership::{ROUTE_PROTOCOL, VXLAN_LINK};
+use seaway_model::ownership::{ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK};
+
+use crate::mesh::Member;
+use crate::plan::{Desired, Underlay, Uplink};
 
 /// What is ours in the kernel, and what bears our device's name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
     pub device: Option<DeviceSeen>,
     pub addresses: BTreeSet<IpNetwork>,
-    /// Routes of our protocol number on the device. The plugin's pod routes are on other links.
+    /// Routes that are ours; see [`is_ours`].
     pub routes: Vec<Route>,
     pub neighbours: Vec<Neighbour>,
     /// The settings that were asked for; absent ones are missing.
@@ -27,6 +32,62 @@ pub struct DeviceSeen {
     pub link: Link,
     /// None if it is no VXLAN device at all.
     pub vxlan: Option<VxlanSettings>,
+    pub checksum_offload: bool,
+}
+
+impl Observed {
+    /// What there is to be seen once everything is as desired, on a device with this index: the image by which one
+    /// change is made without listing everything.
+    pub fn image(desired: &Desired, link: Link) -> Self {
+        let index = link.index;
+        let neighbour = |(address, mac): (&IpAddr, &MacAddr)| Neighbour {
+            link: index,
+            address: *address,
+            mac: Some(*mac),
+            permanent: true,
+        };
+        let vxlan = VxlanSettings {
+            external: true,
+            port: desired.device.port,
+            learning: false,
+            vni: 0,
+            lower: None,
+        };
+        Self {
+            device: Some(DeviceSeen {
+                link: Link {
+                    kind: LinkKind::Vxlan(vxlan),
+                    mtu: desired.device.mtu,
+                    mac: Some(desired.device.mac),
+                    up: true,
+                    ..link
+                },
+                vxlan: Some(vxlan),
+                checksum_offload: desired.device.checksum_offload,
+            }),
+            addresses: desired.addresses.clone(),
+            routes: desired
+                .routes
+                .iter()
+                .map(|(destination, hop)| hop.route(*destination, index))
+                .collect(),
+            neighbours: desired.neighbours.iter().map(neighbour).collect(),
+            settings: desired
+                .settings
+                .iter()
+                .map(|(key, value)| (key.clone(), (*value).to_owned()))
+                .collect(),
+        }
+    }
+}
+
+/// Whether a route is one that leads to a peer. Those of our protocol to pods have no gateway, those to frontends a
+/// metric of their own.
+pub fn is_ours(route: &Route) -> bool {
+    route.protocol == ROUTE_PROTOCOL
+        && route.table == TABLE_MAIN
+        && route.gateway.is_some()
+        && route.metric != Some(ROUTE_METRIC)
 }
 
 /// Looks at everything; `settings` says which settings matter.
@@ -36,6 +97,7 @@ pub async fn observe(
 ) -> Result<Observed, Error> {
     let mut observed = Observed {
         settings: read_settings(settings)?,
+        routes: routes(netlink).await?,
         ..Observed::default()
     };
     let Some(link) = netlink.link(VXLAN_LINK).await? else {
@@ -49,34 +111,57 @@ pub async fn observe(
         .map(|address| address.network)
         .filter(|network| !is_link_local(network.ip()))
         .collect();
-    observed.routes = routes(netlink, index).await?;
     observed.neighbours = netlink.neighbours(index).await?;
     let vxlan = match &link.kind {
         LinkKind::Vxlan(settings) => Some(*settings),
         _ => None,
     };
-    observed.device = Some(DeviceSeen { link, vxlan });
+    let checksum_offload = Offload::open()?.checksum(VXLAN_LINK)?;
+    observed.device = Some(DeviceSeen {
+        link,
+        vxlan,
+        checksum_offload,
+    });
     Ok(observed)
 }
 
-/// Our routes on a link.
-pub async fn routes(netlink: &Netlink, link: u32) -> Result<Vec<Route>, Error> {
-    netlink
-        .routes(RouteFilter {
-            protocol: Some(ROUTE_PROTOCOL),
-            link: Some(link),
-            ..RouteFilter::default()
-        })
-        .await
+/// Our routes.
+pub async fn routes(netlink: &Netlink) -> Result<Vec<Route>, Error> {
+    let filter = RouteFilter {
+        table: Some(TABLE_MAIN),
+        protocol: Some(ROUTE_PROTOCOL),
+        link: None,
+    };
+    let mut routes = netlink.routes(filter).await?;
+    routes.retain(is_ours);
+    Ok(routes)
 }
 
-/// The link that has an address: a tunnel endpoint's uplink.
-pub async fn uplink(netlink: &Netlink, address: IpAddr) -> Result<Option<Link>, Error> {
+/// The links that this node's addresses are on. An address that is on none of them has no uplink.
+pub async fn underlay(netlink: &Netlink, own: &Member) -> Result<Underlay, Error> {
     let addresses = netlink.addresses(None).await?;
-    match addresses.iter().find(|a| a.network.ip() == address) {
-        Some(found) => netlink.link_by_index(found.link).await,
-        None => Ok(None),
+    let mut underlay = Underlay::default();
+    for address in own.addresses() {
+        let Some(found) = addresses.iter().find(|a| a.network.ip() == address) else {
+            continue;
+        };
+        let uplink = uplink(netlink, found).await?;
+        match address {
+            IpAddr::V4(_) => underlay.v4 = uplink,
+            IpAddr::V6(_) => underlay.v6 = uplink,
+        }
     }
+    Ok(underlay)
+}
+
+async fn uplink(netlink: &Netlink, address: &Address) -> Result<Option<Uplink>, Error> {
+    let link = netlink.link_by_index(address.link).await?;
+    Ok(link.map(|link| Uplink {
+        index: link.index,
+        name: link.name,
+        mtu: link.mtu,
+        network: address.network,
+    }))
 }
 
 fn read_settings<'a>(
@@ -97,7 +182,7 @@ fn read_settings<'a>(
 }
 
 /// The kernel gives every link one; it is not ours.
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(_) => false,
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

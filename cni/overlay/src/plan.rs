@@ -1,24 +1,88 @@
-//! What should be in the kernel, given the mesh and the uplink. Pure.
+//! What should be in the kernel, given the mesh and the uplinks. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use seaway_kernel::{Encap, MacAddr, Route};
+use seaway_model::Family;
 use seaway_model::ownership::{ROUTE_PROTOCOL, VXLAN_LINK};
 
 use crate::mesh::{Member, vtep_mac};
+
+#[cfg(test)]
+mod tests;
 
 /// What VXLAN adds to a packet: outer Ethernet, IP, UDP and VXLAN headers.
 const OVERHEAD_V4: u32 = 50;
 const OVERHEAD_V6: u32 = 70;
 
-/// What every node of the cluster has to agree on.
+/// What every node of the cluster has to agree on, and how this one goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub cluster_cidrs: Vec<IpNetwork>,
+    /// Elsewhere, but pods go there with their own addresses.
+    pub masquerade_exclusions: Vec<IpNetwork>,
     pub vni: u32,
     pub port: u16,
+    /// Peers of the same subnet get packets as they are.
+    pub direct_routing: bool,
+    pub checksum_offload: ChecksumOffload,
+}
+
+/// `--checksum-offload`: who computes the checksums of packets that go into the tunnel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ChecksumOffload {
+    /// The network card, unless a peer does not get what it makes
+    #[default]
+    Auto,
+    /// The network card
+    On,
+    /// This node, which costs two thirds of the throughput
+    Off,
+}
+
+/// The link that leads from one of this node's addresses to the peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    pub index: u32,
+    pub name: String,
+    pub mtu: u32,
+    /// The node's address there, with its prefix length.
+    pub network: IpNetwork,
+}
+
+/// The uplink of each family that this node has an address of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Underlay {
+    pub v4: Option<Uplink>,
+    pub v6: Option<Uplink>,
+}
+
+impl Underlay {
+    /// The uplink of a family.
+    pub fn of(&self, family: Family) -> Option<&Uplink> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
+    /// Whether a link is an uplink.
+    pub fn has(&self, index: u32) -> bool {
+        let mut uplinks = self.v4.iter().chain(&self.v6);
+        uplinks.any(|uplink| uplink.index == index)
+    }
+}
+
+/// What probing found that has to be worked around.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// The largest packet that reaches a peer, where that is less than it should be.
+    pub mtu: BTreeMap<Arc<str>, u32>,
+    /// Checksums that are left to the network card arrive wrong.
+    pub offload_broken: bool,
 }
 
 /// The wanted state.
@@ -30,9 +94,11 @@ pub struct Desired {
     /// Kernel settings, in the path form of sysctl keys.
     pub settings: BTreeMap<String, &'static str>,
     /// By destination.
-    pub routes: BTreeMap<IpNetwork, Tunnel>,
-    /// The next hops of those routes.
+    pub routes: BTreeMap<IpNetwork, Hop>,
+    /// The next hops of those routes that lead through the tunnel.
     pub neighbours: BTreeMap<IpAddr, MacAddr>,
+    /// Where VXLAN packets may come from.
+    pub known: BTreeSet<IpAddr>,
 }
 
 /// The VXLAN device.
@@ -41,45 +107,94 @@ pub struct Device {
     pub port: u16,
     pub mac: MacAddr,
     pub mtu: u32,
+    pub checksum_offload: bool,
 }
 
 /// Where the packets of a route go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tunnel {
-    pub gateway: IpAddr,
-    pub encap: Encap,
+pub struct Hop {
+    pub way: Way,
+    /// The largest packet, where that is not the device's MTU.
+    pub mtu: Option<u32>,
 }
 
-impl Tunnel {
-    /// As a route on the device of that index.
-    pub fn route(&self, destination: IpNetwork, link: u32) -> Route {
-        Route {
-            gateway: Some(self.gateway),
-            link: Some(link),
-            onlink: true,
-            encap: Some(self.encap),
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Tunnel {
+        gateway: IpAddr,
+        encap: Encap,
+    },
+    /// As they are, over an uplink.
+    Direct {
+        gateway: IpAddr,
+        link: u32,
+    },
+}
+
+impl Hop {
+    /// As a route, given the index of the VXLAN device.
+    pub fn route(&self, destination: IpNetwork, device: u32) -> Route {
+        let route = Route {
+            mtu: self.mtu,
             ..Route::new(destination, ROUTE_PROTOCOL)
+        };
+        match self.way {
+            Way::Tunnel { gateway, encap } => Route {
+                gateway: Some(gateway),
+                link: Some(device),
+                onlink: true,
+                encap: Some(encap),
+                ..route
+            },
+            Way::Direct { gateway, link } => Route {
+                gateway: Some(gateway),
+                link: Some(link),
+                ..route
+            },
         }
     }
 }
 
-/// The MTU of the device, and of pods, over an uplink.
-pub fn overlay_mtu(uplink_mtu: u32, tunnel: IpAddr) -> u32 {
-    let overhead = if tunnel.is_ipv4() {
-        OVERHEAD_V4
-    } else {
-        OVERHEAD_V6
+/// What is left for packets of pods in a tunnel of this family over an uplink.
+pub fn overlay_mtu(uplink_mtu: u32, family: Family) -> u32 {
+    let overhead = match family {
+        Family::V4 => OVERHEAD_V4,
+        Family::V6 => OVERHEAD_V6,
     };
     uplink_mtu.saturating_sub(overhead)
 }
 
-/// The wanted state of this node.
-pub fn plan(own: &Member, peers: &[Member], settings: &Settings, uplink_mtu: u32) -> Desired {
+/// The wanted state of this node. `own` has only addresses of families that the underlay has.
+pub fn plan(
+    own: &Member,
+    peers: &[Member],
+    settings: &Settings,
+    underlay: &Underlay,
+    findings: &Findings,
+) -> Desired {
+    let mut families = BTreeSet::from([Family::of(own.address)]);
+    families.extend(
+        peers
+            .iter()
+            .filter_map(|peer| own.ends(peer))
+            .map(|(ours, _)| Family::of(ours)),
+    );
+    let mtu = families
+        .into_iter()
+        .filter_map(|family| Some(overlay_mtu(underlay.of(family)?.mtu, family)))
+        .min()
+        .unwrap_or_default();
     let mut desired = Desired {
         device: Device {
             port: settings.port,
             mac: vtep_mac(own.address),
-            mtu: overlay_mtu(uplink_mtu, own.address),
+            mtu,
+            checksum_offload: match settings.checksum_offload {
+                ChecksumOffload::Auto => !findings.offload_broken,
+                ChecksumOffload::On => true,
+                ChecksumOffload::Off => false,
+            },
         },
         addresses: own
             .pod_cidrs
@@ -89,21 +204,46 @@ pub fn plan(own: &Member, peers: &[Member], settings: &Settings, uplink_mtu: u32
         settings: kernel_settings(own),
         routes: BTreeMap::new(),
         neighbours: BTreeMap::new(),
+        known: BTreeSet::new(),
     };
     for peer in peers {
-        let encap = Encap {
-            id: settings.vni.into(),
-            remote: peer.address,
+        let Some((source, remote)) = own.ends(peer) else {
+            continue;
         };
+        let encap = Encap {
+            source: Some(source),
+            ..Encap::new(settings.vni.into(), remote)
+        };
+        let narrow = findings.mtu.get(&peer.name).copied();
+        let narrow = narrow.filter(|narrow| *narrow < mtu);
+        // It may have other flags than we do, and another opinion on which family to take.
+        desired.known.extend(peer.addresses());
         for &cidr in &peer.pod_cidrs {
-            let gateway = base(cidr);
-            desired
-                .routes
-                .insert(canonical(cidr), Tunnel { gateway, encap });
-            desired.neighbours.insert(gateway, vtep_mac(peer.address));
+            let way = match direct(peer, cidr, settings, underlay) {
+                Some(way) => way,
+                None => {
+                    let gateway = base(cidr);
+                    desired.neighbours.insert(gateway, vtep_mac(peer.address));
+                    Way::Tunnel { gateway, encap }
+                }
+            };
+            let hop = Hop { way, mtu: narrow };
+            desired.routes.insert(canonical(cidr), hop);
         }
     }
     desired
+}
+
+/// The way without a tunnel, to a peer in our subnet.
+fn direct(peer: &Member, cidr: IpNetwork, settings: &Settings, underlay: &Underlay) -> Option<Way> {
+    let family = Family::of(cidr.ip());
+    let uplink = underlay.of(family).filter(|_| settings.direct_routing)?;
+    let gateway = peer.address_of(family)?;
+    let link = uplink.index;
+    uplink
+        .network
+        .contains(gateway)
+        .then_some(Way::Direct { gateway, link })
 }
 
 fn kernel_settings(own: &Member) -> BTreeMap<String, &'static str> {
@@ -116,6 +256,8 @@ fn kernel_settings(own: &Member) -> BTreeMap<String, &'static str> {
     }
     if own.pod_cidrs.iter().any(IpNetwork::is_ipv6) {
         settings.insert("net/ipv6/conf/all/forwarding".into(), "1");
+        // No peer's router advertisement is for this node.
+        settings.insert(format!("net/ipv6/conf/{VXLAN_LINK}/accept_ra"), "0");
     }
     settings
 }
@@ -128,58 +270,4 @@ pub fn base(cidr: IpNetwork) -> IpAddr {
 /// Without host bits, as the kernel shows it.
 fn canonical(cidr: IpNetwork) -> IpNetwork {
     IpNetwork::new(cidr.network(), cidr.prefix()).unwrap_or(cidr)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(name: &str, address: &str, cidrs: &[&str]) -> Member {
-        Member {
-            name: name.into(),
-            address: address.parse().unwrap(),
-            pod_cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
-        }
-    }
-
-    fn settings() -> Settings {
-        Settings {
-            cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-            vni: 1,
-            port: 8472,
-        }
-    }
-
-    #[test]
-    fn a_peer_is_one_route_and_one_neighbour_per_family() {
-        let own = member("n1", "192.168.0.1", &["10.244.1.0/24"]);
-        let peer = member("n2", "192.168.0.2", &["10.244.2.7/24", "fd00:2::/64"]);
-        let desired = plan(&own, &[peer], &settings(), 1500);
-        let routes: Vec<_> = desired
-            .routes
-            .iter()
-            .map(|(destination, tunnel)| tunnel.route(*destination, 7).to_string())
-            .collect();
-        assert_eq!(
-            routes,
-            [
-                "10.244.2.0/24 encap id 1 dst 192.168.0.2 via 10.244.2.0 dev #7",
-                "fd00:2::/64 encap id 1 dst 192.168.0.2 via fd00:2:: dev #7",
-            ]
-        );
-        let mac = vtep_mac("192.168.0.2".parse().unwrap());
-        assert!(desired.neighbours.values().all(|m| *m == mac));
-        assert_eq!(desired.neighbours.len(), 2);
-        assert_eq!(desired.device.mtu, 1450);
-        assert_eq!(
-            desired.addresses,
-            BTreeSet::from(["10.244.1.0/32".parse().unwrap()])
-        );
-    }
-
-    #[test]
-    fn an_ipv6_underlay_costs_more() {
-        assert_eq!(overlay_mtu(1500, "fd00::1".parse().unwrap()), 1430);
-        assert_eq!(overlay_mtu(9000, "10.0.0.1".parse().unwrap()), 8950);
-    }
 }

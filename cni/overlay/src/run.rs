@@ -1,5 +1,6 @@
 //! The daemon: waits for what concerns it, and compares.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,15 +12,21 @@ use seaway_cluster::{NodeScope, Source, Wants, stream};
 use seaway_daemon::stop_signal;
 use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
-use crate::admin::{self, Shared};
+use crate::admin::{self, CONNECTED, PeerStatus, Shared};
 use crate::cli::RunArgs;
 use crate::metrics::Metrics;
+use crate::plan::Findings;
+use crate::probe::Probes;
 use crate::reconcile::{Outcome, Reconciler};
 
-/// How long to collect changes before comparing: a device that goes away sends several.
+/// Between two comparisons: a device that goes away sends several events. The first change after a quiet time is made
+/// at once.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// How often the counter of strangers is read, and thereby whether the table is still there.
+const COUNT: Duration = Duration::from_secs(2);
 
 /// How often everything is compared though nothing was heard: somebody else's `iptables -F` sends no event.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -37,7 +44,7 @@ const GROUPS: WatchGroups = WatchGroups {
     links: true,
     addresses: true,
     routes: true,
-    neighbours: false,
+    neighbours: true,
 };
 
 /// Runs until a signal. The kernel keeps its state: pods go on, and the next start adopts it.
@@ -59,14 +66,21 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let shared = Shared::default();
+    let probes = match Probes::start() {
+        Ok(probes) => Some(probes),
+        Err(error) => {
+            tracing::warn!("peers are not probed: {error}");
+            None
+        }
+    };
+    let shared = Shared::new(probes.clone());
     tokio::spawn(admin::serve(listener, shared.clone(), Arc::new(registry)));
 
     let netlink = Netlink::new()?;
     let reconciler = Reconciler::new(netlink, node_name, args.settings(), args.places.to_places());
     let stop = stop_signal().context("cannot handle signals")?;
     tokio::select! {
-        stopped = follow(reconciler, source, shared, metrics) => stopped,
+        stopped = follow(reconciler, source, probes, shared, metrics) => stopped,
         () = stop => {
             tracing::info!("stopping; the kernel keeps its state");
             Ok(())
@@ -77,6 +91,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 async fn follow(
     mut reconciler: Reconciler,
     source: Source,
+    probes: Option<Probes>,
     shared: Shared,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
@@ -86,9 +101,10 @@ async fn follow(
     };
     let mut inputs = stream(source, wants);
     let mut kernel = Watch::new(GROUPS)?;
-    let mut audit = interval(AUDIT);
-    audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut audit = every(AUDIT);
+    let mut count = every(COUNT);
     let mut due: Option<Instant> = None;
+    let mut last = Instant::now();
     let mut failed = 0;
     let mut ready = false;
     loop {
@@ -102,16 +118,34 @@ async fn follow(
                 None => {
                     tracing::warn!("kernel events were lost; comparing everything");
                     kernel = Watch::new(GROUPS)?;
+                    reconciler.distrust().await;
                     true
                 }
             },
-            _ = audit.tick() => true,
+            findings = found(probes.as_ref()) => reconciler.find(findings),
+            _ = count.tick(), if reconciler.is_settled() => match reconciler.strangers() {
+                Some(count) => {
+                    shared.set_strangers(count);
+                    metrics.strangers.set(i64::try_from(count).unwrap_or(i64::MAX));
+                    false
+                }
+                None => true,
+            },
+            _ = audit.tick() => {
+                reconciler.distrust().await;
+                true
+            }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
+                let started = Instant::now();
                 let outcome = reconciler.sync().await;
-                metrics.record(&outcome);
+                last = Instant::now();
+                metrics.record(&outcome, last - started);
                 let in_sync = outcome.status.in_sync;
                 report(&outcome, &shared);
+                if let Some((probes, targets)) = probes.as_ref().zip(outcome.targets) {
+                    probes.aim(targets);
+                }
                 shared.set(outcome.status);
                 if in_sync {
                     failed = 0;
@@ -127,9 +161,26 @@ async fn follow(
             }
         };
         if wanted {
-            let soon = Instant::now() + SETTLE;
+            let soon = Instant::now().max(last + SETTLE);
             due = Some(due.map_or(soon, |due| due.min(soon)));
         }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// What probing found, when that is new.
+async fn found(probes: Option<&Probes>) -> Findings {
+    match probes {
+        Some(probes) => {
+            probes.changed().await;
+            probes.findings()
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -141,10 +192,17 @@ fn report(outcome: &Outcome, shared: &Shared) {
             tracing::error!("{error}");
         }
     }
-    for peer in &outcome.status.peers {
-        if peer.state != "connected" && !before.peers.contains(peer) {
-            tracing::warn!("{}", peer.state);
+    if outcome.status.warnings != before.warnings {
+        for warning in &outcome.status.warnings {
+            tracing::warn!("{warning}");
         }
+    }
+    let troubles = |peers: &[PeerStatus]| -> BTreeSet<String> {
+        let states = peers.iter().map(|peer| peer.state.clone());
+        states.filter(|state| state != CONNECTED).collect()
+    };
+    for trouble in troubles(&outcome.status.peers).difference(&troubles(&before.peers)) {
+        tracing::warn!("{trouble}");
     }
     if outcome.status.in_sync && !before.in_sync {
         tracing::info!(peers = outcome.status.peers.len(), "in sync");
@@ -172,20 +230,17 @@ fn lock(run_dir: &Path) -> anyhow::Result<File> {
 }
 
 impl Metrics {
-    fn record(&self, outcome: &Outcome) {
+    fn record(&self, outcome: &Outcome, took: Duration) {
         let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.syncs.inc();
+        self.duration.observe(took.as_secs_f64());
         if !outcome.status.in_sync {
             self.failures.inc();
         }
         self.operations.inc_by(outcome.operations as u64);
         self.problems.set(whole(outcome.problems));
         self.mtu.set(outcome.status.mtu.unwrap_or_default().into());
-        let connected = outcome
-            .status
-            .peers
-            .iter()
-            .filter(|p| p.state == "connected");
+        let connected = outcome.status.peers.iter().filter(|p| p.state == CONNECTED);
         self.peers.set(whole(connected.count()));
     }
 }

@@ -58,6 +58,16 @@ impl Error {
         matches!(self.errno(), Some(ENOENT | ENODEV | ESRCH | EADDRNOTAVAIL))
     }
 
+    /// The kernel does not have that family of addresses.
+    pub fn is_unsupported_family(&self) -> bool {
+        self.errno() == Some(nix::libc::EAFNOSUPPORT)
+    }
+
+    /// Somebody else has that address or port.
+    pub fn is_in_use(&self) -> bool {
+        self.errno() == Some(nix::libc::EADDRINUSE)
+    }
+
     /// Nothing leads there.
     pub fn is_unreachable(&self) -> bool {
         use nix::libc::{EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH};

@@ -6,7 +6,7 @@
 //! behind it. Errors say which operation failed on which object.
 //!
 //! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`] and [`shaping`] for the same without a runtime → [`conntrack`], [`sock_diag`] →
-//! [`sysctl`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
+//! [`sysctl`], [`udp`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
 mod await_ready;
@@ -30,6 +30,7 @@ pub mod shaping;
 pub mod sock_diag;
 pub mod spawn;
 pub mod sysctl;
+pub mod udp;
 pub mod watch;
 pub mod xtables;
 
@@ -39,7 +40,7 @@ pub use capabilities::Capabilities;
 pub use command::{Command, CommandError, Output};
 pub use conntrack::Conntrack;
 pub use error::Error;
-pub use link::{Link, LinkKind, VethOptions, VxlanSettings};
+pub use link::{Link, LinkKind, Offload, VethOptions, VxlanSettings};
 pub use mac::MacAddr;
 pub use neigh::Neighbour;
 pub use netlink::Netlink;

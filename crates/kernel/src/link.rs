@@ -1,6 +1,7 @@
 //! Links: veth pairs, bridges, the VXLAN device, and whatever else is there to be seen.
 
 mod create;
+mod offload;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -12,6 +13,7 @@ use crate::{Error, MacAddr, NetNs, Netlink};
 
 pub use create::VethOptions;
 pub(crate) use create::veth_message;
+pub use offload::Offload;
 
 /// A link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,12 +23,15 @@ pub use expression::{Field, Match, Statement};
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
+const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
 const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
+const NEW_OBJECT: u16 = SUBSYSTEM | 18;
+const GET_OBJECT: u16 = SUBSYSTEM | 19;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BEGIN: u16 = 16;
 const END: u16 = 17;
@@ -37,6 +40,8 @@ const END: u16 = 17;
 const INET: u8 = 1;
 /// `NFT_SET_MAP`.
 const MAP: u32 = 8;
+/// `NFT_OBJECT_COUNTER`.
+const COUNTER: u32 = 1;
 /// How often a listing that the kernel marks as inconsistent is asked again.
 const DUMP_ATTEMPTS: usize = 8;
 /// How the comments of elements are written: a type (0 is a comment), a length, and text with a zero at its end, as
@@ -47,6 +52,8 @@ const COMMENT_MAX: usize = 120;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     Prerouting = 0,
+    /// To this node.
+    Input = 1,
     Output = 3,
     Postrouting = 4,
 }
@@ -114,8 +121,47 @@ impl<'a> Transaction<'a> {
         self.push(NEW_TABLE, flags, |message| message.text(1, table));
     }
 
+    /// Creates the table in place of one of that name, if there is any, with all that is in it.
+    pub fn replace_table(&mut self) {
+        let table = self.table;
+        // To be deleted, it has to be there.
+        for (kind, flags) in [
+            (NEW_TABLE, NLM_F_CREATE),
+            (DELETE_TABLE, 0),
+            (NEW_TABLE, NLM_F_CREATE),
+        ] {
+            self.push(kind, flags, |message| message.text(1, table));
+        }
+    }
+
+    /// Deletes the table with all that is in it; all fails if it is not there.
+    pub fn delete_table(&mut self) {
+        let table = self.table;
+        self.push(DELETE_TABLE, 0, |message| message.text(1, table));
+    }
+
+    /// Creates a counter, for [`Statement::CountAndDrop`].
+    pub fn create_counter(&mut self, name: &str) {
+        let table = self.table;
+        self.push(NEW_OBJECT, NLM_F_CREATE, |message| {
+            message.text(1, table);
+            message.text(2, name);
+            message.put(3, &COUNTER.to_be_bytes());
+            message.nested(4, |_| {});
+        });
+    }
+
+    /// Creates a chain that lets packets pass or not.
+    pub fn create_filter_chain(&mut self, name: &str, hook: Hook, priority: i32) {
+        self.create_chain("filter", name, hook, priority);
+    }
+
     /// Creates a chain that translates addresses of the first packet of a connection.
     pub fn create_nat_chain(&mut self, name: &str, hook: Hook, priority: i32) {
+        self.create_chain("nat", name, hook, priority);
+    }
+
+    fn create_chain(&mut self, kind: &str, name: &str, hook: Hook, priority: i32) {
         let table = self.table;
         self.push(NEW_CHAIN, NLM_F_CREATE, |message| {
             message.text(1, table);
@@ -124,7 +170,7 @@ impl<'a> Transaction<'a> {
                 at.put(1, &(hook as u32).to_be_bytes());
                 at.put(2, &priority.to_be_bytes());
             });
-            message.text(7, "nat");
+            message.text(7, kind);
         });
     }
 
@@ -152,7 +198,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Appends a rule: what a packet must be, and what happens to it then.
-    pub fn append_rule(&mut self, chain: &str, matches: &[Match<'_>], then: Statement) {
+    pub fn append_rule(&mut self, chain: &str, matches: &[Match<'_>], then: Statement<'_>) {
         let table = self.table;
         // `NLM_F_APPEND`.
         self.push(NEW_RULE, NLM_F_CREATE | 0x800, |message| {
@@ -310,6 +356,48 @@ impl Nftables {
         }
     }
 
+    /// How many packets a counter has counted; `None` if there is no such table or counter.
+    pub fn count(&mut self, table: &str, counter: &str) -> Result<Option<u64>, Error> {
+        let sequence = self.socket.next_sequence();
+        let mut message = Message::new(GET_OBJECT, NLM_F_REQUEST | NLM_F_ACK, sequence);
+        message.raw(&[INET, 0, 0, 0]);
+        message.text(1, table);
+        message.text(2, counter);
+        message.put(3, &COUNTER.to_be_bytes());
+        match self.read_count(&message.finish(), sequence) {
+            Ok(packets) => Ok(packets),
+            Err(failure) => {
+                let what = format!("nftables counter {counter} of table {table}");
+                let error = failure.into_error("read", what);
+                if error.is_absent() {
+                    return Ok(None);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn read_count(&mut self, request: &[u8], sequence: u32) -> Result<Option<u64>, Failure> {
+        self.socket.send(request)?;
+        let (mut packets, mut end) = (None, End::NotYet);
+        while matches!(end, End::NotYet) {
+            each_message(self.socket.receive()?, |message| {
+                if message.sequence_number() != sequence || !matches!(end, End::NotYet) {
+                    return;
+                }
+                end = read_end(message);
+                if message.message_type() == NEW_OBJECT {
+                    packets = packets.or(message.payload().get(4..).and_then(packets_of));
+                }
+            })
+            .map_err(|reason| Failure::Protocol(reason.into()))?;
+        }
+        match end {
+            End::Refused(cause) => Err(Failure::Refused(cause)),
+            End::Done | End::NotYet => Ok(packets),
+        }
+    }
+
     /// The elements of a set; `None` if there is no such table or set.
     pub fn elements(&mut self, table: &str, set: &str) -> Result<Option<Vec<Element>>, Error> {
         let failed = |failure: Failure| {
@@ -368,6 +456,12 @@ impl Nftables {
     }
 }
 
+/// `NFTA_OBJ_DATA` and in it `NFTA_COUNTER_PACKETS`.
+fn packets_of(bytes: &[u8]) -> Option<u64> {
+    let packets = attribute(&attribute(bytes, 4)?, 2)?;
+    Some(u64::from_be_bytes(packets.try_into().ok()?))
+}
+
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok)
 }
@@ -377,3 +471,6 @@ fn attribute(bytes: &[u8], wanted: u16) -> Option<Vec<u8>> {
         .find(|nla| nla.kind() == wanted)
         .map(|nla| nla.value().to_vec())
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ pub struct Route {
     /// The gateway is taken to be on the link without a route saying so.
     pub onlink: bool,
     pub encap: Option<Encap>,
+    /// The largest packet that its destinations can be reached with (`RTAX_MTU`), when the link's MTU is not the answer.
+    pub mtu: Option<u32>,
 }
 
 impl Route {
@@ -54,6 +56,7 @@ impl Route {
             metric: None,
             onlink: false,
             encap: None,
+            mtu: None,
         }
     }
 }
@@ -65,6 +68,23 @@ pub struct Encap {
     pub id: u64,
     /// The outer destination address.
     pub remote: IpAddr,
+    /// The outer source address; if it is not given, whatever leads to `remote` by the node's routes.
+    pub source: Option<IpAddr>,
+    /// The outer UDP header has a checksum. IPv6 receivers want one (RFC 6935 is an exception that they have to be
+    /// told of), IPv4 ones do not.
+    pub checksum: bool,
+}
+
+impl Encap {
+    /// With a source that the kernel chooses, and a checksum where receivers want one.
+    pub fn new(id: u64, remote: IpAddr) -> Self {
+        Self {
+            id,
+            remote,
+            source: None,
+            checksum: remote.is_ipv6(),
+        }
+    }
 }
 
 /// How far a route or an address reaches (`rtm_scope`).
@@ -232,18 +252,32 @@ impl Netlink {
     }
 }
 
+impl std::fmt::Display for Encap {
+    /// Much as ip-route(8) writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "id {}", self.id)?;
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
+        }
+        write!(f, " dst {}", self.remote)
+    }
+}
+
 impl std::fmt::Display for Route {
     /// Much as ip-route(8) writes it, with the link's index.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.destination)?;
         if let Some(encap) = self.encap {
-            write!(f, " encap id {} dst {}", encap.id, encap.remote)?;
+            write!(f, " encap {encap}")?;
         }
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
         }
         if let Some(link) = self.link {
             write!(f, " dev #{link}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
         }
         Ok(())
     }

@@ -145,10 +145,7 @@ async fn an_encapsulating_route_is_read_back_as_it_was_set() {
         gateway: Some(ip("10.244.2.0")),
         link: Some(link.index),
         onlink: true,
-        encap: Some(Encap {
-            id: 1,
-            remote: ip("192.168.0.2"),
-        }),
+        encap: Some(Encap::new(1, ip("192.168.0.2"))),
         ..Route::new(net("10.244.2.0/24"), PROTOCOL)
     };
     let ours = RouteFilter {
@@ -160,12 +157,25 @@ async fn an_encapsulating_route_is_read_back_as_it_was_set() {
     assert!(netlink.add_route(&route).await.unwrap_err().is_present());
     assert_eq!(netlink.routes(ours).await.unwrap(), [route.clone()]);
 
-    route.encap = Some(Encap {
-        id: 1,
-        remote: ip("192.168.0.3"),
-    });
-    netlink.replace_route(&route).await.unwrap();
-    assert_eq!(netlink.routes(ours).await.unwrap(), [route.clone()]);
+    let source = Some(ip("192.168.0.1"));
+    for encap in [
+        Encap::new(1, ip("192.168.0.3")),
+        Encap {
+            source,
+            checksum: true,
+            ..Encap::new(1, ip("192.168.0.3"))
+        },
+        Encap::new(1, ip("2001:db8::3")),
+        Encap {
+            source: Some(ip("2001:db8::1")),
+            ..Encap::new(2, ip("2001:db8::3"))
+        },
+    ] {
+        route.encap = Some(encap);
+        route.mtu = route.mtu.map_or(Some(1400), |_| None);
+        netlink.replace_route(&route).await.unwrap();
+        assert_eq!(netlink.routes(ours).await.unwrap(), [route.clone()]);
+    }
 
     netlink.delete_route(&route).await.unwrap();
     netlink.delete_route(&route).await.unwrap();

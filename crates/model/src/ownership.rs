@@ -7,6 +7,9 @@ pub const CHAIN_PREFIX: &str = "SEAWAY-";
 /// The chain of the overlay, for what leaves the cluster; the proxy never touches it.
 pub const CHAIN_EGRESS: &str = "SEAWAY-EGRESS";
 
+/// The nftables table (family `inet`) of the overlay: VXLAN from known peers only.
+pub const NFT_TABLE_OVERLAY: &str = "seaway-overlay";
+
 /// The VXLAN device of a node.
 pub const VXLAN_LINK: &str = "seaway.vxlan";
 
@@ -58,6 +61,9 @@ pub const VXLAN_VNI: u32 = 1;
 
 /// VXLAN destination port, as flannel's default (IANA's is 4789).
 pub const VXLAN_PORT: u16 = 8472;
+
+/// UDP port, at the overlay's addresses, by which overlays probe the way to each other.
+pub const PROBE_PORT: u16 = 8473;
 
 /// The gateway that pods see; never on a wire, always a permanent neighbour.
 pub const POD_GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);

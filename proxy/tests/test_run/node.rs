@@ -364,10 +364,7 @@ async fn wire(netns: &NetNs, elsewhere: &NetNs, context: &NodeContext) -> Links 
         routes.push((network, pod, None));
     }
     for network in names::cluster_cidrs() {
-        let encap = Encap {
-            id: 1,
-            remote: [192, 168, 100, 2].into(),
-        };
+        let encap = Encap::new(1, [192, 168, 100, 2].into());
         routes.push((network, overlay, Some(encap)));
     }
     for text in ["0.0.0.0/0", "::/0"] {

@@ -71,9 +71,14 @@ pub enum Match<'a> {
 
 /// What happens to a packet that a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Statement {
+pub enum Statement<'a> {
+    Accept,
+    /// Dropped, and counted by the counter of that name.
+    CountAndDrop(&'a str),
     /// The destination becomes the address and port that [`Match::Find`] found.
-    Redirect { ipv4: bool },
+    Redirect {
+        ipv4: bool,
+    },
     /// The source becomes an address of the link that the packet leaves by.
     Masquerade,
 }
@@ -131,9 +136,17 @@ impl Match<'_> {
     }
 }
 
-impl Statement {
+impl Statement<'_> {
     pub(super) fn write(self, message: &mut Message) {
         match self {
+            Self::Accept => verdict(ACCEPT, message),
+            Self::CountAndDrop(counter) => {
+                expression(message, "objref", |data| {
+                    word(data, 1, super::COUNTER);
+                    data.text(2, counter);
+                });
+                verdict(DROP, message);
+            }
             Self::Redirect { ipv4 } => expression(message, "nat", |data| {
                 // `NFT_NAT_DNAT`; `NFPROTO_*`; where the address is, and behind it the port.
                 let (family, port) = if ipv4 { (2, 1) } else { (10, 4) };
@@ -159,6 +172,20 @@ fn lookup(fields: &[Field], set: &str, value: bool, message: &mut Message) {
         if value {
             word(data, 3, REGISTER);
         }
+    });
+}
+
+/// `NF_DROP` and `NF_ACCEPT`.
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+fn verdict(code: u32, message: &mut Message) {
+    expression(message, "immediate", |data| {
+        // `NFT_REG_VERDICT`.
+        word(data, 1, 0);
+        data.nested(2, |value| {
+            value.nested(2, |verdict| word(verdict, 1, code));
+        });
     });
 }
 

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIpTunnel,
-    RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIp6TunnelFlags,
+    RouteIpTunnel, RouteIpTunnelFlags, RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage,
+    RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 
 use super::{Encap, Route, RouteFilter, RouteKind, Scope};
@@ -31,6 +32,11 @@ pub(crate) fn routes_message(route: &Route) -> RouteMessage {
     attributes.extend(route.link.map(RouteAttribute::Oif));
     attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
+    attributes.extend(
+        route
+            .mtu
+            .map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])),
+    );
     if let Some(encap) = route.encap {
         let (kind, tunnel) = tunnel_of(encap);
         attributes.push(RouteAttribute::EncapType(kind));
@@ -91,6 +97,7 @@ pub(crate) fn convert(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::PrefSource(address) => route.source = ip_of(address),
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),
             RouteAttribute::Encap(tunnel) => route.encap = encap_of(tunnel),
+            RouteAttribute::Metrics(metrics) => route.mtu = mtu_of(metrics),
             _ => {}
         }
     }
@@ -111,36 +118,76 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu).filter(|mtu| *mtu != 0),
+        _ => None,
+    })
+}
+
 fn tunnel_of(encap: Encap) -> (RouteLwEnCapType, Vec<RouteLwTunnelEncap>) {
     match encap.remote {
-        IpAddr::V4(remote) => (
-            RouteLwEnCapType::Ip,
-            vec![
-                RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(encap.id)),
-                RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)),
-            ],
-        ),
-        IpAddr::V6(remote) => (
-            RouteLwEnCapType::Ip6,
-            vec![
-                RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Id(encap.id)),
-                RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(remote)),
-            ],
-        ),
+        IpAddr::V4(remote) => {
+            let mut parts = vec![
+                RouteIpTunnel::Id(encap.id),
+                RouteIpTunnel::Destination(remote),
+            ];
+            if let Some(IpAddr::V4(source)) = encap.source {
+                parts.push(RouteIpTunnel::Source(source));
+            }
+            if encap.checksum {
+                parts.push(RouteIpTunnel::Flags(RouteIpTunnelFlags::Checksum));
+            }
+            let parts = parts.into_iter().map(RouteLwTunnelEncap::Ip).collect();
+            (RouteLwEnCapType::Ip, parts)
+        }
+        IpAddr::V6(remote) => {
+            let mut parts = vec![
+                RouteIp6Tunnel::Id(encap.id),
+                RouteIp6Tunnel::Destination(remote),
+            ];
+            if let Some(IpAddr::V6(source)) = encap.source {
+                parts.push(RouteIp6Tunnel::Source(source));
+            }
+            if encap.checksum {
+                parts.push(RouteIp6Tunnel::Flags(RouteIp6TunnelFlags::Checksum));
+            }
+            let parts = parts.into_iter().map(RouteLwTunnelEncap::Ip6).collect();
+            (RouteLwEnCapType::Ip6, parts)
+        }
     }
 }
 
 fn encap_of(tunnel: &[RouteLwTunnelEncap]) -> Option<Encap> {
-    let mut id = 0;
-    let mut remote = None;
+    let (mut id, mut remote, mut source, mut checksum) = (0, None, None, false);
     for part in tunnel {
         match part {
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(n))
-            | RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Id(n)) => id = *n,
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(ip)) => remote = Some((*ip).into()),
-            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(ip)) => remote = Some((*ip).into()),
+            RouteLwTunnelEncap::Ip(part) => match part {
+                RouteIpTunnel::Id(n) => id = *n,
+                RouteIpTunnel::Destination(ip) => remote = Some(IpAddr::V4(*ip)),
+                RouteIpTunnel::Source(ip) => source = Some(IpAddr::V4(*ip)),
+                RouteIpTunnel::Flags(flags) => {
+                    checksum = flags.contains(RouteIpTunnelFlags::Checksum);
+                }
+                _ => {}
+            },
+            RouteLwTunnelEncap::Ip6(part) => match part {
+                RouteIp6Tunnel::Id(n) => id = *n,
+                RouteIp6Tunnel::Destination(ip) => remote = Some(IpAddr::V6(*ip)),
+                RouteIp6Tunnel::Source(ip) => source = Some(IpAddr::V6(*ip)),
+                RouteIp6Tunnel::Flags(flags) => {
+                    checksum = flags.contains(RouteIp6TunnelFlags::Checksum);
+                }
+                _ => {}
+            },
             _ => {}
         }
     }
-    remote.map(|remote| Encap { id, remote })
+    Some(Encap {
+        id,
+        remote: remote?,
+        // The kernel shows an unset source as the unspecified address.
+        source: source.filter(|ip| !ip.is_unspecified()),
+        checksum,
+    })
 }

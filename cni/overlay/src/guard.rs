@@ -1,0 +1,253 @@
+//! VXLAN from known peers only: one nftables table of our own, whatever keeps the node's other rules and whatever mode
+//! the proxy is in. Each packet costs one look-up in a set; a stranger's is dropped and counted.
+//!
+//! What is wanted is compared with what was told last. That nobody took the table away is asked with each reading of
+//! the counter.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use seaway_kernel::nftables::{Element, Field, Hook, Match, Part, Set, Statement, Transaction};
+use seaway_kernel::{Error, Nftables};
+use seaway_model::ownership::NFT_TABLE_OVERLAY as TABLE;
+
+/// The names in the table.
+const V4: &str = "peers4";
+const V6: &str = "peers6";
+const STRANGERS: &str = "strangers";
+const INPUT: &str = "input";
+
+/// Before the filters of others, behind defragmentation and connection tracking: packets are whole.
+const PRIORITY: i32 = -1;
+
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
+/// What the table lets pass.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// Source addresses of peers.
+    pub known: BTreeSet<IpAddr>,
+}
+
+/// What has to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Difference {
+    /// The table is made anew, in one step: there is no moment without it, and none at which a peer is a stranger.
+    pub whole: bool,
+    pub gone: Vec<IpAddr>,
+    pub new: Vec<IpAddr>,
+}
+
+impl Rules {
+    /// What leads here; `before` is what is there, `None` if that is not known.
+    pub fn difference(&self, before: Option<&Self>) -> Difference {
+        match before.filter(|before| before.port == self.port) {
+            Some(before) => Difference {
+                whole: false,
+                gone: before.known.difference(&self.known).copied().collect(),
+                new: self.known.difference(&before.known).copied().collect(),
+            },
+            None => Difference {
+                whole: true,
+                gone: Vec::new(),
+                new: self.known.iter().copied().collect(),
+            },
+        }
+    }
+
+    fn transaction(&self, difference: &Difference) -> Transaction<'static> {
+        let mut transaction = Transaction::new(TABLE);
+        if difference.whole {
+            self.create(&mut transaction);
+        }
+        for (set, is_v4) in [(V4, true), (V6, false)] {
+            let of_set = |addresses: &[IpAddr]| -> Vec<Element> {
+                let addresses = addresses.iter().filter(|ip| ip.is_ipv4() == is_v4);
+                addresses.map(element).collect()
+            };
+            transaction.delete_elements(set, &of_set(&difference.gone));
+            transaction.add_elements(set, &of_set(&difference.new));
+        }
+        transaction
+    }
+
+    fn create(&self, transaction: &mut Transaction<'_>) {
+        transaction.replace_table();
+        for (name, part) in [(V4, Part::Ipv4), (V6, Part::Ipv6)] {
+            transaction.create_set(Set {
+                name,
+                key: &[part],
+                value: &[],
+            });
+        }
+        transaction.create_counter(STRANGERS);
+        transaction.create_filter_chain(INPUT, Hook::Input, PRIORITY);
+        let port = self.port.to_be_bytes();
+        let vxlan = [
+            Match::Is {
+                field: Field::Protocol,
+                mask: &[u8::MAX],
+                value: &[UDP],
+                not: false,
+            },
+            Match::Is {
+                field: Field::DestinationPort,
+                mask: &[u8::MAX; 2],
+                value: &port,
+                not: false,
+            },
+        ];
+        for (is_v4, fields, set) in [
+            (true, [Field::Ipv4Source], V4),
+            (false, [Field::Ipv6Source], V6),
+        ] {
+            let [udp, port] = vxlan;
+            let known = Match::In {
+                fields: &fields,
+                set,
+            };
+            let known = [udp, port, Match::Ipv4(is_v4), known];
+            transaction.append_rule(INPUT, &known, Statement::Accept);
+        }
+        transaction.append_rule(INPUT, &vxlan, Statement::CountAndDrop(STRANGERS));
+    }
+}
+
+fn element(address: &IpAddr) -> Element {
+    let key = match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    Element {
+        key,
+        value: Vec::new(),
+        comment: String::new(),
+    }
+}
+
+fn address(element: &Element) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(&*element.key).map(IpAddr::from);
+    let address = v4.or_else(|_| <[u8; 16]>::try_from(&*element.key).map(IpAddr::from));
+    address.ok()
+}
+
+/// The table in the kernel.
+#[derive(Debug)]
+pub struct Guard {
+    tables: Nftables,
+    /// What the kernel was told; `None` after a failure, at the start, and when the table is gone.
+    told: Option<Rules>,
+}
+
+impl Guard {
+    /// In the calling thread's network namespace.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self {
+            tables: Nftables::open()?,
+            told: None,
+        })
+    }
+
+    /// Tells the kernel what is new; answers whether anything was.
+    pub fn set(&mut self, rules: Rules) -> Result<bool, Error> {
+        let difference = rules.difference(self.told.as_ref());
+        if difference == Difference::default() {
+            return Ok(false);
+        }
+        self.told = None;
+        self.tables.commit(&rules.transaction(&difference))?;
+        self.told = Some(rules);
+        Ok(true)
+    }
+
+    /// How many packets of strangers were dropped since the table was made; `None` if it is gone.
+    pub fn strangers(&mut self) -> Result<Option<u64>, Error> {
+        let count = self.tables.count(TABLE, STRANGERS)?;
+        if count.is_none() {
+            self.told = None;
+        }
+        Ok(count)
+    }
+
+    /// Whether the sets hold what they were told. Others can change them without taking the table away.
+    pub fn audit(&mut self) -> Result<bool, Error> {
+        let Some(told) = &self.told else {
+            return Ok(false);
+        };
+        let mut seen = BTreeSet::new();
+        for set in [V4, V6] {
+            let elements = self.tables.elements(TABLE, set)?.unwrap_or_default();
+            seen.extend(elements.iter().filter_map(address));
+        }
+        let right = seen == told.known;
+        if !right {
+            self.told = None;
+        }
+        Ok(right)
+    }
+}
+
+/// Removes the table; answers whether there was one.
+pub fn remove() -> Result<bool, Error> {
+    let mut gone = Transaction::new(TABLE);
+    gone.delete_table();
+    match Nftables::open()?.commit(&gone) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the table is there.
+pub fn is_there() -> Result<bool, Error> {
+    Ok(Nftables::open()?.count(TABLE, STRANGERS)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(port: u16, known: &[&str]) -> Rules {
+        Rules {
+            port,
+            known: known.iter().map(|ip| ip.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn one_peer_costs_one_element() {
+        let before = rules(8472, &["192.168.0.2", "192.168.0.3", "fd00::3"]);
+        let after = rules(8472, &["192.168.0.2", "192.168.0.4", "fd00::3"]);
+        let difference = Difference {
+            whole: false,
+            gone: vec!["192.168.0.3".parse().unwrap()],
+            new: vec!["192.168.0.4".parse().unwrap()],
+        };
+        assert_eq!(after.difference(Some(&before)), difference);
+        assert_eq!(after.difference(Some(&after)), Difference::default());
+    }
+
+    #[test]
+    fn another_port_and_the_unknown_make_the_table_anew() {
+        let wanted = rules(8472, &["192.168.0.2"]);
+        let whole = wanted.difference(None);
+        assert!(whole.whole && whole.new.len() == 1);
+        let other = rules(4789, &["192.168.0.2"]);
+        assert_eq!(wanted.difference(Some(&other)), whole);
+    }
+
+    #[test]
+    fn addresses_go_into_elements_and_out_again() {
+        for ip in ["192.168.0.2", "fd00::3"].map(|ip| ip.parse::<IpAddr>().unwrap()) {
+            assert_eq!(address(&element(&ip)), Some(ip));
+        }
+        let strange = Element {
+            key: vec![1, 2, 3],
+            ..element(&IpAddr::from([0; 4]))
+        };
+        assert_eq!(address(&strange), None);
+    }
+}

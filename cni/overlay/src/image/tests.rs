@@ -1,0 +1,173 @@
+use ipnetwork::IpNetwork;
+use seaway_kernel::{Address, LinkKind, MacAddr, Scope};
+
+use super::*;
+use crate::observe::Observed;
+use crate::plan::{ChecksumOffload, Findings, Settings, Uplink, plan};
+
+fn member(number: u8) -> Member {
+    Member {
+        name: format!("n{number}").into(),
+        address: format!("192.168.0.{number}").parse().unwrap(),
+        second: None,
+        pod_cidrs: vec![
+            format!("10.244.{number}.0/24").parse().unwrap(),
+            format!("fd01:{number}::/64").parse().unwrap(),
+        ],
+    }
+}
+
+fn link(index: u32, name: &str, mtu: u32) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        kind: LinkKind::Device,
+        mtu,
+        mac: None,
+        up: true,
+        running: true,
+        master: None,
+        peer: None,
+        peer_netns: None,
+    }
+}
+
+fn image() -> Image {
+    let settings = Settings {
+        cluster_cidrs: Vec::new(),
+        masquerade_exclusions: Vec::new(),
+        vni: 1,
+        port: 8472,
+        direct_routing: false,
+        checksum_offload: ChecksumOffload::Auto,
+    };
+    let underlay = Underlay {
+        v4: Some(Uplink {
+            index: 2,
+            name: "eth0".into(),
+            mtu: 1500,
+            network: "192.168.0.1/24".parse().unwrap(),
+        }),
+        v6: None,
+    };
+    let own = member(1);
+    let peers = [member(2), member(3)];
+    let desired = plan(&own, &peers, &settings, &underlay, &Findings::default());
+    let mut device = link(7, VXLAN_LINK, desired.device.mtu);
+    device.mac = Some(desired.device.mac);
+    Image::new(own.clone(), own, underlay, desired, device)
+}
+
+fn address(link: u32, network: &str) -> Address {
+    Address {
+        link,
+        network: network.parse().unwrap(),
+        scope: Scope::Global,
+    }
+}
+
+#[test]
+fn our_own_changes_tell_nothing_new() {
+    let mut image = image();
+    let seen = Observed::image(&image.desired, image.device.clone());
+    let mut events = vec![
+        Event::LinkSet(image.device.clone()),
+        Event::LinkSet(link(2, "eth0", 1500)),
+        Event::LinkSet(link(2, "eth0", 1500)),
+        Event::LinkSet(link(9, "sw0123456789a", 1450)),
+        Event::LinkDeleted(link(9, "sw0123456789a", 1450)),
+        // A device of ours that has been replaced since.
+        Event::LinkDeleted(link(6, VXLAN_LINK, 1450)),
+        Event::AddressSet(address(7, "10.244.1.0/32")),
+        Event::AddressSet(address(7, "fe80::1/64")),
+        Event::AddressSet(address(2, "192.168.0.1/24")),
+        Event::AddressSet(address(2, "192.168.0.77/24")),
+        Event::AddressDeleted(address(2, "192.168.0.77/24")),
+    ];
+    events.extend(seen.routes.into_iter().map(Event::RouteSet));
+    events.extend(seen.neighbours.into_iter().map(Event::NeighbourSet));
+    for event in events {
+        assert!(image.fits(&event), "{event:?}");
+    }
+    // What is no longer wanted was deleted by us.
+    let gone = "10.244.9.0/24".parse::<IpNetwork>().unwrap();
+    let hop = *image.desired.routes.values().next().unwrap();
+    assert!(image.fits(&Event::RouteDeleted(hop.route(gone, 7))));
+}
+
+#[test]
+fn what_others_do_to_ours_is_noticed() {
+    let wanted = image();
+    let route = {
+        let (destination, hop) = wanted.desired.routes.iter().next().unwrap();
+        hop.route(*destination, 7)
+    };
+    let stranger = Route {
+        destination: "10.244.9.0/24".parse().unwrap(),
+        ..route
+    };
+    let (gateway, mac) = wanted.desired.neighbours.iter().next().unwrap();
+    let neighbour = Neighbour {
+        link: 7,
+        address: *gateway,
+        mac: Some(*mac),
+        permanent: true,
+    };
+    let device = &wanted.device;
+    let with = |change: fn(&mut Link)| {
+        let mut link = device.clone();
+        change(&mut link);
+        Event::LinkSet(link)
+    };
+    let down = Link {
+        up: false,
+        ..link(2, "eth0", 1500)
+    };
+    let events = [
+        with(|link| link.up = false),
+        with(|link| link.mtu = 1400),
+        with(|link| link.mac = Some(MacAddr([2, 0, 0, 0, 0, 9]))),
+        with(|link| link.name = "other".into()),
+        with(|link| link.index = 8),
+        Event::LinkDeleted(device.clone()),
+        Event::LinkDeleted(link(2, "eth0", 1500)),
+        Event::LinkSet(link(2, "eth0", 1400)),
+        Event::LinkSet(down),
+        Event::AddressDeleted(address(7, "10.244.1.0/32")),
+        Event::AddressSet(address(7, "10.1.1.1/32")),
+        Event::AddressDeleted(address(2, "192.168.0.1/24")),
+        Event::AddressSet(address(3, "192.168.0.1/24")),
+        Event::RouteDeleted(route.clone()),
+        Event::RouteSet(Route {
+            encap: None,
+            ..route
+        }),
+        Event::RouteSet(stranger),
+        Event::NeighbourDeleted(neighbour),
+        Event::NeighbourSet(Neighbour {
+            permanent: false,
+            ..neighbour
+        }),
+        Event::NeighbourSet(Neighbour {
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 9])),
+            ..neighbour
+        }),
+    ];
+    for event in events {
+        assert!(!image().fits(&event), "{event:?}");
+    }
+}
+
+#[test]
+fn an_uplink_that_comes_back_has_lost_its_routes() {
+    let mut image = image();
+    let up = link(2, "eth0", 1500);
+    let unplugged = Link {
+        running: false,
+        ..up.clone()
+    };
+    assert!(image.fits(&Event::LinkSet(up.clone())));
+    assert!(!image.fits(&Event::LinkSet(unplugged)));
+    assert!(!image.fits(&Event::LinkSet(up.clone())));
+    assert!(image.fits(&Event::LinkSet(up)));
+}
