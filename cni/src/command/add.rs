@@ -40,9 +40,11 @@ impl Call {
         let pod = self.pod_namespace()?;
         let shaping = Shaping::new(&self.owner(), self.config.bandwidth()?, runtime.bandwidth)?;
         let mtu = self.mtu()?;
+        let mac = self.mac(&runtime, &args)?;
         let dns = self.config.dns()?;
+        // From here on there is something to give back.
         let addresses = self.addresses(&runtime, &args, true)?;
-        let attachment = Attachment::new(&self.owner(), mtu, self.mac(&runtime, &args)?).with(
+        let attachment = Attachment::new(&self.owner(), mtu, mac).with(
             self.personality.style(),
             &addresses.assigned,
             &addresses.routes,

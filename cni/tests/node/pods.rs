@@ -9,7 +9,7 @@ use seaway_kernel::{MacAddr, Route, RouteFilter};
 use serde_json::{Value, json};
 
 /// Whether a datagram from one namespace reaches an address in another, and the answer comes back.
-fn reaches(from: &Namespace, to: &Namespace, address: &str) -> bool {
+pub(crate) fn reaches(from: &Namespace, to: &Namespace, address: &str) -> bool {
     let address: IpAddr = address.parse().unwrap();
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -156,9 +156,62 @@ impl Node {
     }
 
     pub(crate) async fn call(&self, verb: &str, id: &str, netns: &str, config: Value) -> Answer {
-        let env = environment(verb, id, netns);
-        let output = plugin(&env, &config.to_string(), Some(&self.space.netns)).await;
-        answer(output)
+        self.run(
+            "seaway-cni",
+            &environment(verb, id, netns),
+            &config.to_string(),
+        )
+        .await
+    }
+
+    /// The plugin under that name, with exactly these variables and that input.
+    pub(crate) async fn run(&self, name: &str, env: &[(&str, &str)], stdin: &str) -> Answer {
+        let program = self.bin_dir().join(name);
+        if !program.exists() {
+            std::fs::create_dir_all(self.bin_dir()).unwrap();
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_seaway-cni"), &program).unwrap();
+        }
+        let mut command = Command::new(program)
+            .env_clear()
+            .netns(&self.space.netns)
+            .stdin(stdin);
+        for (key, value) in env {
+            command = command.env(key, value);
+        }
+        answer(command.output().await.map(|output| output.stdout))
+    }
+
+    /// The plugin under that name, with the usual variables and these beside them.
+    pub(crate) async fn call_as(
+        &self,
+        name: &str,
+        verb: &str,
+        (id, netns): (&str, &str),
+        more: &[(&str, &str)],
+        config: &Value,
+    ) -> Answer {
+        let path = self.bin_dir().display().to_string();
+        let mut env = environment(verb, id, netns).to_vec();
+        env[4].1 = &path;
+        for (key, value) in more {
+            env.retain(|(present, _)| present != key);
+            env.push((key, value));
+        }
+        self.run(name, &env, &config.to_string()).await
+    }
+
+    /// Where plugins are looked for.
+    pub(crate) fn bin_dir(&self) -> PathBuf {
+        self.dir.path().join("bin")
+    }
+
+    /// A plugin that is a shell script.
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::create_dir_all(self.bin_dir()).unwrap();
+        let path = self.bin_dir().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     /// The links, besides loopback and the overlay's.
@@ -187,7 +240,11 @@ impl Node {
     }
 }
 
-fn environment<'a>(verb: &'a str, id: &'a str, netns: &'a str) -> [(&'static str, &'a str); 5] {
+pub(crate) fn environment<'a>(
+    verb: &'a str,
+    id: &'a str,
+    netns: &'a str,
+) -> [(&'a str, &'a str); 5] {
     [
         ("CNI_COMMAND", verb),
         ("CNI_CONTAINERID", id),
@@ -197,25 +254,7 @@ fn environment<'a>(verb: &'a str, id: &'a str, netns: &'a str) -> [(&'static str
     ]
 }
 
-/// Runs the built plugin with nothing but these variables.
-pub(crate) async fn plugin(
-    env: &[(&str, &str)],
-    stdin: &str,
-    netns: Option<&NetNs>,
-) -> Result<Vec<u8>, CommandError> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seaway-cni"))
-        .env_clear()
-        .stdin(stdin);
-    for (key, value) in env {
-        command = command.env(key, value);
-    }
-    if let Some(netns) = netns {
-        command = command.netns(netns);
-    }
-    command.output().await.map(|output| output.stdout)
-}
-
-pub(crate) fn answer(output: Result<Vec<u8>, CommandError>) -> Answer {
+fn answer(output: Result<Vec<u8>, CommandError>) -> Answer {
     match output {
         Ok(stdout) if stdout.is_empty() => Ok(Value::Null),
         Ok(stdout) => Ok(serde_json::from_slice(&stdout).unwrap()),
