@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use seaway_ebpf_abi::{maps, programs};
 
 use super::config::MapSizes;
 use super::error::EbpfError;
+
+/// Entries of `TALLIES`, whatever the number of frontends: far more than Services have series of their own.
+const TALLIES_AT_LEAST: u32 = 131_072;
 
 /// What `build.rs` built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/seaway.o"));
@@ -42,23 +47,19 @@ impl Programs {
             (maps::SOCKETS_TCP, sizes.sockets),
             (maps::SOCKETS_UDP, sizes.sockets),
             (maps::STEADY, sizes.sockets),
-            // Of most frontends only flows are counted, of few a reason why not.
-            (maps::TALLIES, sizes.frontends.saturating_mul(2)),
+            // Of most frontends only flows are counted, of few a reason why not. It does not grow with the frontends: memory is
+            // taken for those with traffic only.
+            (
+                maps::TALLIES,
+                sizes.frontends.saturating_mul(2).max(TALLIES_AT_LEAST),
+            ),
         ] {
             loader.map_max_entries(name, size);
         }
         let mut loaded = loader
             .load(OBJECT)
             .map_err(|error| EbpfError::load("the eBPF object", &error))?;
-        let mut fds = BTreeMap::new();
-        for name in programs::CLASSIFIERS {
-            fds.insert(name, load(&mut loaded, name, SchedClassifier::load)?);
-        }
-        for name in programs::SOCKET {
-            fds.insert(name, load(&mut loaded, name, CgroupSockAddr::load)?);
-        }
-        let name = programs::XDP_UPLINK;
-        fds.insert(name, load(&mut loaded, name, Xdp::load)?);
+        let fds = load_all(&mut loaded)?;
         Ok(Self { loaded, fds })
     }
 
@@ -109,19 +110,50 @@ fn undisturbed(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(),
 /// Twice as often as libbpf.
 const LOAD_ATTEMPTS: usize = 10;
 
+/// What the kernel is asked to take, the longest first: two threads share them.
+fn names() -> Vec<&'static str> {
+    let others = [programs::XDP_UPLINK].into_iter().chain(programs::SOCKET);
+    programs::CLASSIFIERS.into_iter().chain(others).collect()
+}
+
+/// Has the kernel take all programs. It verifies those of several threads at the same time.
+fn load_all(loaded: &mut Ebpf) -> Result<BTreeMap<&'static str, OwnedFd>, EbpfError> {
+    let mut there: BTreeMap<&str, &mut Program> = loaded.programs_mut().collect();
+    let mut due = Vec::new();
+    for name in names() {
+        due.push((name, there.remove(name).ok_or_else(|| absent(name))?));
+    }
+    due.reverse();
+    let due = Mutex::new(due);
+    let take = || due.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || -> Result<Vec<(&'static str, OwnedFd)>, EbpfError> {
+        let mut done = Vec::new();
+        while let Some((name, program)) = take() {
+            done.push((name, load(name, program)?));
+        }
+        Ok(done)
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mut fds: BTreeMap<_, _> = work()?.into_iter().collect();
+        match other.join() {
+            Ok(theirs) => fds.extend(theirs?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        Ok(fds)
+    })
+}
+
 /// Has the kernel take a program by the `load` of its type.
-fn load<P>(
-    loaded: &mut Ebpf,
-    name: &'static str,
-    load: impl Fn(&mut P) -> Result<(), ProgramError>,
-) -> Result<OwnedFd, EbpfError>
-where
-    for<'a> &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-{
+fn load(name: &'static str, program: &mut Program) -> Result<OwnedFd, EbpfError> {
     let failed = |error: &dyn std::error::Error| EbpfError::load(format!("program {name}"), error);
-    let program = loaded.program_mut(name).ok_or_else(|| absent(name))?;
-    let typed = <&mut P>::try_from(&mut *program).map_err(|error| failed(&error))?;
-    undisturbed(|| load(typed)).map_err(|error| failed(&error))?;
+    undisturbed(|| match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    })
+    .map_err(|error| failed(&error))?;
     let fd = program.fd().map_err(|error| failed(&error))?;
     fd.as_fd()
         .try_clone_to_owned()
