@@ -16,7 +16,7 @@ use seaway_model::{Algorithm, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
-use crate::ebpf::XdpMode;
+use crate::ebpf::{MAX_FLOWS, XdpMode};
 use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
@@ -92,6 +92,12 @@ pub struct KernelArgs {
     /// eBPF mode: whether established flows are translated at the driver of uplinks already.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Off)]
     pub xdp: XdpMode,
+
+    /// eBPF mode: connections and UDP flows that are translated packet by packet and remembered at once; as many sockets of each
+    /// protocol, and clients of Services with session affinity. A start with a larger number takes over what is there; a smaller one
+    /// counts after `cleanup`.
+    #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub max_flows: u32,
 
     /// Lock file and sockets.
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]

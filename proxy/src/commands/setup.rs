@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cli::{KernelArgs, Mode};
 use crate::config::{Config, LocalTraffic, RunConfig};
-use crate::ebpf::{EbpfConfig, EbpfDataplane, Labelled};
+use crate::ebpf::{EbpfConfig, EbpfDataplane, Labelled, MapSizes};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 /// How long the one-shot commands wait for their inputs.
@@ -277,6 +277,7 @@ pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<Ebp
     Ok(EbpfConfig {
         bpffs_root: kernel.bpffs_root.clone(),
         xdp: kernel.xdp,
+        sizes: MapSizes::for_flows(kernel.max_flows),
         ..EbpfConfig::new(name, cgroup_root)
     })
 }

@@ -32,6 +32,14 @@ pub(super) struct Census {
     pub(super) evictions: u64,
     /// Counts of frontends that nobody had the last time.
     unknown: BTreeSet<FrontendKey>,
+    /// The flow table was filling.
+    filling: bool,
+}
+
+/// Whether a table is filling: from three quarters on, until it is half empty.
+fn is_filling(before: bool, table: &MapUse) -> bool {
+    let quarters = if before { 2 } else { 3 };
+    table.entries * 4 > table.max_entries * quarters
 }
 
 /// What has been counted of the entries of the flow table.
@@ -97,8 +105,27 @@ impl Census {
         self.prune(dir, is_known)?;
         if let Some(tables) = Tables::open(dir)? {
             self.maps = tables.usage((listed - deleted.min(listed)) as u64)?;
+            self.warn();
         }
         Ok((listed, deleted))
+    }
+
+    /// Says in time that the flow table is filling. The other tables of programs are full in the course of time: what is pushed
+    /// out there is what was not used for longest, mostly closed sockets.
+    fn warn(&mut self) {
+        let Some(flows) = self.maps.iter().find(|map| map.name == maps::FLOWS) else {
+            return;
+        };
+        let filling = is_filling(self.filling, flows);
+        if filling && !self.filling {
+            tracing::warn!(
+                entries = flows.entries,
+                max_entries = flows.max_entries,
+                "the flow table is filling: once it is full, the flows that were silent for longest are forgotten; restart with a larger \
+                 --max-flows, which takes all flows over"
+            );
+        }
+        self.filling = filling;
     }
 
     /// Forgets counts of frontends that are gone. One that has just come may be counted before it is known: hence
@@ -171,6 +198,29 @@ mod tests {
             (at(0, 0), at(0, 0), 7, Balance::Unexplained(7)),
         ] {
             assert_eq!(balance(before, after, listed), expected, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_said_to_fill_in_time_and_once() {
+        let mut filling = false;
+        for (entries, expected) in [
+            (0, false),
+            (75, false),
+            (76, true),
+            (99, true),
+            (51, true),
+            (50, false),
+            (75, false),
+        ] {
+            let table = MapUse {
+                name: maps::FLOWS,
+                entries,
+                max_entries: 100,
+                memory_bytes: 0,
+            };
+            filling = is_filling(filling, &table);
+            assert_eq!(filling, expected, "{entries}");
         }
     }
 

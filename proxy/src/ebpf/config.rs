@@ -36,8 +36,7 @@ pub struct EbpfConfig {
     pub sizes: MapSizes,
 }
 
-/// How many entries the maps hold. What is pinned already keeps its size, but for the first three, which grow: for them it is the
-/// least.
+/// How many entries the maps hold, at least: what is pinned and larger stays as it is. The first three grow with the objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapSizes {
     pub frontends: u32,
@@ -52,17 +51,28 @@ pub struct MapSizes {
     pub sockets: u32,
 }
 
-impl Default for MapSizes {
-    fn default() -> Self {
+/// `--max-flows`, if it is not given.
+pub const MAX_FLOWS: u32 = 65_536;
+
+impl MapSizes {
+    /// For that many flows of packets, and as many sockets of each kind and clients of Services with session affinity.
+    pub fn for_flows(flows: u32) -> Self {
         Self {
             frontends: 1024,
             backends: 4096,
             maglev: 1024,
             ranges: 1 << 20,
-            affinity: 65_536,
-            flows: 131_072,
-            sockets: 65_536,
+            affinity: flows,
+            // One for each direction.
+            flows: flows.saturating_mul(2),
+            sockets: flows,
         }
+    }
+}
+
+impl Default for MapSizes {
+    fn default() -> Self {
+        Self::for_flows(MAX_FLOWS)
     }
 }
 

@@ -49,7 +49,7 @@ mod xdp;
 
 pub use aside::{Aside, Labelled};
 pub use census::MapUse;
-pub use config::{EbpfConfig, MapSizes};
+pub use config::{EbpfConfig, MAX_FLOWS, MapSizes};
 pub use environment::remarks;
 pub use error::EbpfError;
 pub use features::{Probed, check, report};

@@ -54,6 +54,8 @@ struct Active {
     programs: Programs,
     attachments: Attachments,
     tables: Tables,
+    /// Tables that the programs write which are still at work, if larger ones are to take their place.
+    outgrown: Option<Tables>,
 }
 
 /// What is needed to keep in step with the node.
@@ -164,6 +166,9 @@ impl EbpfDataplane {
         if first {
             // Once more: writing all Services takes a while, in which flows go on beginning in what we take over.
             upgrade::carry(&self.settings, &active.tables)?;
+            if let Some(former) = &active.outgrown {
+                active.tables.take_in(former)?;
+            }
             let attached = active
                 .attachments
                 .attach_cgroup(&active.programs, &self.settings.cgroup_root)
@@ -186,8 +191,12 @@ impl EbpfDataplane {
     fn load(&mut self, room: &Room) -> Result<(), EbpfError> {
         let dir = self.settings.pin_dir();
         bpffs::create_dir(&self.settings.link_dir())?;
+        let mut outgrown = None;
         if let Some(tables) = Tables::open(&dir)? {
             tables.enlarge(&dir, room)?;
+            if tables.outgrow(&dir, &self.settings.sizes)? {
+                outgrown = Some(tables);
+            }
         }
         let programs = Programs::load(&dir, room.sizes(self.settings.sizes))?;
         let tables = Tables::open(&dir)?.ok_or_else(|| EbpfError::Load {
@@ -206,16 +215,23 @@ impl EbpfDataplane {
             programs,
             attachments: Attachments::new(self.settings.link_dir(), tcx, self.settings.xdp),
             tables,
+            outgrown,
         });
         Ok(())
     }
 
-    /// Takes over what came into the tables of the layout before ours until its links had our programs.
-    fn inherit(&self) -> Result<(), EbpfError> {
-        match &self.active {
-            Some(active) => upgrade::carry(&self.settings, &active.tables).map(drop),
-            None => Ok(()),
+    /// Takes over what came into the tables of programs before ours until their links had ours: of the layout before, or of
+    /// smaller tables.
+    fn inherit(&mut self) -> Result<(), EbpfError> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        upgrade::carry(&self.settings, &active.tables)?;
+        if let Some(former) = active.outgrown.take() {
+            let entries = active.tables.take_in(&former)?;
+            tracing::info!(entries, "took over what came into smaller tables meanwhile");
         }
+        Ok(())
     }
 
     /// What is attached is another's from now on: the next plan begins from the pins.

@@ -54,6 +54,11 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
         }))
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How many entries fit.
     pub(super) fn max_entries(&self) -> u32 {
         self.max_entries

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use seaway_ebpf_abi::maglev::MAGLEV_CHUNKS;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
-    FrontendKey, FrontendValue, MaglevChunk, MaglevKey, RangeKey, SocketKey, SocketValue,
+    FrontendKey, FrontendValue, MaglevChunk, MaglevKey, Plain, RangeKey, SocketKey, SocketValue,
     SteadyValue, maps,
 };
 
+use super::config::MapSizes;
 use super::error::EbpfError;
 use super::image::Image;
 use super::maglev;
 use super::plan::Op;
 use super::room::{self, Room};
 use super::table::Table;
+use super::upgrade;
 use crate::dataplane::Report;
 
 /// Open maps.
@@ -240,5 +242,58 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Puts larger copies in the place of tables that programs write, where these are to hold more; for programs that are loaded
+    /// from now on. Returns whether any was: then what the programs at work write meanwhile is here, and belongs
+    /// [there](Self::take_in) once others are in their place.
+    pub(super) fn outgrow(&self, dir: &Path, sizes: &MapSizes) -> Result<bool, EbpfError> {
+        let grown = [
+            outgrow(&self.flows, dir, sizes.flows)?,
+            outgrow(&self.affinity, dir, sizes.affinity)?,
+            outgrow(&self.sockets_tcp, dir, sizes.sockets)?,
+            outgrow(&self.sockets_udp, dir, sizes.sockets)?,
+            outgrow(&self.steady, dir, sizes.sockets)?,
+        ];
+        Ok(grown.contains(&true))
+    }
+
+    /// Takes over what has come into the tables that these have outgrown.
+    pub(super) fn take_in(&self, former: &Self) -> Result<usize, EbpfError> {
+        Ok(take_in(&self.flows, &former.flows)?
+            + take_in(&self.affinity, &former.affinity)?
+            + take_in(&self.sockets_tcp, &former.sockets_tcp)?
+            + take_in(&self.sockets_udp, &former.sockets_udp)?
+            + take_in(&self.steady, &former.steady)?)
+    }
+}
+
+fn outgrow<K, V>(table: &Table<K, V>, dir: &Path, size: u32) -> Result<bool, EbpfError>
+where
+    K: Plain + Default,
+    V: Plain + Default,
+{
+    let from = table.max_entries();
+    if from >= size {
+        return Ok(false);
+    }
+    tracing::info!(
+        map = table.name(),
+        from,
+        to = size,
+        "a table of flows grows"
+    );
+    table.replace_pin(dir, size)?;
+    Ok(true)
+}
+
+fn take_in<K, V>(table: &Table<K, V>, former: &Table<K, V>) -> Result<usize, EbpfError>
+where
+    K: Plain + Default + Ord,
+    V: Plain + Default,
+{
+    match table.max_entries() == former.max_entries() {
+        true => Ok(0),
+        false => upgrade::fill(table, former.entries()?),
     }
 }

@@ -80,10 +80,18 @@ where
             return Ok(0);
         }
     };
+    fill(to, old.entries_as(convert)?)
+}
+
+/// Writes the entries that are not there yet; how many those were.
+pub(super) fn fill<K, V>(to: &Table<K, V>, entries: Vec<(K, V)>) -> Result<usize, EbpfError>
+where
+    K: Plain + Default + Ord,
+    V: Plain + Default,
+{
     let there = to.entries_as(|_| ())?;
     let there: BTreeSet<K> = there.into_iter().map(|(key, ())| key).collect();
-    let missing: Vec<(K, N)> = old
-        .entries_as(convert)?
+    let missing: Vec<(K, V)> = entries
         .into_iter()
         .filter(|(key, _)| !there.contains(key))
         .collect();

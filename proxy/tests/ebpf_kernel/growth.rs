@@ -181,6 +181,56 @@ async fn so_they_do_with_filters() {
     grows(false, &[40, 400]).await;
 }
 
+/// A start with a larger number of flows: those that there are go on, through it and afterwards.
+#[tokio::test]
+async fn tables_of_flows_grow_at_the_next_start() {
+    let world = World::new();
+    world.serve("pod", "local");
+    world.serve("peerpod", "remote");
+    let config = |flows| EbpfConfig {
+        sizes: MapSizes::for_flows(flows),
+        ..world.config()
+    };
+    let dir = world
+        .bpffs
+        .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
+    let desired = service(&[(LOCAL_POD, true), (REMOTE_POD, false)]);
+    let mut plane = world.plane(config(2048));
+    sync(&mut plane, &desired).await;
+    assert_eq!(size(&dir, maps::FLOWS), 4096);
+    let out = world.netns("out");
+    let address = format!("{NODE_IP}:30080");
+    let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(&out, &address)).collect();
+    let asked = |streams: &mut Vec<TcpStream>| -> Vec<String> {
+        let each = streams.iter_mut();
+        each.map(|stream| ask(stream, "one").unwrap()).collect()
+    };
+    let before = asked(&mut streams);
+    // The last one asks for less, and changes nothing.
+    for (flows, expected) in [(8192, 8192), (16_384, 16_384), (2048, 16_384)] {
+        let mut next = world.plane(config(flows));
+        sync(&mut next, &desired).await;
+        plane = next;
+        assert_eq!(size(&dir, maps::FLOWS), 2 * expected);
+        for name in [
+            maps::AFFINITY,
+            maps::SOCKETS_TCP,
+            maps::SOCKETS_UDP,
+            maps::STEADY,
+        ] {
+            assert_eq!(size(&dir, name), expected, "{name}");
+        }
+        assert_eq!(asked(&mut streams), before, "established connections stay");
+        // The programs at work write to the larger tables.
+        streams.push(connect(&out, &address));
+        assert!(ask(streams.last_mut().unwrap(), "new").is_ok());
+        streams.pop();
+    }
+    let pins = std::fs::read_dir(&dir).unwrap().count();
+    assert_eq!(pins, maps::ALL.len() + 1, "maps and the directory of links");
+    drop(plane);
+}
+
 /// One changed Service costs the same beside 100 Services and beside 30,000: what a plan and its writes take, as the median of
 /// many changes. No figure of a busy machine is a failure, but a hundred times the Services must not be several times the
 /// work. To see the figures: `cargo test -p seaway-proxy --test ebpf_kernel -- --nocapture a_change_costs`.
