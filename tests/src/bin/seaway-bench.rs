@@ -8,6 +8,7 @@ use seaway_daemon::{LogArgs, stop_signal};
 use seaway_tests::bench::datapath::{self, DatapathArgs};
 use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
 use seaway_tests::bench::flows::worker::{self, FlowsArgs};
+use seaway_tests::bench::mesh::{self, MeshArgs};
 use seaway_tests::bench::one_node::pod::{self, PodArgs};
 use seaway_tests::bench::packet::{self, PacketArgs};
 use seaway_tests::bench::plot::{self, PlotArgs};
@@ -47,6 +48,8 @@ enum Scenario {
     Programming(ProgrammingArgs),
     /// What a packet pays for many Services: first packets, connections a second, requests a second
     Datapath(DatapathArgs),
+    /// The overlay of one node among a thousand: until it has every way, what one change costs, memory
+    Mesh(MeshArgs),
     /// What a packet costs in the programs of eBPF mode, in nanoseconds
     Packet(PacketArgs),
     /// The mode is changed again and again under traffic: what happens to flows, and how long a change takes
@@ -92,6 +95,10 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
             Scenario::Datapath(args) => {
                 stage.describe_machine();
                 datapath::run(&stage, args).await.map(Some)
+            }
+            Scenario::Mesh(args) => {
+                stage.describe_machine();
+                mesh::run(&stage, args).await.map(Some)
             }
             Scenario::Packet(args) => {
                 stage.describe_machine();

@@ -25,18 +25,24 @@ impl Usage {
     pub fn of(pid: u32, cgroup: &Path) -> Result<Self> {
         let cpu = read(&cgroup.join("cpu.stat"))?;
         let written = written(pid)?;
-        let status = read(Path::new(&format!("/proc/{pid}/status")))?;
-        let megabytes = |key| Some(number(&status, key)? as f64 * 1024.0 / 1e6);
-        let all = || {
-            Some(Self {
-                cpu_ms: number(&cpu, "usage_usec")? as f64 / 1e3,
-                written,
-                rss_mb: megabytes("VmRSS:")?,
-                peak_rss_mb: megabytes("VmHWM:")?,
-            })
-        };
-        all().with_context(|| format!("process {pid} is not as proc(5) and cgroups(7) say"))
+        let (rss_mb, peak_rss_mb) = resident_mb(pid)?;
+        let cpu_us = number(&cpu, "usage_usec")
+            .with_context(|| format!("{} is not as cgroups(7) says", cgroup.display()))?;
+        Ok(Self {
+            cpu_ms: cpu_us as f64 / 1e3,
+            written,
+            rss_mb,
+            peak_rss_mb,
+        })
     }
+}
+
+/// Resident memory of a process, now (`VmRSS`) and at most (`VmHWM`), in 10^6 bytes.
+pub fn resident_mb(pid: u32) -> Result<(f64, f64)> {
+    let status = read(Path::new(&format!("/proc/{pid}/status")))?;
+    let megabytes = |key| Some(number(&status, key)? as f64 * 1024.0 / 1e6);
+    let both = megabytes("VmRSS:").zip(megabytes("VmHWM:"));
+    both.with_context(|| format!("process {pid} is not as proc(5) says"))
 }
 
 /// Memory of the eBPF maps that a process has open, each counted once, in 10^6 bytes.
