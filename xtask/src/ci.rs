@@ -46,6 +46,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     if !outcome.passed {
         return Ok(ExitCode::FAILURE);
     }
+    if !outcome.leaks.is_empty() {
+        bail!("the suite did not leave the machine as it was: see above");
+    }
     if !needless.is_empty() {
         bail!(
             "skipped, though this machine should run them: {}",

@@ -8,6 +8,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod fuzz;
+mod leaks;
 mod mutants;
 mod progress;
 mod setup;

@@ -6,9 +6,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::progress;
-use crate::setup;
 use crate::workspace::{Profile, Workspace};
+use crate::{leaks, progress, setup};
 
 /// The binaries of an installation, and the one that measures them.
 const MEASURED: [&str; 5] = [
@@ -34,6 +33,8 @@ pub(crate) struct Outcome {
     /// nextest's own closing line.
     pub(crate) summary: String,
     pub(crate) skips: Vec<Skip>,
+    /// What the whole suite left on the machine, or took away.
+    pub(crate) leaks: Vec<String>,
 }
 
 /// A test that found a need of its own unmet (see `tests/src/require.rs`).
@@ -47,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     setup::ensure(workspace)?;
     let outcome = suite(workspace, args)?;
     report(&outcome);
-    if outcome.passed {
+    if outcome.passed && outcome.leaks.is_empty() {
         Ok(ExitCode::SUCCESS)
     } else {
         Ok(ExitCode::FAILURE)
@@ -61,6 +62,9 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
     if skipped.exists() {
         std::fs::remove_file(&skipped).context("cannot remove the list of skipped tests")?;
     }
+    // Of a part, others may run at the same time.
+    let whole = args.filters.is_empty() && args.package.is_none();
+    let before = whole.then(|| leaks::survey(workspace));
     let shell = workspace.shell()?;
     let mut command = Command::new("cargo");
     command.args(["nextest", "run", "--no-fail-fast"]);
@@ -95,10 +99,12 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
         Ok(text) => parse_skips(&text),
         Err(_) => Vec::new(),
     };
+    let leaks = before.map(|before| leaks::since(&before, workspace));
     Ok(Outcome {
         passed: status.success(),
         summary,
         skips,
+        leaks: leaks.unwrap_or_default(),
     })
 }
 
@@ -129,6 +135,9 @@ pub(crate) fn report(outcome: &Outcome) {
     }
     if !outcome.skips.is_empty() {
         eprintln!("{} tests skipped for unmet needs", outcome.skips.len());
+    }
+    for leak in &outcome.leaks {
+        eprintln!("not as before the suite: {leak}");
     }
     println!("{}", outcome.summary);
 }
