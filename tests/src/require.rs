@@ -14,6 +14,8 @@ pub enum Need {
     Root,
     /// A program in `PATH`.
     Program(&'static str),
+    /// A file, and the Debian package that has it.
+    File(&'static str, &'static str),
     /// kubectl of at least 1.29, here or where set-up puts it.
     Kubectl,
     /// A version of the kernel.
@@ -58,6 +60,7 @@ impl Need {
         match self {
             Self::Root => "root".into(),
             Self::Program(name) => format!("program:{name}"),
+            Self::File(path, _) => format!("file:{path}"),
             Self::Kubectl => "kubectl".into(),
             Self::Kernel(major, minor) => format!("kernel:{major}.{minor}"),
             Self::Binaries => "binaries".into(),
@@ -70,6 +73,8 @@ impl Need {
             Self::Root => (!is_root()).then(|| "needs root".to_owned()),
             Self::Program(name) => (!runs(name, &["--version"]) && !runs(name, &["-V"]))
                 .then(|| format!("{name} is not installed: cargo xtask setup")),
+            Self::File(path, package) => (!std::path::Path::new(path).exists())
+                .then(|| format!("{path} of Debian's {package} is missing: cargo xtask setup")),
             Self::Kubectl => {
                 let kubectl = seaway_lab::kubectl_program();
                 let works = runs(&kubectl.to_string_lossy(), &["version", "--client"]);

@@ -187,6 +187,10 @@ impl NodeDirs {
         Self(lab.dir().join(node))
     }
 
+    pub(crate) fn root(self) -> PathBuf {
+        self.0
+    }
+
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.0.join("kubeconfig")
     }

@@ -173,6 +173,11 @@ impl Lab {
         NodeDirs::new(self.name(), node).kubeconfig()
     }
 
+    /// The directory of a node's files: `cni-conf`, `cni-bin`, `run`, `state`.
+    pub fn node_files(&self, node: &str) -> PathBuf {
+        NodeDirs::new(self.name(), node).root()
+    }
+
     fn place(&self, label: String, netns: &str, cgroup: PathBuf) -> Result<Place, LabError> {
         seaway_kernel::cgroup::create(&cgroup)?;
         Ok(Place {

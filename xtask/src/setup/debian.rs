@@ -45,6 +45,22 @@ const PACKAGES: &[Package] = &[
         "compiles the eBPF programs: has the prebuilt core for BPF",
     ),
     package("libstd-rust-web-dev-bpf", "the prebuilt core for BPF"),
+    package(
+        "containerd",
+        "a container runtime over the plugin, in tests; brings runc",
+    ),
+    package("podman", "another one, with its CNI backend"),
+    package(
+        "containernetworking-plugins",
+        "the reference plugins: chained with ours, measured beside it",
+    ),
+    package("busybox-static", "what runs in the containers of tests"),
+    package(
+        "protobuf-compiler",
+        "the client by which tests drive containerd",
+    ),
+    package("golang-go", "a client of Debian's libcni, in tests"),
+    package("golang-github-appc-cni-dev", "libcni"),
 ];
 
 /// What is done about a missing package.

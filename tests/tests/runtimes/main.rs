@@ -1,0 +1,12 @@
+//! Real container runtimes, from Debian's packages, over the plugin; and a runtime that is played.
+//!
+//! Reading order: [`image`], [`cri`], [`containerd`] → [`nodes`] (two nodes with one each) → [`podman`], [`driver`] (Debian's
+//! libcni) → [`played`].
+
+mod containerd;
+mod cri;
+mod driver;
+mod image;
+mod nodes;
+mod played;
+mod podman;
