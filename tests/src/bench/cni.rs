@@ -1,103 +1,211 @@
-//! The plugin alone, on an idle node: one pod after the other, and fifty at once.
+//! The plugin on an idle node, one pod after the other and fifty at once, beside the reference plugins in turn.
 
-use anyhow::{Context as _, Result};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
-use super::plugin::{Namespace, Node, Verb};
+use anyhow::{Context as _, Result, ensure};
+
+use super::plugin::{Chain, Cost, Kind, Pod, Verb};
+use super::statistics::median;
 use super::{Figures, Stage, Unit};
+use crate::runtimes::node::ADDRESSES;
 
 /// Pods that come at the same moment, as after a reboot.
 const AT_ONCE: usize = 50;
 
-/// Ticks of the processor times in `/proc` (`USER_HZ`, the same on every architecture that we build for).
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Pods that one list gets before it is the turn of the next.
+const BLOCK: usize = 10;
 
 /// Runs the scenario.
 pub async fn run(stage: &Stage) -> Result<Figures> {
     let mut figures = Figures::new("cni");
-    attach(stage, &mut figures).await?;
+    compare(stage, &mut figures, &Kind::ALL).await?;
     Ok(figures)
 }
 
-/// ADD and DEL, measured from the start of the plugin's process to its end.
+/// Our plugin alone.
 pub async fn attach(stage: &Stage, figures: &mut Figures) -> Result<()> {
-    let count = stage.times(100, 20);
-    stage.say(&format!("cni: {count} ADD, {count} DEL, one by one"));
-    let node = Node::new().await?;
-    let pods = namespaces(count, "pod")?;
-    // The first calls pay for what is not in memory yet.
-    in_turn(&node, Verb::Version, pods.get(..3).unwrap_or_default()).await?;
+    compare(stage, figures, &[Kind::Plain]).await
+}
 
-    let before = cpu_of_children()?;
-    let version = in_turn(&node, Verb::Version, &pods).await?;
-    let between = cpu_of_children()?;
-    let add = in_turn(&node, Verb::Add, &pods).await?;
-    let after = cpu_of_children()?;
-    let del = in_turn(&node, Verb::Del, &pods).await?;
-    let end = cpu_of_children()?;
-    figures.percentiles(&[], "version", Unit::Milliseconds, &version);
-    figures.percentiles(&[], "add", Unit::Milliseconds, &add);
-    figures.percentiles(&[], "del", Unit::Milliseconds, &del);
-    for (call, spent) in [
-        ("version", between - before),
-        ("add", after - between),
-        ("del", end - after),
-    ] {
-        let name = format!("cpu_ms_per_{call}");
-        figures.named(&[], &name, Unit::Milliseconds, spent / count as f64);
+/// What was seen of one list.
+struct Seen {
+    chain: Chain,
+    pods: Vec<Pod>,
+    add: Vec<Cost>,
+    del: Vec<Cost>,
+    add_at_once: Vec<f64>,
+    del_at_once: Vec<f64>,
+}
+
+async fn compare(stage: &Stage, figures: &mut Figures, kinds: &[Kind]) -> Result<()> {
+    let blocks = stage.times(10, 2);
+    let mut all = Vec::new();
+    for &kind in kinds {
+        let chain = Chain::new(kind).await?;
+        if kind.is_full() {
+            does_what_it_is_asked_for(&chain).await?;
+        }
+        all.push(Seen {
+            chain,
+            pods: Pod::many((blocks * BLOCK).max(AT_ONCE))?,
+            add: Vec::new(),
+            del: Vec::new(),
+            add_at_once: Vec::new(),
+            del_at_once: Vec::new(),
+        });
     }
-
+    stage.say(&format!(
+        "cni: {} lists of plugins in turn, {} ADD and DEL of each",
+        all.len(),
+        blocks * BLOCK
+    ));
+    for verb in [Verb::Add, Verb::Del] {
+        for block in 0..blocks {
+            for turn in 0..all.len() {
+                let first = (block + turn) % all.len();
+                if let Some(seen) = all.get_mut(first) {
+                    seen.block(verb, block)?;
+                }
+                // Here a Ctrl-C is heard.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
     let rounds = stage.times(5, 2);
-    stage.say(&format!("cni: {AT_ONCE} ADD at once, {rounds} times"));
-    let mut took = Vec::new();
-    let pods = namespaces(AT_ONCE, "many")?;
+    stage.say(&format!("cni: {AT_ONCE} at once, {rounds} times"));
     for _ in 0..rounds {
-        took.push(node.call_at_once(Verb::Add, &pods)?.as_secs_f64());
-        in_turn(&node, Verb::Del, &pods).await?;
+        for seen in &mut all {
+            seen.at_once()?;
+            tokio::task::yield_now().await;
+        }
     }
-    let name = format!("parallel{AT_ONCE}");
-    figures.median(&[], &name, Unit::Seconds, &took);
+    for seen in &all {
+        seen.report(figures)?;
+        if seen.chain.kind == Kind::Plain {
+            starts(stage, seen, figures)?;
+        }
+    }
+    for (name, ours, reference) in [
+        ("", Kind::Plain, Kind::Reference),
+        ("full_", Kind::Full, Kind::ReferenceFull),
+    ] {
+        let find = |kind| all.iter().find(|seen: &&Seen| seen.chain.kind == kind);
+        if let (Some(ours), Some(reference)) = (find(ours), find(reference)) {
+            ratios(figures, name, ours, reference);
+        }
+    }
     Ok(())
 }
 
-fn namespaces(count: usize, what: &str) -> Result<Vec<Namespace>> {
-    (0..count)
-        .map(|n| Namespace::new(&format!("{what}{n}")))
+impl Seen {
+    fn block(&mut self, verb: Verb, block: usize) -> Result<()> {
+        let range = block * BLOCK..(block + 1) * BLOCK;
+        for pod in self.pods.get(range).unwrap_or_default() {
+            let cost = self.chain.call(verb, pod)?;
+            match verb {
+                Verb::Add => self.add.push(cost),
+                _ => self.del.push(cost),
+            }
+        }
+        Ok(())
+    }
+
+    fn at_once(&mut self) -> Result<()> {
+        let pods = self.pods.get(..AT_ONCE).unwrap_or_default();
+        let add = self.chain.call_at_once(Verb::Add, pods)?;
+        let del = self.chain.call_at_once(Verb::Del, pods)?;
+        self.add_at_once.push(add.as_secs_f64());
+        self.del_at_once.push(del.as_secs_f64());
+        Ok(())
+    }
+
+    fn report(&self, figures: &mut Figures) -> Result<()> {
+        let labels = self.chain.kind.labels();
+        for (name, costs) in [("add", &self.add), ("del", &self.del)] {
+            figures.percentiles(labels, name, Unit::Milliseconds, &times(costs));
+            let cpu: f64 = costs.iter().map(|cost| cost.cpu_ms).sum();
+            let mean = cpu / costs.len() as f64;
+            let metric = format!("cpu_ms_per_{name}");
+            figures.named(labels, &metric, Unit::Milliseconds, mean);
+        }
+        for (name, took) in [("", &self.add_at_once), ("del_", &self.del_at_once)] {
+            let name = format!("{name}parallel{AT_ONCE}");
+            figures.median(labels, &name, Unit::Seconds, took);
+        }
+        let pod = self.pods.first().context("no pods")?;
+        let mut peaks = Vec::new();
+        for _ in 0..5 {
+            peaks.push(self.chain.peak_rss(Verb::Add, pod)?);
+            self.chain.call(Verb::Del, pod)?;
+        }
+        figures.median(labels, "rss", Unit::Megabytes, &peaks);
+        Ok(())
+    }
+}
+
+/// Calls that change nothing.
+fn starts(stage: &Stage, seen: &Seen, figures: &mut Figures) -> Result<()> {
+    let pod = seen.pods.first().context("no pods")?;
+    for (name, verb) in [("version", Verb::Version), ("status", Verb::Status)] {
+        let costs = (0..stage.times(100, 20))
+            .map(|_| seen.chain.call(verb, pod))
+            .collect::<Result<Vec<_>>>()?;
+        figures.percentiles(&[], name, Unit::Milliseconds, &times(&costs));
+    }
+    Ok(())
+}
+
+fn times(costs: &[Cost]) -> Vec<f64> {
+    costs
+        .iter()
+        .map(|cost| cost.took.as_secs_f64() * 1e3)
         .collect()
 }
 
-/// Milliseconds of each call.
-async fn in_turn(node: &Node, verb: Verb, pods: &[Namespace]) -> Result<Vec<f64>> {
-    let mut samples = Vec::with_capacity(pods.len());
-    for pod in pods {
-        samples.push(node.call(verb, pod)?.as_secs_f64() * 1000.0);
-        // Here a Ctrl-C is heard.
-        tokio::task::yield_now().await;
+/// The median of blocks that were taken one after the other, ours by the reference's.
+fn ratios(figures: &mut Figures, name: &str, ours: &Seen, reference: &Seen) {
+    for (verb, ours, reference) in [
+        ("add", &ours.add, &reference.add),
+        ("del", &ours.del, &reference.del),
+    ] {
+        let (ours, reference) = (times(ours), times(reference));
+        let pairs = ours.chunks(BLOCK).zip(reference.chunks(BLOCK));
+        let ratios: Vec<f64> = pairs
+            .filter_map(|(ours, reference)| Some(median(ours)? / median(reference)?))
+            .collect();
+        let metric = format!("{name}{verb}_ratio_to_reference");
+        figures.named_median(&[], &metric, Unit::Ratio, &ratios);
     }
-    Ok(samples)
 }
 
-/// Milliseconds of processor time of all children that were waited for so far.
-fn cpu_of_children() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
-    let ticks = children_ticks(&stat).context("/proc/self/stat is not as proc(5) says")?;
-    Ok(ticks as f64 * 1000.0 / TICKS_PER_SECOND)
-}
-
-/// Fields 16 and 17 of proc_pid_stat(5), `cutime` and `cstime`; the second field, the name, may have spaces.
-fn children_ticks(stat: &str) -> Option<u64> {
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    let mut fields = after_name.split(' ').skip(13).map(str::parse::<u64>);
-    Some(fields.next()?.ok()? + fields.next()?.ok()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_times_of_children_are_found_behind_any_name() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 100 200 0 0 5 6 70 8 20 0 1 0 99 1 2";
-        assert_eq!(children_ticks(stat), Some(78));
-        assert_eq!(children_ticks("nonsense"), None);
-    }
+/// A list that takes a port and a rate and does nothing about them would be fast.
+async fn does_what_it_is_asked_for(chain: &Chain) -> Result<()> {
+    let neighbour = chain.node.neighbour().await?;
+    let pods = Pod::many(1)?;
+    let pod = pods.first().context("no pod")?;
+    chain.call(Verb::Add, pod)?;
+    let listener = pod
+        .space
+        .netns()
+        .run(|| TcpListener::bind(("0.0.0.0", 80)))??;
+    let target = SocketAddr::from((ADDRESSES[0], pod.host_port()));
+    let answered = neighbour
+        .netns()
+        .run(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
+    let kind = chain.kind;
+    answered.with_context(|| format!("{kind:?}: no way through the port of the node"))?;
+    drop(listener);
+    let shaped = seaway_kernel::Command::new("tc")
+        .args(["qdisc", "show"])
+        .netns(chain.node.netns())
+        .output()
+        .await?;
+    ensure!(
+        shaped.text().contains("tbf"),
+        "{kind:?}: nothing limits the bandwidth:\n{}",
+        shaped.text()
+    );
+    chain.call(Verb::Del, pod)?;
+    Ok(())
 }

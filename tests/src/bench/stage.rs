@@ -64,7 +64,12 @@ pub struct Claim(LabName);
 impl Claim {
     /// The name for this process; nothing of it may be there already.
     pub fn new() -> Result<Self> {
-        let name: LabName = format!("bench{}", std::process::id()).parse()?;
+        Self::another("")
+    }
+
+    /// The same for one of several, which differ by some letters.
+    pub fn another(letters: &str) -> Result<Self> {
+        let name: LabName = format!("bench{}{letters}", std::process::id()).parse()?;
         let found = down::what_is_there(&name)?;
         ensure!(found.is_empty(), "lab {name} is there already: {found:?}");
         Ok(Self(name))

@@ -10,6 +10,7 @@ use seaway_tests::bench::first_answer::{self, FirstAnswerArgs};
 use seaway_tests::bench::flows::worker::{self, FlowsArgs};
 use seaway_tests::bench::mesh::{self, MeshArgs};
 use seaway_tests::bench::one_node::pod::{self, PodArgs};
+use seaway_tests::bench::overlay;
 use seaway_tests::bench::packet::{self, PacketArgs};
 use seaway_tests::bench::plot::{self, PlotArgs};
 use seaway_tests::bench::programming::{self, ProgrammingArgs};
@@ -42,8 +43,10 @@ struct Cli {
 enum Scenario {
     /// Three nodes come up, a Deployment grows, the new replica is reached; memory and sizes; ADD and DEL
     Walkthrough,
-    /// ADD and DEL of the CNI plugin, one by one and fifty at once
+    /// ADD and DEL of the CNI plugin, one by one and fifty at once, beside the reference plugins
     Cni,
+    /// Pod to pod across two nodes, in both modes, beside flannel's form
+    Overlay,
     /// What it costs a proxy to follow changes among many Services: start, one change, processor time, memory
     Programming(ProgrammingArgs),
     /// What a packet pays for many Services: first packets, connections a second, requests a second
@@ -119,6 +122,10 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
             Scenario::Cni => {
                 stage.describe_machine();
                 cni::run(&stage).await.map(Some)
+            }
+            Scenario::Overlay => {
+                stage.describe_machine();
+                overlay::run(&stage).await.map(Some)
             }
         }
     };

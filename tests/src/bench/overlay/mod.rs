@@ -1,0 +1,162 @@
+//! Pod to pod across two nodes: through our overlay in both modes and through flannel's form, in turn.
+
+pub mod flannel;
+pub mod stream;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use seaway_kernel::NetNs;
+use seaway_lab::{Lab, Mode, eventually};
+use seaway_model::ownership::CONFLIST_FILE;
+
+use super::stage::Claim;
+use super::statistics::median;
+use super::{Figures, Stage, Unit};
+use crate::runtimes::libcni::addresses;
+use crate::runtimes::list::NEW;
+use crate::runtimes::{Attachment, Libcni, List, Namespace, Scratch};
+use flannel::Flannel;
+use stream::{PORT, Server};
+
+/// Until a packet gets through.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two namespaces, and what was measured from the one to the other.
+struct Way {
+    label: &'static str,
+    from: NetNs,
+    to: SocketAddr,
+    _server: Server,
+    /// 10^6 bytes a second.
+    rates: Vec<f64>,
+    /// Milliseconds of processor time for 10^9 bytes.
+    costs: Vec<f64>,
+    /// Microseconds; the median of each round.
+    trips: Vec<f64>,
+}
+
+/// Pods of a lab, attached as a runtime attaches them.
+struct Attached {
+    pods: [Namespace; 2],
+    target: IpAddr,
+    // Taken away after the pods.
+    _lab: Lab,
+    _claim: Claim,
+}
+
+/// Runs the scenario.
+pub async fn run(stage: &Stage) -> Result<Figures> {
+    let scratch = Scratch::new("overlay")?;
+    stage.say("two nodes of each kind come up");
+    let flannel = Flannel::new().await?;
+    let iptables = Attached::new(Mode::Iptables, "i", &scratch).await?;
+    let ebpf = Attached::new(Mode::Ebpf, "e", &scratch).await?;
+    let (nodes, node) = flannel.nodes();
+    let mut ways = [
+        Way::new("underlay", nodes, node.into())?,
+        Way::new("flannel", flannel.pods(), flannel.target().into())?,
+        Way::new("iptables", iptables.netns(), iptables.target)?,
+        Way::new("ebpf", ebpf.netns(), ebpf.target)?,
+    ];
+    for way in &ways {
+        let first = async || stream::round_trips(&way.from, way.to, 100);
+        eventually(way.label, PATIENCE, first).await?;
+    }
+    let rounds = stage.times(20, 3);
+    stage.say(&format!("{rounds} rounds over {} ways", ways.len()));
+    for round in 0..rounds {
+        let first = round % ways.len();
+        for turn in 0..ways.len() {
+            ways[(first + turn) % 4].measure(stage)?;
+            // Here a Ctrl-C is heard.
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(figures(&ways))
+}
+
+impl Way {
+    fn new(label: &'static str, ends: [&NetNs; 2], target: IpAddr) -> Result<Self> {
+        Ok(Self {
+            label,
+            from: ends[0].clone(),
+            to: SocketAddr::new(target, PORT),
+            _server: Server::start(ends[1])?,
+            rates: Vec::new(),
+            costs: Vec::new(),
+            trips: Vec::new(),
+        })
+    }
+
+    fn measure(&mut self, stage: &Stage) -> Result<()> {
+        let time = Duration::from_millis(stage.times(1500, 500) as u64);
+        let trips = stream::round_trips(&self.from, self.to, stage.times(2000, 500))?;
+        self.trips.extend(median(&trips));
+        let (rate, cost) = stream::throughput(&self.from, self.to, time)?;
+        self.rates.push(rate / 1e6);
+        self.costs.push(cost * 1e12);
+        Ok(())
+    }
+}
+
+impl Attached {
+    async fn new(mode: Mode, letter: &str, scratch: &Scratch) -> Result<Self> {
+        let claim = Claim::another(letter)?;
+        let lab = claim.up(|config| Ok(config.nodes(2, mode))).await?;
+        let pods = [Namespace::new("pod1")?, Namespace::new("pod2")?];
+        let mut target = None;
+        for (node, pod) in ["n1", "n2"].into_iter().zip(&pods) {
+            let files = lab.node_files(node);
+            let runtime = Libcni {
+                node: lab.node(node)?.netns().clone(),
+                path: vec![files.join("cni-bin")],
+                cache: scratch.path().join(format!("{mode}-{node}")),
+            };
+            let list = List::read(&files.join("cni-conf").join(CONFLIST_FILE), NEW)?;
+            let attachment = Attachment {
+                container_id: pod.name().to_owned(),
+                ifname: "eth0".into(),
+                netns: pod.path(),
+                ..Attachment::default()
+            };
+            let result = runtime.add(&list, &attachment).await?;
+            target = addresses(&result).first().copied();
+        }
+        Ok(Self {
+            pods,
+            target: target.context("a pod has no address")?,
+            _lab: lab,
+            _claim: claim,
+        })
+    }
+
+    fn netns(&self) -> [&NetNs; 2] {
+        [self.pods[0].netns(), self.pods[1].netns()]
+    }
+}
+
+fn figures(ways: &[Way; 4]) -> Figures {
+    let mut figures = Figures::new("overlay");
+    for way in ways {
+        let labels = [("way", way.label)];
+        let rates = &way.rates;
+        figures.named_median(&labels, "throughput_mb_per_s", Unit::PerSecond, rates);
+        figures.named_median(&labels, "cpu_ms_per_gb", Unit::Milliseconds, &way.costs);
+        figures.median(&labels, "round_trip", Unit::Microseconds, &way.trips);
+    }
+    let [_, flannel, iptables, ebpf] = ways;
+    for way in [iptables, ebpf] {
+        for (name, ours, theirs) in [
+            ("throughput", &way.rates, &flannel.rates),
+            ("cpu", &way.costs, &flannel.costs),
+            ("ping", &way.trips, &flannel.trips),
+        ] {
+            let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(o, t)| o / t).collect();
+            let metric = format!("{}_{name}_ratio", way.label);
+            figures.named_median(&[], &metric, Unit::Ratio, &ratios);
+        }
+    }
+    figures
+}
