@@ -33,6 +33,9 @@ const BUFFER: usize = 2048;
 /// The first rounds to many new peers are spread: one in this time.
 const SPREAD: Duration = Duration::from_millis(1);
 
+/// Questions that are remembered, for each peer: more than a round has.
+const KEPT: usize = 16;
+
 /// How often the paths are looked at, at most.
 const GRAIN: Duration = Duration::from_millis(10);
 
@@ -320,7 +323,7 @@ impl Prober {
         for name in ended {
             self.record(&name);
         }
-        if self.by_sequence.len() > 64 * (self.paths.len() + 1) {
+        if self.by_sequence.len() > KEPT * (self.paths.len() + 1) {
             // Of rounds long past.
             self.by_sequence.clear();
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use seaway_cluster::{NodeScope, Source, Wants, stream};
-use seaway_daemon::stop_signal;
+use seaway_daemon::{release_memory, stop_signal};
 use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -151,6 +151,8 @@ async fn follow(
                     failed = 0;
                     if !ready {
                         ready = true;
+                        // Listing and the first comparison took much that is not needed again.
+                        release_memory();
                         sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
                     }
                 } else {
@@ -198,8 +200,8 @@ fn report(outcome: &Outcome, shared: &Shared) {
         }
     }
     let troubles = |peers: &[PeerStatus]| -> BTreeSet<String> {
-        let states = peers.iter().map(|peer| peer.state.clone());
-        states.filter(|state| state != CONNECTED).collect()
+        let troubled = peers.iter().filter(|peer| peer.state != CONNECTED);
+        troubled.map(|peer| peer.state.clone()).collect()
     };
     for trouble in troubles(&outcome.status.peers).difference(&troubles(&before.peers)) {
         tracing::warn!("{trouble}");
