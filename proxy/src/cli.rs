@@ -16,7 +16,7 @@ use seaway_model::{Algorithm, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
-use crate::ebpf::{MAX_FLOWS, XdpMode};
+use crate::ebpf::{Forwarding, MAX_FLOWS, XdpMode};
 use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
@@ -92,6 +92,11 @@ pub struct KernelArgs {
     /// eBPF mode: whether established flows are translated at the driver of uplinks already.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Off)]
     pub xdp: XdpMode,
+
+    /// eBPF mode: how clients outside are answered by endpoints on other nodes: through this node, which masquerades
+    /// them, or by the endpoint's node itself, which sees their address. With dsr every node has to be in eBPF mode.
+    #[arg(long, value_enum, value_name = "snat|dsr", default_value_t = Forwarding::Snat)]
+    pub forwarding: Forwarding,
 
     /// eBPF mode: connections and UDP flows that are translated packet by packet and remembered at once; as many sockets of each
     /// protocol, and clients of Services with session affinity. A start with a larger number takes over what is there; a smaller one

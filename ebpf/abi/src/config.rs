@@ -45,6 +45,8 @@ pub const CONFIG_MASQUERADE_ALL: u32 = 1;
 pub const CONFIG_PODS_BY_LINK: u32 = 2;
 /// Node ports are served to sockets of the node on loopback addresses.
 pub const CONFIG_LOCALHOST_NODE_PORTS: u32 = 4;
+/// Clients outside are answered by the node of the backend itself, where the overlay leads there (`--forwarding dsr`).
+pub const CONFIG_DSR: u32 = 8;
 /// A change of mode is under way: what is no known flow is left to the stack, and so are the datagrams that follow it.
 pub const CONFIG_HANDOVER: u32 = 0x100;
 

@@ -88,6 +88,8 @@ verdicts! {
     SocketFlow = 31, "socket_flow";
     /// Of those translated: at the driver of an uplink, by XDP.
     Xdp = 32, "xdp";
+    /// Of those translated: sent as they are to the node of the backend, which answers the client itself.
+    SentOn = 33, "sent_on";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

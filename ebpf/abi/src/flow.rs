@@ -88,7 +88,7 @@ pub struct FlowValue {
 /// Where the packets of an entry go from here: what a look at Services, routes and neighbours found. It holds until
 /// the epoch changes, and for [`TOUCH_INTERVAL_NS`] at most.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Hop {
     /// The epoch (map `EPOCH`) of that look; 0: there was none yet.
     pub epoch: u32,
@@ -162,6 +162,11 @@ pub const FLOW_NODE_PORT: u8 = 4;
 /// The client is outside: the far set counts.
 pub const FLOW_FAR: u8 = 8;
 
+/// The backend answers the client itself, from another node: the client's packets go there as they are, through the overlay.
+/// A forward entry without a reverse one; what it translates to says only who the backend is.
+pub const FLOW_SENT_ON: u8 = 16;
+/// The client's packets come from the node where they entered, through the overlay; replies go to the client by this node's routes.
+pub const FLOW_DIRECT: u8 = 32;
 /// Connection tracking has this flow: its packets go up the stack as they are. A forward entry without a reverse one.
 pub const FLOW_STACK: u8 = 64;
 /// The flow is on its way to connection tracking: the client's packets are dropped for the moment that this takes.

@@ -7,7 +7,7 @@
 //! A change of any layout here, or of the meaning of a field, raises [`LAYOUT_VERSION`]: it is part of the pin path,
 //! so two builds with different layouts never meet in one map.
 //!
-//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`fragment`] → [`socket`]; [`config`], [`counters`] and
+//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`fragment`] → [`dsr`] → [`socket`]; [`config`], [`counters`] and
 //! [`event`] are what remains.
 
 #![no_std]
@@ -15,6 +15,7 @@
 pub mod addr;
 pub mod config;
 pub mod counters;
+pub mod dsr;
 pub mod event;
 pub mod flow;
 pub mod fragment;
@@ -26,6 +27,7 @@ pub mod socket;
 pub use addr::{Addr, Cidr};
 pub use config::{Config, MAX_CIDRS};
 pub use counters::{Tally, Verdict};
+pub use dsr::{TunnelKey, TunnelValue, VtepValue};
 pub use event::{Event, Listener};
 pub use flow::{FlowKey, FlowValue, Hop};
 pub use fragment::{FragmentKey, FragmentValue};
@@ -69,6 +71,10 @@ pub mod maps {
     pub const STEADY: &str = "STEADY";
     /// Cookies (`u64`) of the network namespaces whose sockets are left untranslated → why (`UNTRANSLATED_*` bits).
     pub const UNTRANSLATED: &str = "UNTRANSLATED";
+    /// [`TunnelKey`](crate::TunnelKey) → [`TunnelValue`](crate::TunnelValue): pods of other nodes, by the overlay's routes.
+    pub const TUNNELS: &str = "TUNNELS";
+    /// Ends of tunnels ([`Addr`](crate::Addr)) → [`VtepValue`](crate::VtepValue).
+    pub const VTEPS: &str = "VTEPS";
     /// Per-CPU `u64` by [`Verdict`](crate::Verdict).
     pub const COUNTERS: &str = "COUNTERS";
     /// [`FrontendKey`](crate::FrontendKey), padded with a [`Tally`](crate::Tally) → per-CPU `u64`.
@@ -79,7 +85,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
 
     /// All of them.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 20] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -94,6 +100,8 @@ pub mod maps {
         SOCKETS_UDP,
         STEADY,
         UNTRANSLATED,
+        TUNNELS,
+        VTEPS,
         COUNTERS,
         TALLIES,
         LISTENER,
@@ -183,6 +191,9 @@ plain! {
     SocketKey, 32, 8;
     SocketValue, 32, 8;
     SteadyValue, 24, 4;
+    TunnelKey, 20, 4;
+    TunnelValue, 20, 4;
+    VtepValue, 40, 4;
     legacy::OldFlowValue, 56, 8;
     legacy::OldSocketValue, 20, 4;
     Config, 352, 8;

@@ -2,14 +2,15 @@
 //! host. Nothing here can panic, allocate, or look at anything but its arguments; the programs only fetch, decide by
 //! this crate, and store.
 //!
-//! Reading order: [`packet`] → [`decide`] → [`spread`] → [`nat`] → [`flow`] → [`refuse`]; [`plain`] is the short way for most packets, [`checksum`]
-//! is what `nat` needs, [`events`] what is told of flows.
+//! Reading order: [`packet`] → [`decide`] → [`spread`] → [`nat`] → [`flow`] → [`refuse`]; [`plain`] is the short way for most packets, [`dsr`] what is else for answers that go past us, [`checksum`]
+//! what `nat` needs, [`events`] what is told of flows.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod decide;
+pub mod dsr;
 pub mod events;
 pub mod flow;
 pub mod nat;

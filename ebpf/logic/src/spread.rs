@@ -20,6 +20,15 @@ pub const fn hash(client: &Addr, port: u16, frontend: &FrontendKey, seed: u32) -
     finish(add(state, frontend.protocol as u32, 0, 0))
 }
 
+/// A hash of a backend, the same on all nodes. `port` is in network byte order.
+#[inline(always)]
+#[must_use]
+pub const fn backend(addr: &Addr, port: u16) -> u32 {
+    let [a, b, c, d] = addr.words;
+    let state = mix(add((START, START, START), host(a), host(b), host(c)));
+    finish(add(state, host(d), u16::from_be(port) as u32, 0))
+}
+
 /// The entry of a table that belongs to a hash, each for the same share of all hashes (to within 1 in 2^18).
 #[inline(always)]
 #[must_use]

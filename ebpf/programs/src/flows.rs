@@ -9,12 +9,12 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop};
 use seaway_ebpf_abi::flow::{
-    FLOW_FAR, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, FLOW_STACK, STATE_OPENED, TOUCH_INTERVAL_NS,
+    FLOW_FAR, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, FLOW_SENT_ON, FLOW_STACK, STATE_OPENED,
+    TOUCH_INTERVAL_NS,
 };
 use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, Verdict};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
-use seaway_ebpf_logic::flow as state;
-use seaway_ebpf_logic::nat;
+use seaway_ebpf_logic::{dsr, flow as state, nat};
 
 use crate::events;
 use crate::maps::{FLOWS, Work, config, count, is_node_addr};
@@ -97,7 +97,13 @@ fn make_reverse(work: &mut Work, ifindex: u32) {
 /// Takes note of a packet of the client.
 #[inline(always)]
 pub(crate) fn client_seen(work: &mut Work, ifindex: u32) {
-    let next = state::client_packet(work.flow.state, work.packet.tcp_flags);
+    let sent_on = work.flow.flags & FLOW_SENT_ON != 0;
+    let tcp_flags = work.packet.tcp_flags;
+    let next = if sent_on {
+        dsr::client_packet(work.packet.key.protocol, work.flow.state, tcp_flags)
+    } else {
+        state::client_packet(work.flow.state, tcp_flags)
+    };
     let at = now();
     let due = at.wrapping_sub(work.flow.last_seen) > TOUCH_INTERVAL_NS;
     if next == work.flow.state && !due {
@@ -118,7 +124,7 @@ pub(crate) fn client_seen(work: &mut Work, ifindex: u32) {
             events::of_flow(work, Verdict::FlowClosed);
         }
     }
-    if due {
+    if due && !sent_on {
         // The table may have pushed out the other half of a flow that only sends.
         make_reverse(work, ifindex);
         let _ = add(&work.other_key, &work.other);
@@ -226,9 +232,16 @@ pub(crate) enum Known {
 pub(crate) fn check(work: &mut Work) -> Known {
     let key = &work.packet.key;
     let flow = &mut work.flow;
-    if state::is_bound(key.protocol, flow.state) {
-        let anew =
-            state::is_closed(flow.state) && state::may_open(key.protocol, work.packet.tcp_flags);
+    let tcp_flags = work.packet.tcp_flags;
+    if flow.flags & FLOW_SENT_ON != 0 {
+        if dsr::begins_anew(key.protocol, flow.state, tcp_flags) {
+            return Known::Renew;
+        }
+        if dsr::is_bound(key.protocol, flow.state, tcp_flags) {
+            return Known::Follow;
+        }
+    } else if state::is_bound(key.protocol, flow.state) {
+        let anew = state::is_closed(flow.state) && state::may_open(key.protocol, tcp_flags);
         return if anew { Known::Renew } else { Known::Follow };
     }
     let Some(value) = services::frontend(&flow.frontend(key)) else {
@@ -279,6 +292,10 @@ pub(crate) struct Origin {
     pub(crate) ifindex: u32,
     pub(crate) is_pod: bool,
     pub(crate) client: Client,
+    /// Whatever rules say.
+    pub(crate) keeps_source: bool,
+    /// More `FLOW_*` bits.
+    pub(crate) flags: u8,
 }
 
 /// Sets up a flow: both entries, the reverse one first, so that a reply always finds it.
@@ -293,8 +310,12 @@ pub(crate) fn open(
     let key = &work.packet.key;
     let node = is_node_addr(&picked.backend.addr);
     let who = (&key.src, origin.is_pod, origin.client);
-    let source = decide::masquerade(config, &knock.value, who, &picked.backend, node);
-    let mut flags = if node { FLOW_NODE } else { 0 };
+    let source = if origin.keeps_source {
+        None
+    } else {
+        decide::masquerade(config, &knock.value, who, &picked.backend, node)
+    };
+    let mut flags = origin.flags | if node { FLOW_NODE } else { 0 };
     if knock.key.addr.is_unspecified() {
         flags |= FLOW_NODE_PORT;
     }
@@ -333,7 +354,12 @@ pub(crate) fn open(
     if search.found == 0 {
         return Err(Verdict::DroppedNoPort);
     }
-    // The same client on two CPUs at once: the later one has the word.
+    keep(work)
+}
+
+/// Stores the entry of the packet. The same client on two CPUs at once: the later one has the word.
+#[inline(always)]
+pub(crate) fn keep(work: &Work) -> Result<(), Verdict> {
     add(&work.packet.key, &work.flow)
         .or_else(|_| FLOWS.insert(&work.packet.key, &work.flow, 0))
         .map_err(|_| Verdict::DroppedError)

@@ -2,12 +2,14 @@
 //! decided there and tested on the host.
 //!
 //! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets by [`rewrite`], with the flows of
-//! [`flows`] and [`fragments`], or answers them by [`refuse`]; [`services`] finds a frontend and a backend for both,
+//! [`flows`] and [`fragments`], answers them by [`refuse`], or leaves the answer to another node by [`dsr`]; [`services`] finds a frontend and a backend for both,
 //! [`events`] counts for Services and tells listeners.
 
 #![no_std]
 #![no_main]
 
+mod dsr;
+mod encap;
 mod events;
 mod flows;
 mod fragments;

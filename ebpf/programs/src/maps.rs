@@ -10,7 +10,7 @@ use seaway_ebpf_abi::event::EVENTS_LEN;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, Event, FlowKey, FlowValue,
     FragmentKey, FragmentValue, FrontendKey, FrontendValue, Listener, MaglevChunk, MaglevKey,
-    NODE_ADDR_LOCAL, SocketKey, SocketValue, SteadyValue, Verdict,
+    NODE_ADDR_LOCAL, SocketKey, SocketValue, SteadyValue, TunnelValue, Verdict, VtepValue,
 };
 use seaway_ebpf_logic::packet::Packet;
 
@@ -49,6 +49,11 @@ pub(crate) static SOCKETS_UDP: LruHashMap<SocketKey, SocketValue, 65536> = LruHa
 pub(crate) static STEADY: LruHashMap<SocketKey, SteadyValue, 65536> = LruHashMap::new();
 #[btf_map]
 static UNTRANSLATED: HashMap<u64, u32, 16384, ON_DEMAND> = HashMap::new();
+/// Keys are those of [`seaway_ebpf_abi::TunnelKey`] behind the prefix.
+#[btf_map]
+pub(crate) static TUNNELS: LpmTrie<[u32; 4], TunnelValue, 65536> = LpmTrie::new();
+#[btf_map]
+pub(crate) static VTEPS: LruHashMap<Addr, VtepValue, 4096> = LruHashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
 #[btf_map]

@@ -14,13 +14,17 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
-use seaway_ebpf_abi::flow::{FLOW_HELD, FLOW_NODE, FLOW_REVERSE, FLOW_STACK, TOUCH_INTERVAL_NS};
+use seaway_ebpf_abi::flow::{
+    FLOW_HELD, FLOW_NODE, FLOW_REVERSE, FLOW_SENT_ON, FLOW_STACK, TOUCH_INTERVAL_NS,
+};
 use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, TCP, UDP, Verdict};
 use seaway_ebpf_logic::checksum::add;
+use seaway_ebpf_logic::dsr as logic;
 use seaway_ebpf_logic::flow as state;
 use seaway_ebpf_logic::packet::{ETHERNET, TCP_FIN, TCP_RST, TCP_SYN};
 use seaway_ebpf_logic::plain::{self, Change, TCP4, TCP6, UDP4, UDP6};
 
+use crate::dsr;
 use crate::flows::now;
 use crate::maps::{FLOWS, count, epoch};
 
@@ -49,6 +53,10 @@ pub(crate) trait Carrier {
 
     /// Sends the packet; what the program returns.
     fn send(&self, hop: &Hop) -> i32;
+
+    /// Sends the packet as it is to the node of its flow's backend, if it is one that goes there and nothing is to be said
+    /// about its size; what the program returns.
+    fn send_on(&self, flow: &FlowValue) -> Option<i32>;
 }
 
 /// In place of what the program returns: nothing was done.
@@ -147,6 +155,14 @@ fn step_of<const UDP_N: usize, const TCP_N: usize, C: Carrier>(
     };
     if next != flow.state || now().wrapping_sub(flow.last_seen) > TOUCH_INTERVAL_NS {
         return None;
+    }
+    if flow.flags & FLOW_SENT_ON != 0 {
+        if logic::client_packet(protocol, flow.state, flags) != flow.state {
+            return None;
+        }
+        let code = carrier.send_on(flow)?;
+        count(Verdict::Forward);
+        return Some(code);
     }
     // What goes up the node's stack, or came from there, is not forwarded.
     let forwarded = hop.ifindex != 0;
@@ -254,5 +270,13 @@ impl Carrier for TcContext {
         }
         // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
         unsafe { bpf_redirect_neigh(hop.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
+
+    #[inline(always)]
+    fn send_on(&self, flow: &FlowValue) -> Option<i32> {
+        if !self.may_send(&flow.hop) || dsr::is_from_overlay(self) {
+            return None;
+        }
+        dsr::send_on(self, flow, flow.hop.ifindex)
     }
 }

@@ -15,17 +15,18 @@ use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
-use seaway_ebpf_abi::flow::{FLOW_HELD, FLOW_NODE, FLOW_STACK};
+use seaway_ebpf_abi::flow::{FLOW_DIRECT, FLOW_HELD, FLOW_NODE, FLOW_SENT_ON, FLOW_STACK};
 use seaway_ebpf_abi::{FrontendKey, Hop, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::Part;
 
+use crate::dsr::Answer;
 use crate::flows::{self, Known, Origin};
 use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Picked, Refusal};
-use crate::{events, fragments, quick, refuse};
+use crate::{dsr, events, fragments, quick, refuse};
 
 const PASS: i32 = TC_ACT_OK;
 const SHOT: i32 = TC_ACT_SHOT;
@@ -45,7 +46,10 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
-    ingress(&ctx, false)
+    match ingress(&ctx, false) {
+        PASS => dsr::stray(&ctx, PASS),
+        code => code,
+    }
 }
 
 /// Replies of backends that are the node itself are only seen as they leave.
@@ -155,7 +159,14 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
         PASS
     };
     if step == BEGIN {
-        step = begin(ctx, work, over_pod_link);
+        let vni = if over_pod_link { 0 } else { dsr::vni(ctx) };
+        step = if vni == 0 {
+            begin(ctx, work, over_pod_link)
+        } else if dsr::receive(ctx, work, vni) == 0 {
+            SHOT
+        } else {
+            FORWARD
+        };
     }
     if step == FORWARD {
         forward(ctx, work)
@@ -169,6 +180,14 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
 fn follow(ctx: &TcContext, work: &mut Work) -> i32 {
     if !work.packet.has_ports() {
         return FORWARD;
+    }
+    if work.flow.flags & FLOW_SENT_ON != 0 && dsr::is_from_overlay(ctx) {
+        // Another node has taken the client over, and means a backend of ours.
+        if !may_open(work.packet.key.protocol, work.packet.tcp_flags) {
+            return drop_of_flow(work, Verdict::DroppedError);
+        }
+        flows::remove(work);
+        return BEGIN;
     }
     match flows::check(work) {
         Known::Follow => {
@@ -240,10 +259,22 @@ fn knock(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> Result<i32, (
     if let Err(refusal) = services::pick(&mut asked, client, &key.src, port, &mut picked) {
         return Err((client, refusal));
     }
+    let answer = dsr::answer(config, &asked.value, client, &picked.backend);
+    if answer == Answer::There {
+        return Ok(match dsr::open(work, &asked, &picked) {
+            0 => drop_of_flow(work, Verdict::DroppedError),
+            _ => {
+                events::of_flow(work, Verdict::NewFlow);
+                FORWARD
+            }
+        });
+    }
     let origin = Origin {
         ifindex: ifindex(ctx),
         is_pod,
         client,
+        keeps_source: answer == Answer::Plain,
+        flags: 0,
     };
     match flows::open(work, &asked, &picked, &origin) {
         Ok(()) => {
@@ -270,6 +301,9 @@ fn refused(ctx: &TcContext, work: &mut Work, client: Client, refusal: Refusal) -
 #[inline(always)]
 fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
     fragments::remember(&work.packet);
+    if work.flow.flags & FLOW_SENT_ON != 0 {
+        return send_on(ctx, work);
+    }
     flows::translate(work);
     let hop = if work.flow.flags & FLOW_NODE != 0 {
         Hop::default()
@@ -286,6 +320,31 @@ fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
     count_translated(work, Verdict::Forward);
     remember(work, hop);
     send(hop.ifindex)
+}
+
+/// To the node of the backend, as it is. What is too large for the overlay and may be cut is cut by the stack, around what
+/// is sent through the tunnel. A function in the kernel, too, for its stack.
+#[inline(never)]
+fn send_on(ctx: &TcContext, work: &mut Work) -> i32 {
+    let overlay = config().map_or(0, |config| config.overlay_ifindex);
+    // From one node to the next and no further.
+    if overlay == 0 || dsr::is_from_overlay(ctx) {
+        return drop_of_flow(work, Verdict::DroppedNoRoute);
+    }
+    let hop = match fitting(ctx, &mut work.fib, overlay) {
+        Ok(hop) => Some(hop),
+        Err(_) if refuse::may_be_cut(ctx, work) => None,
+        Err(_) => return too_large(ctx, work),
+    };
+    dsr::learn(ctx, work);
+    let Some(code) = dsr::send_on(ctx, &work.flow, overlay) else {
+        return drop_of_flow(work, Verdict::DroppedNoRoute);
+    };
+    count_translated(work, Verdict::Forward);
+    if let Some(hop) = hop {
+        remember(work, hop);
+    }
+    code
 }
 
 /// A client's packet that does not fit the link to the backend: it is told the size that does.
@@ -309,6 +368,9 @@ fn too_large(ctx: &TcContext, work: &mut Work) -> i32 {
 fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
     match translate_back(ctx, work, true) {
         Ok(()) => {
+            if work.flow.flags & FLOW_DIRECT != 0 {
+                return answer_directly(ctx, work);
+            }
             let ifindex = work.flow.ifindex;
             if work.packet.part == Part::Whole {
                 let hop = way_back(ctx, work, ifindex);
@@ -316,6 +378,20 @@ fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
             }
             send(ifindex)
         }
+        Err(verdict) => drop_of_flow(work, verdict),
+    }
+}
+
+/// To a client that came by another node: by this one's routes.
+#[inline(always)]
+fn answer_directly(ctx: &TcContext, work: &mut Work) -> i32 {
+    match route(ctx, work) {
+        Ok(hop) if hop.ifindex != 0 => {
+            remember(work, hop);
+            send(hop.ifindex)
+        }
+        Ok(_) => drop_of_flow(work, Verdict::DroppedNoRoute),
+        Err(Verdict::TooLarge) => drop_of_flow(work, Verdict::DroppedTooLarge),
         Err(verdict) => drop_of_flow(work, verdict),
     }
 }
@@ -356,7 +432,7 @@ fn send(ifindex: u32) -> i32 {
 /// Asks the routing table for the way to the new destination: of a packet that came in by a link, or that has to go out
 /// of one.
 #[inline(always)]
-fn look_up(ctx: &TcContext, work: &mut Work, ifindex: u32, flags: u32) -> Option<u32> {
+pub(crate) fn look_up(ctx: &TcContext, work: &mut Work, ifindex: u32, flags: u32) -> Option<u32> {
     let (fib, to) = (&mut work.fib, &work.to);
     // SAFETY: all zeroes are a valid value of this struct of integers.
     *fib = unsafe { core::mem::zeroed() };
@@ -425,7 +501,7 @@ fn way_back(ctx: &TcContext, work: &mut Work, ifindex: u32) -> Hop {
 
 /// What the routing table has found, with a neighbour.
 #[inline(always)]
-fn known(fib: &FibLookup) -> Hop {
+pub(crate) fn known(fib: &FibLookup) -> Hop {
     Hop {
         ifindex: fib.ifindex,
         to: ethernet(fib.dmac),
@@ -437,7 +513,7 @@ fn known(fib: &FibLookup) -> Hop {
 }
 
 #[inline(always)]
-const fn ethernet([a, b, c, d, e, f]: [u8; 6]) -> [u16; 3] {
+pub(crate) const fn ethernet([a, b, c, d, e, f]: [u8; 6]) -> [u16; 3] {
     [
         u16::from_ne_bytes([a, b]),
         u16::from_ne_bytes([c, d]),

@@ -3,16 +3,18 @@
 //! to [`crate::tc`], which opens flows and keeps them.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use seaway_ebpf_abi::{Hop, Verdict};
+use seaway_ebpf_abi::{FlowValue, Hop, Verdict};
 use seaway_ebpf_logic::packet::ETHERNET;
 use seaway_ebpf_logic::plain::Change;
 
+use crate::encap;
 use crate::maps::count;
 use crate::quick::{self, Carrier, Hook, LEFT, checksum, head};
 
-#[xdp]
+#[xdp(frags)]
 pub fn xdp_uplink(ctx: XdpContext) -> u32 {
     match quick::step(&ctx, Hook::Ingress) {
         LEFT => XDP_PASS,
@@ -26,6 +28,13 @@ pub fn xdp_idle(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// How long the packet is, all of its buffers: the headers are in the first one, which is all that can be read in place.
+#[inline(always)]
+pub(crate) fn length(ctx: &XdpContext) -> usize {
+    // SAFETY: the kernel's context.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize }
+}
+
 impl Carrier for XdpContext {
     const DROP: i32 = XDP_DROP as i32;
 
@@ -36,10 +45,11 @@ impl Carrier for XdpContext {
 
     #[inline(always)]
     fn may_send(&self, hop: &Hop) -> bool {
-        let (start, end) = self.bounds();
         // SAFETY: the kernel's context.
         let link = unsafe { (*self.ctx).ingress_ifindex };
-        hop.ifindex == link && hop.has_neighbour() && end - start <= usize::from(hop.mtu) + ETHERNET
+        hop.ifindex == link
+            && hop.has_neighbour()
+            && length(self) <= usize::from(hop.mtu) + ETHERNET
     }
 
     /// Here every checksum is whole.
@@ -55,5 +65,10 @@ impl Carrier for XdpContext {
     fn send(&self, _: &Hop) -> i32 {
         count(Verdict::Xdp);
         XDP_TX as i32
+    }
+
+    #[inline(always)]
+    fn send_on(&self, flow: &FlowValue) -> Option<i32> {
+        encap::send_on(self, flow)
     }
 }

@@ -278,6 +278,7 @@ pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<Ebp
         bpffs_root: kernel.bpffs_root.clone(),
         xdp: kernel.xdp,
         sizes: MapSizes::for_flows(kernel.max_flows),
+        forwarding: kernel.forwarding,
         ..EbpfConfig::new(name, cgroup_root)
     })
 }

@@ -9,8 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use seaway_ebpf_abi::flow::{
-    FLOW_FAR, FLOW_HELD, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, FLOW_STACK, STATE_ESTABLISHED,
-    STATE_FIN_BACKEND, STATE_FIN_CLIENT, STATE_OPENED, STATE_REPLIED, STATE_RESET,
+    FLOW_DIRECT, FLOW_FAR, FLOW_HELD, FLOW_NODE, FLOW_NODE_PORT, FLOW_REVERSE, FLOW_SENT_ON,
+    FLOW_STACK, STATE_ESTABLISHED, STATE_FIN_BACKEND, STATE_FIN_CLIENT, STATE_OPENED,
+    STATE_REPLIED, STATE_RESET,
 };
 use seaway_ebpf_abi::{
     Addr, BackendValue, Config, FlowKey, FlowValue, FrontendKey, FrontendValue, Hop,
@@ -20,6 +21,7 @@ use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_ebpf_logic::flow::timeout;
 use seaway_kernel::conntrack::{DEFAULT_ZONE, Flow, NewFlow, Status, TcpState, Tuple};
 
+use super::gc;
 use super::image::Image;
 use super::node::Role;
 
@@ -211,6 +213,15 @@ pub(super) fn hand_back(key: &FlowKey, value: &FlowValue, now: u64) -> Option<Ha
         },
         to_node: value.flags & FLOW_NODE != 0,
     })
+}
+
+/// Whether a flow is going on in which another node answers, or the other node's clients are answered here.
+pub(super) fn is_direct(key: &FlowKey, value: &FlowValue, now: u64) -> bool {
+    let silent = now.saturating_sub(value.last_seen);
+    value.flags & (FLOW_SENT_ON | FLOW_DIRECT) != 0
+        && value.flags & FLOW_REVERSE == 0
+        && value.state & STATE_RESET == 0
+        && silent <= gc::timeout(key.protocol, value)
 }
 
 /// The entry of a flow while it is on its way, and once connection tracking has it.

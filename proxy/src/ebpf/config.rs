@@ -7,6 +7,7 @@ use seaway_model::DetectLocal;
 use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::BPFFS_ROOT;
 
+use super::tunnels::Forwarding;
 use super::xdp::XdpMode;
 
 /// Settings of [`EbpfDataplane`](super::EbpfDataplane).
@@ -32,6 +33,8 @@ pub struct EbpfConfig {
     pub tcx: Option<bool>,
     /// Whether established flows are translated at the driver of uplinks.
     pub xdp: XdpMode,
+    /// Who answers clients outside whose endpoint is at another node.
+    pub forwarding: Forwarding,
     /// Sizes of the maps.
     pub sizes: MapSizes,
 }
@@ -89,6 +92,7 @@ impl EbpfConfig {
             maglev_seed: DEFAULT_SEED,
             tcx: None,
             xdp: XdpMode::default(),
+            forwarding: Forwarding::default(),
             sizes: MapSizes::default(),
         }
     }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use seaway_ebpf_abi::flow::FLOW_SENT_ON;
 use seaway_ebpf_abi::{FlowKey, FlowValue};
-use seaway_ebpf_logic::flow::timeout;
+use seaway_ebpf_logic::{dsr, flow as state};
 
 use super::error::EbpfError;
 use super::table::Table;
@@ -19,11 +20,20 @@ pub(super) fn pass(
     Ok((entries.len(), deleted))
 }
 
+/// How long a silent flow is kept, in nanoseconds.
+pub(super) fn timeout(protocol: u8, flow: &FlowValue) -> u64 {
+    if flow.flags & FLOW_SENT_ON != 0 {
+        dsr::timeout(protocol, flow)
+    } else {
+        state::timeout(protocol, flow.state)
+    }
+}
+
 /// The keys of entries that are over. The forward entry holds the truth; a reverse entry goes with it, or, without one,
 /// by its own age.
 fn expired(entries: &HashMap<FlowKey, FlowValue>, now: u64) -> Vec<FlowKey> {
     let over = |key: &FlowKey, flow: &FlowValue| {
-        now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow.state)
+        now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow)
     };
     let mut keys = Vec::new();
     for (key, flow) in entries {

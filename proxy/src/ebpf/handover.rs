@@ -390,7 +390,13 @@ impl HandBack {
     ) -> Result<(), EbpfError> {
         let now = sys::monotonic_ns();
         self.refused = 0;
-        for (key, value) in flows.entries()? {
+        let entries = flows.entries()?;
+        let is_direct = |(key, value): &&(FlowKey, FlowValue)| adopt::is_direct(key, value, now);
+        match entries.iter().filter(is_direct).count() {
+            0 => {}
+            flows => return Err(EbpfError::Direct { flows }),
+        }
+        for (key, value) in entries {
             let Some(flow) = adopt::hand_back(&key, &value, now) else {
                 continue;
             };

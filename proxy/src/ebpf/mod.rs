@@ -4,7 +4,7 @@
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
 //! [`gc`] (old flows), [`handover`] (flows from connection tracking and back, as [`adopt`] says; [`unconnected`] and [`affinity`]: what is no flow of packets, in
 //! [`spaces`]), [`sockets`] (UDP sockets of backends that are gone), [`remains`] (what sockets need in iptables mode), [`aside`] (pods whose sockets are left alone),
-//! [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
+//! [`tunnels`] (which pods are at which node), [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
 //! tables have to be, [`upgrade`] what a build with another layout has left. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
@@ -42,6 +42,7 @@ mod sys;
 mod table;
 mod tables;
 mod tallies;
+mod tunnels;
 mod unconnected;
 mod upgrade;
 mod wanted;
@@ -61,4 +62,5 @@ pub use plan::EbpfPlan;
 pub use plane::EbpfDataplane;
 pub use remains::{Remains, is_all_there_is};
 pub use sockets::Sockets;
+pub use tunnels::Forwarding;
 pub use xdp::XdpMode;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::config::{
-    CONFIG_LOCALHOST_NODE_PORTS, CONFIG_MASQUERADE_ALL, CONFIG_PODS_BY_LINK,
+    CONFIG_DSR, CONFIG_LOCALHOST_NODE_PORTS, CONFIG_MASQUERADE_ALL, CONFIG_PODS_BY_LINK,
 };
 use seaway_ebpf_abi::{
     Addr, Cidr, Config, MAX_CIDRS, NODE_ADDR_LOCAL, NODE_ADDR_NODE_PORTS, config,
@@ -17,6 +17,7 @@ use seaway_model::{DetectLocal, Family};
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
+use super::tunnels::{self, Forwarding, Tunnels};
 
 mod pods;
 
@@ -60,6 +61,7 @@ pub(super) struct NodeView {
     pub(super) v4: FamilyView,
     pub(super) v6: FamilyView,
     pub(super) overlay_ifindex: Option<u32>,
+    pub(super) tunnels: Tunnels,
 }
 
 /// The addresses to masquerade with, of one family.
@@ -120,6 +122,11 @@ fn view(
     }
     let overlay = seen.links.iter().find(|(_, l)| l.role == Role::Overlay);
     seen.overlay_ifindex = overlay.map(|(index, _)| *index);
+    seen.tunnels = links
+        .iter()
+        .find(|link| seen.overlay_ifindex == Some(link.index))
+        .map(|overlay| tunnels::of_routes(routes, overlay))
+        .unwrap_or_default();
     for family in [Family::V4, Family::V6] {
         let of_family = FamilyView {
             node_addr: node_addr(&seen, family, &own, &defaults),
@@ -196,6 +203,7 @@ pub(super) fn config(
             settings.node_port_addresses.is_none(),
             CONFIG_LOCALHOST_NODE_PORTS,
         ),
+        (settings.forwarding == Forwarding::Dsr, CONFIG_DSR),
     ];
     let (snat_port_min, snat_port_max) = snat_ports(socket_ports);
     let cidrs = settings.detect_local.cidrs();

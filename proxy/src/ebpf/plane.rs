@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
-use seaway_kernel::{Event, Link, NetNs, Netlink, Watch, WatchGroups};
+use seaway_kernel::{Event, Link, NetNs, Netlink, Route, Watch, WatchGroups};
 use seaway_model::{Change, Desired};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
@@ -21,7 +21,7 @@ use super::pending::pending;
 use super::plan::{self, EbpfPlan};
 use super::room::Room;
 use super::tables::Tables;
-use super::{bpffs, cleanup, dump, features, gc, sys, upgrade};
+use super::{bpffs, cleanup, dump, features, gc, sys, tunnels, upgrade};
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::flows::Names;
 
@@ -271,7 +271,8 @@ impl EbpfDataplane {
             config.flags |= CONFIG_HANDOVER;
         }
         let addresses = node::addresses(&self.view, &self.settings);
-        active.tables.write_node(&config, &addresses)
+        let tunnels = tunnels::write(&self.settings.pin_dir(), &self.view.tunnels)?;
+        Ok(tunnels + active.tables.write_node(&config, &addresses)?)
     }
 
     /// Attaches to every link that should have programs, and lets go of the others.
@@ -327,11 +328,34 @@ impl EbpfDataplane {
                 Ok(gone.role != node::Role::Pod)
             }
             Event::AddressSet(_) | Event::AddressDeleted(_) => Ok(true),
-            Event::RouteSet(route) | Event::RouteDeleted(route) => {
-                let detect_local = &self.settings.detect_local;
-                Ok(node::matter(&route, &self.view, detect_local))
+            Event::RouteSet(route) => Ok(self.tunnel_set(&route)? || self.matters(&route)),
+            Event::RouteDeleted(route) => {
+                Ok(
+                    self.view.tunnels.nodes.contains_key(&route.destination)
+                        || self.matters(&route),
+                )
             }
             Event::NeighbourSet(_) | Event::NeighbourDeleted(_) => Ok(false),
+        }
+    }
+
+    /// Whether a route that came or went may change a role.
+    fn matters(&self, route: &Route) -> bool {
+        node::matter(route, &self.view, &self.settings.detect_local)
+    }
+
+    /// A node that is new is known at once; what changes for one that is known, all routes have to say.
+    fn tunnel_set(&mut self, route: &Route) -> Result<bool, EbpfError> {
+        let overlay = self.view.overlay_ifindex;
+        let tunnel = overlay.and_then(|overlay| tunnels::of_route(route, overlay));
+        let nodes = &self.view.tunnels.nodes;
+        match (nodes.get(&route.destination), tunnel) {
+            (None, Some(tunnel)) => {
+                tunnels::add(&self.settings.pin_dir(), &mut self.view.tunnels, tunnel)?;
+                Ok(false)
+            }
+            (None, None) => Ok(false),
+            (Some(known), tunnel) => Ok(tunnel.is_none_or(|(_, remote)| remote != *known)),
         }
     }
 

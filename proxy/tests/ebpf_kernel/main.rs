@@ -5,6 +5,7 @@
 
 mod aside;
 mod cost;
+mod dsr;
 mod foreign;
 mod growth;
 mod handover;

@@ -5,6 +5,7 @@
 use aya::programs::xdp::XdpMode as AttachMode;
 use aya::programs::{TestRun, TestRunOptions};
 use seaway_ebpf_abi::programs::{XDP_IDLE, XDP_UPLINK};
+use seaway_kernel::NetNs;
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Programs, XdpMode};
 
@@ -13,8 +14,8 @@ use crate::world::{LOCAL_POD, NODE_IP, World, service, sync};
 
 /// A backend on the network of the node: its packets leave by the link where the client's come in.
 const NEIGHBOUR: &str = "192.168.77.2";
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
+pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_TX: u32 = 3;
 
 fn with(world: &World, xdp: XdpMode) -> EbpfConfig {
     EbpfConfig {
@@ -40,7 +41,11 @@ fn attached(world: &World, link: &str) -> Option<&'static str> {
 
 /// Runs the XDP program over a frame that came in by the uplink.
 fn run(bench: &mut Bench, packet: Shape) -> (u32, Shape) {
-    let input = packet.bytes();
+    let (code, output) = run_bytes(bench, &packet.bytes());
+    (code, Shape::read(&output))
+}
+
+pub(crate) fn run_bytes(bench: &mut Bench, input: &[u8]) -> (u32, Vec<u8>) {
     let _inside = bench.world.netns("node").enter().unwrap();
     let mut output = vec![0; 2048];
     // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
@@ -51,14 +56,45 @@ fn run(bench: &mut Bench, packet: Shape) -> (u32, Shape) {
     let program = bench.programs.xdp(XDP_UPLINK).unwrap();
     let result = program
         .test_run(TestRunOptions {
-            data_in: Some(&input),
+            data_in: Some(input),
             data_out: Some(&mut output),
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         })
         .unwrap();
     output.truncate(result.data_size_out as usize);
-    (result.return_value, Shape::read(&output))
+    (result.return_value, output)
+}
+
+/// Has senders write checksums, and the other end of the uplink take what XDP sends, for as long as the value lives.
+pub(crate) fn prepare_veths(world: &World) -> (Programs, NetNs) {
+    for name in ["peer", "out"] {
+        let netns = world.netns(name);
+        let path = netns.path().unwrap().display().to_string();
+        let done = std::process::Command::new("nsenter")
+            .args([
+                &format!("--net={path}"),
+                "ethtool",
+                "-K",
+                "eth0",
+                "tx",
+                "off",
+            ])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+    let pins = world
+        .bpffs
+        .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
+    let mut programs = Programs::load(&pins, world.config().sizes).unwrap();
+    let idle = programs.xdp(XDP_IDLE).unwrap();
+    idle.load().unwrap();
+    let fabric = world.netns("fabric");
+    fabric
+        .run(|| idle.attach("porta", AttachMode::Driver).map(drop).unwrap())
+        .unwrap();
+    (programs, fabric)
 }
 
 #[tokio::test]
@@ -115,36 +151,11 @@ async fn established_flows_to_other_nodes_are_taken_and_all_else_is_left() {
 #[tokio::test]
 async fn packets_go_there_and_back_by_xdp() {
     let world = World::new();
-    for name in ["peer", "out"] {
-        let netns = world.netns(name);
-        let path = netns.path().unwrap().display().to_string();
-        let done = std::process::Command::new("nsenter")
-            .args([
-                &format!("--net={path}"),
-                "ethtool",
-                "-K",
-                "eth0",
-                "tx",
-                "off",
-            ])
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{done:?}");
-    }
     world.serve("peer", "remote");
     let mut plane = world.plane(with(&world, XdpMode::Native));
     sync(&mut plane, &service(&[(NEIGHBOUR, false)])).await;
     assert_eq!(attached(&world, "eth0"), Some("xdp"));
-    let pins = world
-        .bpffs
-        .join(format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION));
-    let mut programs = Programs::load(&pins, world.config().sizes).unwrap();
-    let idle = programs.xdp(XDP_IDLE).unwrap();
-    idle.load().unwrap();
-    let fabric = world.netns("fabric");
-    let _link = fabric
-        .run(|| idle.attach("porta", AttachMode::Driver).unwrap())
-        .unwrap();
+    let _prepared = prepare_veths(&world);
     let counter = |plane: &EbpfDataplane| {
         let counters = plane.counters().unwrap();
         counters.iter().find(|(v, _)| v.label() == "xdp").unwrap().1
