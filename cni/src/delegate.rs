@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use seaway_kernel::{Command, CommandError};
+use seaway_kernel::{CommandError, run};
 use serde_json::Value;
 
 use crate::protocol::{AddResult, Code, Error, Verb};
@@ -47,27 +47,14 @@ impl<'a> Delegate<'a> {
 
     /// Has it do what we were asked to; its failure is ours.
     pub fn call(&self, verb: Verb) -> Result<Vec<u8>, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| self.wrong(&e.to_string()))?;
-        let command = Command::new(&self.program)
-            .env("CNI_COMMAND", verb.as_str())
-            .stdin(self.input.to_vec());
-        match runtime.block_on(command.output()) {
-            Ok(output) => {
-                eprint!("{}", String::from_utf8_lossy(&output.stderr));
-                Ok(output.stdout)
-            }
-            Err(CommandError::Failed { stdout, stderr, .. }) => {
-                eprint!("{stderr}");
-                Err(serde_json::from_slice::<Value>(&stdout)
-                    .ok()
-                    .and_then(|value| Error::parse(&value))
-                    .unwrap_or_else(|| self.wrong("it failed without an error object")))
-            }
-            Err(other) => Err(self.wrong(&other.to_string())),
-        }
+        let verb = [("CNI_COMMAND", verb.as_str())];
+        run(&self.program, &verb, self.input).map_err(|error| match error {
+            CommandError::Failed { stdout, .. } => serde_json::from_slice::<Value>(&stdout)
+                .ok()
+                .and_then(|value| Error::parse(&value))
+                .unwrap_or_else(|| self.wrong("it failed without an error object")),
+            other => self.wrong(&other.to_string()),
+        })
     }
 
     fn wrong(&self, what: &str) -> Error {

@@ -377,4 +377,6 @@ fn failed(operation: &'static str, path: &Path, cause: io::Error) -> LedgerError
 }
 
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod tests;

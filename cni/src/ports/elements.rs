@@ -60,6 +60,16 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The protocol (`IPPROTO_*`) of a host port: it stands before the port at the key's end.
+    pub(super) fn protocol(self, element: &Element) -> Option<u8> {
+        match self {
+            Self::Any | Self::At => element.key.len().checked_sub(8).map(|at| element.key[at]),
+            Self::Hairpin | Self::Masquerade => None,
+        }
+    }
+}
+
 /// Whose an element is, as its comment says: the attachment's digits and the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {

@@ -148,9 +148,10 @@ fn remove_if(mine: impl Fn(&Element) -> bool) -> Result<(), Error> {
                     return Ok(());
                 };
                 let gone: Vec<_> = present.into_iter().filter(&mine).collect();
-                if kind != Kind::Masquerade && kind != Kind::Hairpin {
-                    pods.extend(gone.iter().map(|element| element.value.clone()));
-                }
+                let udp = gone
+                    .iter()
+                    .filter(|element| kind.protocol(element) == Some(17));
+                pods.extend(udp.map(|element| element.value.clone()));
                 if !gone.is_empty() {
                     transaction.delete_elements(name, &gone);
                 }
@@ -269,7 +270,8 @@ fn forget_flows(wanted: &Wanted) -> Result<(), Error> {
     })
 }
 
-/// The same for pods (address and port, as in the values of the maps) that are gone.
+/// The same for pods (address and port, as in the values of the maps) that are gone. Connection tracking is looked
+/// through in whole, which takes longer than all the rest: so only for those of UDP.
 fn forget_flows_to(pods: &[Vec<u8>]) -> Result<(), Error> {
     let gone: Vec<_> = pods.iter().filter_map(|value| endpoint(value)).collect();
     if gone.is_empty() {

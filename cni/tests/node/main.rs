@@ -4,5 +4,7 @@
 
 mod capabilities;
 mod conformance;
+mod crash;
+mod disk;
 mod pods;
 mod support;

@@ -11,7 +11,7 @@ fn owner(id: &str) -> OwnerKey {
     }
 }
 
-fn lease(id: &str) -> Lease {
+pub(super) fn lease(id: &str) -> Lease {
     Lease {
         owner: owner(id),
         netns: format!("/run/netns/{id}"),

@@ -1,12 +1,9 @@
 //! A node and its pods for the tests of the plugin: namespaces, directories, and the built binary called as runtimes
 //! call it.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use seaway_cni::node::NodeFile;
 use seaway_kernel::{Command, CommandError, MacAddr, NetNs, Netlink, Scope};
@@ -120,28 +117,6 @@ impl Node {
     pub(crate) async fn add(&self, id: &str, pod: &Namespace) -> Answer {
         self.call("ADD", id, &pod.path(), self.config("1.0.0"))
             .await
-    }
-
-    /// ADD, killed after that time; as a runtime does, waits until it is gone.
-    pub(crate) async fn killed_add(&self, id: &str, pod: &Namespace, after: Duration) {
-        let spawn = || {
-            std::process::Command::new(env!("CARGO_BIN_EXE_seaway-cni"))
-                .env_clear()
-                .envs(environment("ADD", id, &pod.path()))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap()
-        };
-        let mut child = self.space.netns.run(spawn).unwrap();
-        let config = self.config("1.0.0").to_string();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(config.as_bytes()).unwrap();
-        drop(stdin);
-        tokio::time::sleep(after).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 
     /// DEL as after a failed ADD: without a previous result.
