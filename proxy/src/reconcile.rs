@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use seaway_model::{
     Change, Desired, Diagnostic, InputEvent, Inputs, Node, NodeSettings, ObjectKey, derive_service,
-    keep_lifeline,
+    keep_lifeline, pack,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +77,11 @@ impl Deriver {
     /// not there before.
     pub fn derive(&mut self) -> (BTreeSet<ObjectKey>, Vec<Diagnostic>) {
         let dirty = std::mem::take(&mut self.dirty);
+        // After a list. Before the rules are made, so that they take the room that is left.
+        let listed = dirty.len() * 2 > self.inputs.services.len();
+        if listed {
+            self.inputs.pack();
+        }
         let mut fresh = Vec::new();
         for key in &dirty {
             let (mut rules, mut diagnostics) = derive_service(&self.inputs, key, &self.settings);
@@ -106,6 +111,9 @@ impl Deriver {
             if let Some(before) = &before {
                 self.sizes.remove(before);
             }
+        }
+        if listed {
+            pack(&mut self.desired.services);
         }
         (dirty, fresh)
     }

@@ -153,7 +153,8 @@ fn key_of(metadata: &ObjectMeta, names: &mut Interner) -> ObjectKey {
         .filter(|name| !name.is_empty());
     ObjectKey {
         namespace: names.get(namespace.unwrap_or("default")),
-        name: names.get(metadata.name.as_deref().unwrap_or_default()),
+        // Nobody else has this one, so that there is nothing to share.
+        name: metadata.name.as_deref().unwrap_or_default().into(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod inputs;
 pub mod maglev;
 pub mod oracle;
 pub mod ownership;
+mod pack;
 pub mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -33,4 +34,5 @@ pub use inputs::{
 pub use oracle::{
     NodeContext, Origin, Outcome, Outcomes, Packet, Remembered, outcomes, outcomes_for_known,
 };
+pub use pack::pack;
 pub use settings::{DetectLocal, NodeSettings};

@@ -12,6 +12,7 @@ use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
 
 use super::error::EbpfError;
 use super::observe::counters;
+use super::room::Room;
 use super::tables::Tables;
 use super::tallies::{self, Tallies};
 
@@ -87,10 +88,12 @@ fn balance(before: Turnover, after: Turnover, listed: u64) -> Balance {
 
 impl Census {
     /// Looks at all maps. `collect` lists the flows and deletes those that are over, and says how many there were and
-    /// how many went; `is_known` says whether a frontend belongs to a Service.
+    /// how many went; `is_known` says whether a frontend belongs to a Service; `services` is what the tables of Services
+    /// hold: the work does not grow with these.
     pub(super) fn take(
         &mut self,
         dir: &Path,
+        services: &Room,
         collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
         is_known: impl Fn(&FrontendKey) -> bool,
     ) -> Result<(usize, usize), EbpfError> {
@@ -104,7 +107,7 @@ impl Census {
         tallies::add(dir, Verdict::EntryCollected, deleted as u64)?;
         self.prune(dir, is_known)?;
         if let Some(tables) = Tables::open(dir)? {
-            self.maps = tables.usage((listed - deleted.min(listed)) as u64)?;
+            self.maps = tables.usage((listed - deleted.min(listed)) as u64, Some(services))?;
             self.warn();
         }
         Ok((listed, deleted))
@@ -153,24 +156,28 @@ impl Census {
 }
 
 impl Tables {
-    /// How full each is. The flows are counted already.
-    pub(super) fn usage(&self, flows: u64) -> Result<Vec<MapUse>, EbpfError> {
+    /// How full each is. The flows are counted already, and `services` is what the tables of Services are known to hold.
+    pub(super) fn usage(
+        &self,
+        flows: u64,
+        services: Option<&Room>,
+    ) -> Result<Vec<MapUse>, EbpfError> {
         Ok(vec![
-            self.frontends.usage()?,
-            self.backends.usage()?,
-            self.maglev.usage()?,
-            self.ranges.usage()?,
-            self.affinity.usage()?,
-            self.node_addrs.usage()?,
+            self.frontends.usage(services.map(|room| room.frontends))?,
+            self.backends.usage(services.map(|room| room.backends))?,
+            self.maglev.usage(services.map(|room| room.maglev))?,
+            self.ranges.usage(None)?,
+            self.affinity.usage(None)?,
+            self.node_addrs.usage(None)?,
             MapUse {
                 name: maps::FLOWS,
                 entries: flows,
                 max_entries: u64::from(self.flows.max_entries()),
                 memory_bytes: self.flows.memory(),
             },
-            self.sockets_tcp.usage()?,
-            self.sockets_udp.usage()?,
-            self.steady.usage()?,
+            self.sockets_tcp.usage(None)?,
+            self.sockets_udp.usage(None)?,
+            self.steady.usage(None)?,
         ])
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn dump(settings: &EbpfConfig, names: &Names) -> Result<String, EbpfE
     describe_links(&mut text, settings)?;
     describe_services(&mut text, &tables, names)?;
     let flows = tables.flows.entries()?;
-    describe_maps(&mut text, &tables.usage(flows.len() as u64)?);
+    describe_maps(&mut text, &tables.usage(flows.len() as u64, None)?);
     describe_flows(&mut text, &flows, names);
     text.push_str("counters:\n");
     for (verdict, count) in counters(&dir)? {

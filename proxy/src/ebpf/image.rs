@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use seaway_ebpf_abi::maglev::MAGLEV_CHUNKS;
 use seaway_ebpf_abi::{BackendKey, BackendValue, FrontendKey, FrontendValue, MaglevKey, RangeKey};
-use seaway_model::ObjectKey;
+use seaway_model::{ObjectKey, pack};
 
 use super::plan::Op;
 use super::wanted::Range;
@@ -67,6 +67,12 @@ impl Image {
         }
     }
 
+    /// Lets go of room that many steps have left.
+    pub(super) fn pack(&mut self) {
+        pack(&mut self.frontends);
+        pack(&mut self.sets);
+    }
+
     /// What the maps hold after a step.
     pub(super) fn take_in(&mut self, op: &Op) {
         match op {
@@ -114,7 +120,8 @@ fn whole_tables(chunks: Vec<(MaglevKey, u64)>) -> BTreeMap<u32, u64> {
 impl Owners {
     /// Takes in what a plan decided.
     pub(super) fn update(&mut self, changes: OwnerChanges) {
-        if changes.anew {
+        let anew = changes.anew;
+        if anew {
             *self = Self::default();
         }
         self.last = changes.last;
@@ -132,6 +139,11 @@ impl Owners {
                 self.owned.entry(owner.clone()).or_default().push(frontend);
                 self.of.insert(frontend, owner);
             }
+        }
+        if anew {
+            pack(&mut self.of);
+            pack(&mut self.owned);
+            self.owned.values_mut().for_each(Vec::shrink_to_fit);
         }
     }
 }

@@ -12,6 +12,7 @@ use seaway_model::ObjectKey;
 use super::census::{Census, MapUse};
 use super::error::EbpfError;
 use super::image::{OwnerChanges, Owners};
+use super::room::Room;
 use super::table;
 use super::tallies::Tallies;
 
@@ -100,10 +101,11 @@ impl Shared {
     /// If a map cannot be read.
     pub(super) fn look_through(
         &self,
+        services: &Room,
         collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
     ) -> Result<(usize, usize), EbpfError> {
         let is_known = |key: &FrontendKey| self.owners().of.contains_key(key);
-        lock(&self.census).take(&self.dir, collect, is_known)
+        lock(&self.census).take(&self.dir, services, collect, is_known)
     }
 
     fn snapshot(&self) -> Result<Option<Snapshot>, EbpfError> {

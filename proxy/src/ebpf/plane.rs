@@ -407,7 +407,8 @@ impl EbpfDataplane {
         let Some(active) = &self.active else { return };
         let flows = active.tables.flows.clone();
         let shared = self.shared.clone();
-        let look = move || shared.look_through(|| gc::pass(&flows, sys::monotonic_ns()));
+        let services = Room::for_plan(&self.image, &[]);
+        let look = move || shared.look_through(&services, || gc::pass(&flows, sys::monotonic_ns()));
         tokio::task::spawn_blocking(move || match look() {
             Ok((entries, deleted)) => tracing::debug!(entries, deleted, "looked for silent flows"),
             Err(error) => tracing::warn!(%error, "cannot look for silent flows"),

@@ -69,10 +69,12 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
         sys::map_memory(self.fd.as_fd()).unwrap_or(0)
     }
 
-    /// How full it is.
-    pub(super) fn usage(&self) -> Result<MapUse, EbpfError> {
-        let mut entries = 0;
-        self.each(|keys, _| entries += keys.len() as u64)?;
+    /// How full it is; listed, if nobody knows how many entries there are.
+    pub(super) fn usage(&self, known: Option<usize>) -> Result<MapUse, EbpfError> {
+        let mut entries = known.unwrap_or(0) as u64;
+        if known.is_none() {
+            self.each(|keys, _| entries += keys.len() as u64)?;
+        }
         Ok(MapUse {
             name: self.name,
             entries,

@@ -204,6 +204,9 @@ impl Tables {
         for op in ops {
             image.take_in(op);
         }
+        if ops.len() > image.frontends.len() {
+            image.pack();
+        }
         report.deletions = gone.len() + gone_slots.len() + gone_ranges.len() + gone_tables.len();
         report.operations = tables + slots.len() + ranges.len() + flips.len() + report.deletions;
         Ok(report)

@@ -108,9 +108,9 @@ impl<'a> Measured<'a> {
 
     async fn undisturbed(&mut self, client: &mut Pod, running: &mut Running<'_>) -> Result<()> {
         let count = self.stage.times(50, 10);
-        let before = self.settled(client, running).await?;
         let writes_maps = self.contender.writes_maps();
         let counted = writes_maps.then(|| running.syncs()).transpose()?;
+        let before = self.settled(client, running).await?;
         let samples = self.changes(client, count).await?;
         let after = running.usage()?;
         if let Some((syncs, seconds)) = counted {

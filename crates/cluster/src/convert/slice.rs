@@ -49,15 +49,10 @@ pub(super) fn convert(
     };
     Some(EndpointSlice {
         key: key.clone(),
-        service: names.get(service),
+        service: service.as_str().into(),
         family,
         ports: ports(slice, names, report),
-        endpoints: slice
-            .endpoints
-            .iter()
-            .enumerate()
-            .filter_map(|(i, e)| endpoint(i, e, family, names, report))
-            .collect(),
+        endpoints: endpoints(slice, family, names, report),
         last_change: last_change(slice, report),
     })
 }
@@ -90,6 +85,19 @@ fn ports(slice: &wire::EndpointSlice, names: &mut Interner, report: &mut Report)
         }
     }
     ports
+}
+
+fn endpoints(
+    slice: &wire::EndpointSlice,
+    family: Family,
+    names: &mut Interner,
+    report: &mut Report,
+) -> Vec<Endpoint> {
+    // Exactly as many as there are: nearly all slices have one or two.
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
+    let all = slice.endpoints.iter().enumerate();
+    endpoints.extend(all.filter_map(|(i, e)| endpoint(i, e, family, names, report)));
+    endpoints
 }
 
 fn endpoint(

@@ -172,12 +172,16 @@ impl Endpoints {
     }
 
     fn choose(&self, suits: impl Fn(&Seen) -> bool) -> Vec<Backend> {
-        let of_state = |wanted| -> Vec<Backend> {
-            self.0
+        let of_state = |wanted| {
+            let mut backends: Vec<Backend> = self
+                .0
                 .iter()
                 .filter(|(_, seen)| seen.state == wanted && suits(seen))
                 .map(|(&addr, &Seen { local, .. })| Backend { addr, local })
-                .collect()
+                .collect();
+            // Nearly all have one or two, and room for four.
+            backends.shrink_to_fit();
+            backends
         };
         let ready = of_state(State::Ready);
         if ready.is_empty() {

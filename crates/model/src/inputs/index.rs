@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{EndpointSlice, InputEvent, Kind, Node, ObjectKey, Service};
 use crate::derive::Diagnostic;
+use crate::pack;
 
 /// All inputs, indexed so that one event finds the one Service it touches.
 #[derive(Debug, Clone, Default)]
@@ -15,13 +16,20 @@ pub struct Inputs {
     pub slices: BTreeMap<ObjectKey, Vec<EndpointSlice>>,
     pub nodes: BTreeMap<Arc<str>, Node>,
     pub synced: bool,
-    /// Slice key → Service key, so that a deleted or relabelled slice finds its old Service.
-    owner_of_slice: BTreeMap<ObjectKey, ObjectKey>,
+    /// Slice key → name of its Service, so that a deleted or relabelled slice finds its old one.
+    owner_of_slice: BTreeMap<ObjectKey, Arc<str>>,
     /// What the source could not read, only of objects of which there is something to say.
     findings: BTreeMap<Kind, BTreeMap<ObjectKey, Vec<Diagnostic>>>,
 }
 
 impl Inputs {
+    /// Lets go of room that a list has left in the maps.
+    pub fn pack(&mut self) {
+        pack(&mut self.services);
+        pack(&mut self.slices);
+        pack(&mut self.owner_of_slice);
+    }
+
     /// Takes one event in and returns the Services it touches (none for `Synced`).
     pub fn apply(&mut self, event: InputEvent) -> BTreeSet<ObjectKey> {
         match event {
@@ -54,11 +62,12 @@ impl Inputs {
         slice: Option<EndpointSlice>,
     ) -> BTreeSet<ObjectKey> {
         let mut touched = BTreeSet::new();
-        let new_owner = slice.as_ref().map(|s| ObjectKey {
+        let owner = |name| ObjectKey {
             namespace: key.namespace.clone(),
-            name: s.service.clone(),
-        });
-        let old_owner = self.owner_of_slice.remove(key);
+            name,
+        };
+        let new_owner = slice.as_ref().map(|slice| owner(slice.service.clone()));
+        let old_owner = self.owner_of_slice.remove(key).map(owner);
         if old_owner != new_owner && self.found(Kind::Slice, key).next().is_some() {
             // Its findings counted for itself before, or will now.
             touched.insert(key.clone());
@@ -75,7 +84,7 @@ impl Inputs {
             touched.insert(old_owner);
         }
         if let (Some(slice), Some(owner)) = (slice, new_owner) {
-            self.owner_of_slice.insert(key.clone(), owner.clone());
+            self.owner_of_slice.insert(key.clone(), owner.name.clone());
             let slices = self.slices.entry(owner.clone()).or_default();
             match slices.binary_search_by(|known| known.key.name.cmp(&key.name)) {
                 Ok(found) => {
@@ -127,7 +136,10 @@ impl Inputs {
             Kind::Service | Kind::Node => None,
             Kind::Slice => self.owner_of_slice.get(&key),
         };
-        let owner = owner.unwrap_or(&key).clone();
+        let owner = ObjectKey {
+            namespace: key.namespace.clone(),
+            name: owner.unwrap_or(&key.name).clone(),
+        };
         let of_kind = self.findings.entry(kind).or_default();
         let changed = of_kind.get(&key).is_some_and(|known| *known != found)
             || (!found.is_empty() && !of_kind.contains_key(&key));
