@@ -62,7 +62,7 @@ impl Batch {
         body.text(TCA_KIND, "tbf");
         body.nested(TCA_OPTIONS, |options| {
             let rate = u32::try_from(limit.rate).unwrap_or(u32::MAX);
-            let queue = limit.rate * LATENCY_MS / 1000 + u64::from(limit.burst);
+            let queue = limit.rate.saturating_mul(LATENCY_MS) / 1000 + u64::from(limit.burst);
             let queue = u32::try_from(queue).unwrap_or(u32::MAX);
             // struct tc_tbf_qopt: rate, no peak rate, limit, and two that TBF_BURST stands for.
             let mut parms = Vec::with_capacity(36);

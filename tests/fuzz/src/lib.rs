@@ -13,6 +13,7 @@ mod iptables_save;
 mod manifests;
 mod objects;
 mod packets;
+mod plugin;
 pub mod rules;
 
 /// Something that reads foreign bytes.
@@ -49,6 +50,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "packets",
         check: packets::check,
+    },
+    Target {
+        name: "plugin",
+        check: plugin::check,
     },
     Target {
         name: "rules",

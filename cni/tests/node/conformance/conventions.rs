@@ -82,6 +82,11 @@ async fn q02_bandwidth_of_any_size_and_the_configs_wins() {
             Some(2000),
         ),
         (
+            json!({ "ingressRate": u64::MAX, "ingressBurst": 8000 }),
+            json!({}),
+            Some(u64::MAX / 8),
+        ),
+        (
             json!({ "ingressRate": 0, "ingressBurst": 0 }),
             json!({}),
             None,
