@@ -90,6 +90,8 @@ verdicts! {
     Xdp = 32, "xdp";
     /// Of those translated: sent as they are to the node of the backend, which answers the client itself.
     SentOn = 33, "sent_on";
+    /// Dropped: its flow is on its way to connection tracking at this moment.
+    DroppedHeld = 34, "dropped_held";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

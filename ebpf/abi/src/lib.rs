@@ -7,7 +7,7 @@
 //! A change of any layout here, or of the meaning of a field, raises [`LAYOUT_VERSION`]: it is part of the pin path,
 //! so two builds with different layouts never meet in one map.
 //!
-//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`fragment`] → [`dsr`] → [`socket`]; [`config`], [`counters`] and
+//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`shortcut`] → [`fragment`] → [`dsr`] → [`socket`]; [`config`], [`counters`] and
 //! [`event`] are what remains.
 
 #![no_std]
@@ -22,6 +22,7 @@ pub mod fragment;
 pub mod frontend;
 pub mod legacy;
 pub mod maglev;
+pub mod shortcut;
 pub mod socket;
 
 pub use addr::{Addr, Cidr};
@@ -35,6 +36,7 @@ pub use frontend::{
     AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey,
 };
 pub use maglev::{MaglevChunk, MaglevKey};
+pub use shortcut::Shortcut;
 pub use socket::{SocketKey, SocketValue, SteadyValue};
 
 /// Version of the layouts, and so of the pin directory `v<N>`.
@@ -61,6 +63,10 @@ pub mod maps {
     pub const NODE_ADDRS: &str = "NODE_ADDRS";
     /// [`FlowKey`](crate::FlowKey) → [`FlowValue`](crate::FlowValue), both directions.
     pub const FLOWS: &str = "FLOWS";
+    /// [`Shortcut`](crate::Shortcut)s beside the flow table: so many for each CPU, one CPU's after the other's.
+    pub const SHORTCUTS: &str = "SHORTCUTS";
+    /// `u32`s, one of which changes whenever an entry of the flow table comes or goes: by the flow's hash.
+    pub const REVISIONS: &str = "REVISIONS";
     /// [`FragmentKey`](crate::FragmentKey) → [`FragmentValue`](crate::FragmentValue).
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// [`SocketKey`](crate::SocketKey) (backend) → [`SocketValue`](crate::SocketValue) for TCP sockets.
@@ -85,7 +91,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
 
     /// All of them.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 22] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -95,6 +101,8 @@ pub mod maps {
         AFFINITY,
         NODE_ADDRS,
         FLOWS,
+        SHORTCUTS,
+        REVISIONS,
         FRAGMENTS,
         SOCKETS_TCP,
         SOCKETS_UDP,
@@ -107,6 +115,12 @@ pub mod maps {
         LISTENER,
         EVENTS,
     ];
+}
+
+/// Names of the constants that the loader gives to programs.
+pub mod globals {
+    /// `u32`: the slots of each CPU in the map of shortcuts, a power of two.
+    pub const SLOTS: &str = "SLOTS";
 }
 
 /// Names of the programs.
@@ -186,6 +200,7 @@ plain! {
     FlowKey, 40, 4;
     FlowValue, 80, 8;
     Hop, 24, 4;
+    Shortcut, 128, 8;
     FragmentKey, 40, 4;
     FragmentValue, 16, 8;
     SocketKey, 32, 8;

@@ -47,6 +47,18 @@ pub const fn backend_packet(state: u8, tcp_flags: u8) -> u8 {
     next
 }
 
+/// Whether no packet in the midst of a flow, in the direction of an entry with that state, changes the state any more.
+#[inline(always)]
+#[must_use]
+pub const fn is_settled(protocol: u8, state: u8, reverse: bool) -> bool {
+    let next = if reverse {
+        backend_packet(state, 0)
+    } else {
+        client_packet(state, if protocol == UDP { 0 } else { TCP_ACK })
+    };
+    next == state
+}
+
 /// Whether a connection is over, so that a SYN with the same addresses begins a new one.
 #[inline(always)]
 #[must_use]

@@ -17,4 +17,5 @@ pub mod nat;
 pub mod packet;
 pub mod plain;
 pub mod refuse;
+pub mod shortcut;
 pub mod spread;

@@ -1,40 +1,69 @@
 //! Plain packets: TCP or UDP, whole, without options or extension headers. Nearly all packets are, and all that is asked
 //! of them stands at fixed offsets, so that they are read and written in place.
 //!
-//! Their headers are seen as 16-bit words as they stand in the packet, because no more alignment than that can be relied
-//! on. `N`, how many there are up to the end of a UDP header, tells the IP version: [`UDP4`] or [`UDP6`].
+//! Their headers are seen as words from the IP header up to the end of a UDP header, or as many bytes of a TCP header; as
+//! wide as they can be, since each costs an instruction. (Behind an Ethernet header all of them are aligned as the
+//! kernel lays packets out.)
 
-use seaway_ebpf_abi::{Addr, FlowKey, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, Shortcut, TCP, UDP};
 
-use crate::checksum::{add, address_difference, difference, fold, update};
-use crate::packet::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
-
-/// Words of an Ethernet header, and of the IP headers.
-const IP: usize = ETHERNET / 2;
-const IPV4: usize = 10;
-const IPV6: usize = 20;
-/// Words of a UDP packet's headers.
-pub const UDP4: usize = IP + IPV4 + 4;
-pub const UDP6: usize = IP + IPV6 + 4;
-/// Words of a TCP packet's headers.
-pub const TCP4: usize = UDP4 + 6;
-pub const TCP6: usize = UDP6 + 6;
+use crate::checksum::{address_difference, difference, fold, update};
+use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use crate::shortcut::{hash4, hash6};
 
 /// Version 4, five words of 32 bits.
 const NO_OPTIONS: u8 = 0x45;
 /// More fragments, or not the first one.
 const FRAGMENT: u16 = 0x3fff_u16.to_be();
 
-/// Where the ports are.
+/// Headers of a plain packet.
+pub trait Headers {
+    /// As it stands in front of them.
+    const ETHERTYPE: u16;
+    /// Bytes of the IP header.
+    const IP: usize;
+    /// One hop in the word that has the hops and another byte.
+    const HOP: u16;
+    const V4: bool;
+
+    /// The protocol behind the IP header, if the packet is a plain one.
+    fn protocol(&self) -> Option<u8>;
+
+    /// Remaining hops.
+    fn hops(&self) -> u8;
+
+    /// The length field of the IP header, as it stands there.
+    fn length(&self) -> u16;
+
+    /// The addresses as the flow table has them.
+    fn key(&self, protocol: u8) -> FlowKey;
+
+    /// The same number as of its key, [`hash`](crate::shortcut::hash).
+    fn hash(&self, protocol: u8) -> u64;
+
+    /// Whether these are the addresses that a slot was filled for.
+    fn are_of(&self, way: &Shortcut) -> bool;
+
+    /// Writes the new addresses, ports and hops; all but the checksum of TCP or UDP.
+    fn write(&mut self, way: &Shortcut);
+}
+
+/// Of IPv4.
+pub type Ipv4 = [u32; 7];
+/// Of IPv6.
+pub type Ipv6 = [u64; 6];
+
 #[inline(always)]
-#[must_use]
-pub const fn transport(words: usize) -> usize {
-    words - 4
+const fn halves(word: u32) -> [u16; 2] {
+    if cfg!(target_endian = "little") {
+        [word as u16, (word >> 16) as u16]
+    } else {
+        [(word >> 16) as u16, word as u16]
+    }
 }
 
 #[inline(always)]
-const fn join(a: u16, b: u16) -> u32 {
-    // Put together byte by byte it would stay so in the program.
+const fn whole([a, b]: [u16; 2]) -> u32 {
     if cfg!(target_endian = "little") {
         a as u32 | (b as u32) << 16
     } else {
@@ -43,94 +72,160 @@ const fn join(a: u16, b: u16) -> u32 {
 }
 
 #[inline(always)]
-const fn split(word: u32) -> [u16; 2] {
+const fn halves_of_double(word: u64) -> [u32; 2] {
     if cfg!(target_endian = "little") {
-        [word as u16, (word >> 16) as u16]
+        [word as u32, (word >> 32) as u32]
     } else {
-        [(word >> 16) as u16, word as u16]
+        [(word >> 32) as u32, word as u32]
     }
 }
 
-/// The protocol behind the IP header, if the packet is a plain one of this IP version.
 #[inline(always)]
-#[must_use]
-pub const fn protocol<const N: usize>(head: &[u16; N]) -> Option<u8> {
-    let kind = head[IP - 1].to_ne_bytes();
-    let [first, _] = head[IP].to_ne_bytes();
-    let (plain, protocol) = if N == UDP4 {
-        let [_, protocol] = head[IP + 4].to_ne_bytes();
-        let plain = kind[0] == ETHERTYPE_IPV4[0]
-            && kind[1] == ETHERTYPE_IPV4[1]
-            && first == NO_OPTIONS
-            && head[IP + 3] & FRAGMENT == 0;
-        (plain, protocol)
+const fn double([a, b]: [u32; 2]) -> u64 {
+    if cfg!(target_endian = "little") {
+        a as u64 | (b as u64) << 32
     } else {
-        let [protocol, _] = head[IP + 3].to_ne_bytes();
-        let plain = kind[0] == ETHERTYPE_IPV6[0] && kind[1] == ETHERTYPE_IPV6[1] && first >> 4 == 6;
-        (plain, protocol)
-    };
-    if plain && (protocol == TCP || protocol == UDP) {
-        Some(protocol)
-    } else {
-        None
+        (a as u64) << 32 | b as u64
     }
 }
 
-/// The addresses of a plain packet.
+/// An address in two words.
 #[inline(always)]
 #[must_use]
-pub const fn key<const N: usize>(head: &[u16; N], protocol: u8) -> FlowKey {
-    let h = head;
-    let (src, dst) = if N == UDP4 {
-        const AT: usize = IP + 6;
-        let src = Addr::v4(join(h[AT], h[AT + 1]));
-        (src, Addr::v4(join(h[AT + 2], h[AT + 3])))
-    } else {
-        (address(h, IP + 4), address(h, IP + 12))
-    };
+pub const fn doubles(addr: &Addr) -> [u64; 2] {
+    let [a, b, c, d] = addr.words;
+    [double([a, b]), double([c, d])]
+}
+
+#[inline(always)]
+const fn address(high: u64, low: u64) -> Addr {
+    let ([a, b], [c, d]) = (halves_of_double(high), halves_of_double(low));
+    Addr {
+        words: [a, b, c, d],
+    }
+}
+
+/// The ports of a key, as they lie in a packet.
+#[inline(always)]
+#[must_use]
+pub const fn ports(key: &FlowKey) -> u32 {
+    whole([key.sport, key.dport])
+}
+
+#[inline(always)]
+const fn key(src: Addr, dst: Addr, ports: u32, protocol: u8) -> FlowKey {
     let ([a, b, c, d], [e, f, g, h]) = (src.words, dst.words);
-    let at = transport(N);
-    let ports = join(head[at], head[at + 1]);
     let protocol = u32::from_ne_bytes([protocol, 0, 0, 0]);
     FlowKey::from_words([a, b, c, d, e, f, g, h, ports, protocol])
 }
 
 #[inline(always)]
-const fn address<const N: usize>(h: &[u16; N], at: usize) -> Addr {
-    Addr {
-        words: [
-            join(h[at], h[at + 1]),
-            join(h[at + 2], h[at + 3]),
-            join(h[at + 4], h[at + 5]),
-            join(h[at + 6], h[at + 7]),
-        ],
+const fn is_carried(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP
+}
+
+impl Headers for Ipv4 {
+    const ETHERTYPE: u16 = u16::from_ne_bytes(ETHERTYPE_IPV4);
+    const IP: usize = 20;
+    const HOP: u16 = u16::from_ne_bytes([1, 0]);
+    const V4: bool = true;
+
+    #[inline(always)]
+    fn protocol(&self) -> Option<u8> {
+        let [_, fragment] = halves(self[1]);
+        let [_, protocol, ..] = self[2].to_ne_bytes();
+        let plain = self[0].to_ne_bytes()[0] == NO_OPTIONS && fragment & FRAGMENT == 0;
+        (plain && is_carried(protocol)).then_some(protocol)
+    }
+
+    #[inline(always)]
+    fn hops(&self) -> u8 {
+        self[2].to_ne_bytes()[0]
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u16 {
+        halves(self[0])[1]
+    }
+
+    #[inline(always)]
+    fn key(&self, protocol: u8) -> FlowKey {
+        key(Addr::v4(self[3]), Addr::v4(self[4]), self[5], protocol)
+    }
+
+    #[inline(always)]
+    fn hash(&self, protocol: u8) -> u64 {
+        hash4(self[3], self[4], self[5], protocol)
+    }
+
+    #[inline(always)]
+    fn are_of(&self, way: &Shortcut) -> bool {
+        (self[3] ^ way.src) | (self[4] ^ way.dst) | (self[5] ^ way.ports) == 0
+    }
+
+    #[inline(always)]
+    fn write(&mut self, way: &Shortcut) {
+        let [hops, check] = halves(self[2]);
+        let hops = hops.wrapping_sub(if way.ifindex == 0 { 0 } else { Self::HOP });
+        self[2] = whole([hops, update(check, way.header as u32)]);
+        self[3] = way.to_src;
+        self[4] = way.to_dst;
+        self[5] = way.to_ports;
     }
 }
 
-/// The word of the hops, with another byte beside them; and where the hops are in it.
-const HOPS4: usize = IP + 4;
-const HOPS6: usize = IP + 3;
+impl Headers for Ipv6 {
+    const ETHERTYPE: u16 = u16::from_ne_bytes(ETHERTYPE_IPV6);
+    const IP: usize = 40;
+    const HOP: u16 = u16::from_ne_bytes([0, 1]);
+    const V4: bool = false;
 
-/// Remaining hops.
-#[inline(always)]
-#[must_use]
-pub const fn hops<const N: usize>(head: &[u16; N]) -> u8 {
-    if N == UDP4 {
-        head[HOPS4].to_ne_bytes()[0]
-    } else {
-        head[HOPS6].to_ne_bytes()[1]
+    #[inline(always)]
+    fn protocol(&self) -> Option<u8> {
+        let [first, _, _, _, _, _, protocol, _] = self[0].to_ne_bytes();
+        (first >> 4 == 6 && is_carried(protocol)).then_some(protocol)
     }
-}
 
-/// The word of the hops of a packet that is forwarded, which has one left at least, or not.
-#[inline(always)]
-const fn hops_after<const N: usize>(head: &[u16; N], forwarded: bool) -> u16 {
-    let one = if N == UDP4 { [1, 0] } else { [0, 1] };
-    let word = if N == UDP4 { head[HOPS4] } else { head[HOPS6] };
-    if forwarded {
-        word.wrapping_sub(u16::from_ne_bytes(one))
-    } else {
-        word
+    #[inline(always)]
+    fn hops(&self) -> u8 {
+        self[0].to_ne_bytes()[7]
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u16 {
+        halves(halves_of_double(self[0])[1])[0]
+    }
+
+    #[inline(always)]
+    fn key(&self, protocol: u8) -> FlowKey {
+        let (src, dst) = (address(self[1], self[2]), address(self[3], self[4]));
+        key(src, dst, halves_of_double(self[5])[0], protocol)
+    }
+
+    #[inline(always)]
+    fn hash(&self, protocol: u8) -> u64 {
+        let ports = halves_of_double(self[5])[0];
+        hash6([self[1], self[2]], [self[3], self[4]], ports, protocol)
+    }
+
+    #[inline(always)]
+    fn are_of(&self, way: &Shortcut) -> bool {
+        let ports = halves_of_double(self[5])[0] ^ way.ports;
+        (self[1] ^ way.src6[0])
+            | (self[2] ^ way.src6[1])
+            | (self[3] ^ way.dst6[0])
+            | (self[4] ^ way.dst6[1])
+            | ports as u64
+            == 0
+    }
+
+    #[inline(always)]
+    fn write(&mut self, way: &Shortcut) {
+        let hop = if way.ifindex == 0 { 0 } else { Self::HOP };
+        self[0] = self[0].wrapping_sub(double([0, whole([0, hop])]));
+        [self[1], self[2]] = way.to_src6;
+        [self[3], self[4]] = way.to_dst6;
+        self[5] = double([way.to_ports, halves_of_double(self[5])[1]]);
     }
 }
 
@@ -140,35 +235,19 @@ pub struct Change {
     /// To that of the pseudo header.
     pub addresses: u32,
     pub ports: u32,
-    /// To that of the IP header besides the addresses: one hop less.
-    pub hop: u32,
 }
 
 /// Compares the addresses before and after.
 #[inline(always)]
 #[must_use]
-pub const fn change<const N: usize>(
-    head: &[u16; N],
-    from: &FlowKey,
-    to: &FlowKey,
-    forwarded: bool,
-) -> Change {
-    let addresses = if N == UDP4 {
-        add(
-            difference(from.src.words[3], to.src.words[3]),
-            difference(from.dst.words[3], to.dst.words[3]),
-        )
-    } else {
-        add(
-            address_difference(&from.src, &to.src),
-            address_difference(&from.dst, &to.dst),
-        )
-    };
-    let word = if N == UDP4 { head[HOPS4] } else { head[HOPS6] };
+pub const fn change(from: &FlowKey, to: &FlowKey) -> Change {
+    let (a, b) = (
+        address_difference(&from.src, &to.src),
+        address_difference(&from.dst, &to.dst),
+    );
     Change {
-        addresses,
-        ports: difference(join(from.sport, from.dport), join(to.sport, to.dport)),
-        hop: difference(word as u32, hops_after(head, forwarded) as u32),
+        addresses: crate::checksum::add(a, b),
+        ports: difference(ports(from), ports(to)),
     }
 }
 
@@ -179,37 +258,48 @@ const fn normal(sum: u16) -> u16 {
 }
 
 impl Change {
-    /// Whether the addresses add up to something else. Without that, [`Change::mend`] cannot tell.
+    /// Whether the addresses add up to something else. Without that, [`mend`] cannot tell.
     #[inline(always)]
     #[must_use]
     pub const fn tells(&self) -> bool {
         normal(fold(self.addresses)) != 0xffff
     }
+}
 
-    /// The checksum of TCP or UDP, where the kernel has put in `after` for `before` by [`Change::addresses`]. Of a packet
-    /// that is to be summed up when it is sent, that was all: its checksum is still the sum of the pseudo header, and not
-    /// a complement. It tells itself by which way the field went.
-    #[inline(always)]
-    #[must_use]
-    pub const fn mend(&self, before: u16, after: u16, protocol: u8) -> u16 {
-        let partial = fold(add(before as u32, self.addresses));
-        if normal(after) == normal(partial) {
-            return after;
-        }
-        spelled(update(after, self.ports), protocol)
-    }
+/// Whether a checksum may be that of the pseudo header alone, for whoever sends the packet to finish. It is, or is a whole one
+/// that happens to be the same: then only the kernel knows. `length` is that of the IP header; a packet of more than
+/// 64 KiB has none there.
+#[inline(always)]
+#[must_use]
+pub const fn may_be_partial(way: &Shortcut, check: u16, length: u16) -> bool {
+    let pseudo = fold(way.pseudo as u32 + length as u32);
+    length == 0 || normal(check) == normal(pseudo)
+}
 
-    /// The same where the checksum is known to be one of the packet, and nobody has put in anything yet.
-    #[inline(always)]
-    #[must_use]
-    pub const fn mend_whole(&self, check: u16, protocol: u8) -> u16 {
-        if protocol == UDP && check == 0 {
-            // There is none.
-            return 0;
-        }
-        let check = update(check, add(self.addresses, self.ports));
-        spelled(check, protocol)
+/// The checksum of TCP or UDP, where the kernel has put in `after` for `before` by the addresses. Of a packet
+/// that is to be summed up when it is sent, that was all: its checksum is still the sum of the pseudo header, and not
+/// a complement. It tells itself by which way the field went.
+#[inline(always)]
+#[must_use]
+pub const fn mend(way: &Shortcut, before: u16, after: u16, protocol: u8) -> u16 {
+    let partial = fold(before as u32 + way.addresses as u32);
+    if normal(after) == normal(partial) {
+        return after;
     }
+    // What addresses and ports add, less what the addresses do.
+    let ports = way.transport as u32 + !way.addresses as u32;
+    spelled(update(after, ports), protocol)
+}
+
+/// The same where the checksum is known to be one of the packet, and nobody has put in anything yet.
+#[inline(always)]
+#[must_use]
+pub const fn mend_whole(way: &Shortcut, check: u16, protocol: u8) -> u16 {
+    if protocol == UDP && check == 0 {
+        // There is none.
+        return 0;
+    }
+    spelled(update(check, way.transport as u32), protocol)
 }
 
 /// A sum as it is written: a UDP checksum of zero would mean that there is none.
@@ -220,38 +310,4 @@ const fn spelled(check: u16, protocol: u8) -> u16 {
     } else {
         check
     }
-}
-
-/// Writes the new addresses, ports and hops into the packet's headers; all but the checksum of TCP or UDP.
-#[inline(always)]
-pub const fn write<const N: usize>(
-    head: &mut [u16; N],
-    to: &FlowKey,
-    change: &Change,
-    forwarded: bool,
-) {
-    let hops = hops_after(head, forwarded);
-    if N == UDP4 {
-        const AT: usize = IP + 6;
-        head[HOPS4] = hops;
-        head[IP + 5] = update(head[IP + 5], add(change.addresses, change.hop));
-        [head[AT], head[AT + 1]] = split(to.src.words[3]);
-        [head[AT + 2], head[AT + 3]] = split(to.dst.words[3]);
-    } else {
-        head[HOPS6] = hops;
-        put(head, IP + 4, &to.src);
-        put(head, IP + 12, &to.dst);
-    }
-    let at = transport(N);
-    head[at] = to.sport;
-    head[at + 1] = to.dport;
-}
-
-#[inline(always)]
-const fn put<const N: usize>(head: &mut [u16; N], at: usize, address: &Addr) {
-    let [a, b, c, d] = address.words;
-    [head[at], head[at + 1]] = split(a);
-    [head[at + 2], head[at + 3]] = split(b);
-    [head[at + 4], head[at + 5]] = split(c);
-    [head[at + 6], head[at + 7]] = split(d);
 }

@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use seaway_ebpf_abi::{Addr, FlowKey, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, FlowValue, Hop, Shortcut, TCP, UDP};
 use seaway_ebpf_logic::checksum::{add, fold, pseudo_header, update};
-use seaway_ebpf_logic::packet::Packet;
-use seaway_ebpf_logic::plain::{self, TCP4, TCP6, UDP4, UDP6};
+use seaway_ebpf_logic::packet::{ETHERNET, Packet};
+use seaway_ebpf_logic::plain::{self, Headers, Ipv4, Ipv6};
+use seaway_ebpf_logic::shortcut;
 
 fn frame(key: &FlowKey, hops: u8, payload: &[u8]) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2([1; 6], [2; 6]);
@@ -32,16 +33,20 @@ fn frame(key: &FlowKey, hops: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn words<const N: usize>(bytes: &[u8]) -> [u16; N] {
-    let words = bytes.chunks_exact(2).take(N);
-    let words: Vec<u16> = words.map(|w| u16::from_ne_bytes([w[0], w[1]])).collect();
+fn ipv4(bytes: &[u8]) -> Ipv4 {
+    let words = bytes[ETHERNET..].chunks_exact(4).take(7);
+    let words: Vec<u32> = words
+        .map(|w| u32::from_ne_bytes(w.try_into().unwrap()))
+        .collect();
     words.try_into().unwrap()
 }
 
-fn put(bytes: &mut [u8], words: &[u16]) {
-    for (to, from) in bytes.chunks_exact_mut(2).zip(words) {
-        to.copy_from_slice(&from.to_ne_bytes());
-    }
+fn ipv6(bytes: &[u8]) -> Ipv6 {
+    let words = bytes[ETHERNET..].chunks_exact(8).take(6);
+    let words: Vec<u64> = words
+        .map(|w| u64::from_ne_bytes(w.try_into().unwrap()))
+        .collect();
+    words.try_into().unwrap()
 }
 
 /// Whose checksum it is: of the packet, or of its pseudo header only, for whoever sends it to finish.
@@ -51,50 +56,88 @@ enum Sum {
     Partial,
 }
 
+/// The flow by which a packet with that key goes to others.
+fn flow(to: &FlowKey, forwarded: bool) -> FlowValue {
+    FlowValue {
+        src: to.src,
+        dst: to.dst,
+        sport: to.sport,
+        dport: to.dport,
+        hop: Hop {
+            ifindex: u32::from(forwarded),
+            ..Hop::default()
+        },
+        ..FlowValue::default()
+    }
+}
+
 /// Translates a packet as the program does; `None` if it leaves the packet to the long way.
-fn translate<const UDP_N: usize, const ALL: usize>(
+fn translate<H: Headers + IntoIterator>(
+    mut headers: H,
     bytes: &mut [u8],
-    to: &FlowKey,
-    forwarded: bool,
-    sum: Sum,
-) -> Option<()> {
-    let mut head: [u16; UDP_N] = words(bytes);
-    let protocol = plain::protocol(&head)?;
-    let key = plain::key(&head, protocol);
-    let change = plain::change(&head, &key, to, forwarded);
-    if !change.tells() {
+    (to, forwarded, sum): (&FlowKey, bool, Sum),
+) -> Option<()>
+where
+    H::Item: Into<u64>,
+{
+    let protocol = headers.protocol()?;
+    let key = headers.key(protocol);
+    assert_eq!(headers.hash(protocol), shortcut::hash(&key));
+    let mut way = Shortcut::default();
+    let flow = flow(to, forwarded);
+    if !shortcut::fill::<H>(&mut way, &key, &flow, (1, 1)) {
         return None;
     }
-    let at = plain::transport(UDP_N) + if ALL == UDP_N { 3 } else { 8 };
-    let mut all: [u16; ALL] = words(bytes);
-    let before = all[at];
-    // What the kernel's helper does.
-    let after = match sum {
-        Sum::Whole => update(before, change.addresses),
-        Sum::Partial => fold(add(u32::from(before), change.addresses)),
-    };
-    all[at] = change.mend(before, after, protocol);
-    if sum == Sum::Whole {
-        let at_once = change.mend_whole(before, protocol);
-        assert!(
-            at_once == all[at] || at_once == !all[at],
-            "two spellings of zero at most"
-        );
-        assert_eq!(change.mend_whole(0, UDP), 0, "none stays none");
+    assert!(headers.are_of(&way));
+    let at = ETHERNET + H::IP + if protocol == TCP { 16 } else { 6 };
+    let before = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+    let partial = plain::may_be_partial(&way, before, headers.length());
+    let length = headers.length();
+    assert!(
+        partial || sum == Sum::Whole,
+        "known to be one of the packet"
+    );
+    headers.write(&way);
+    let size = size_of::<H>() / headers_words::<H>();
+    for (i, word) in headers.into_iter().enumerate() {
+        let word: u64 = word.into();
+        let octets = word.to_ne_bytes();
+        let octets = match (size, cfg!(target_endian = "little")) {
+            (8, _) => &octets[..],
+            (_, true) => &octets[..4],
+            (_, false) => &octets[4..],
+        };
+        bytes[ETHERNET + i * size..][..size].copy_from_slice(octets);
     }
-    put(bytes, &all);
-    head = words(bytes);
-    plain::write(&mut head, to, &change, forwarded);
-    put(bytes, &head);
+    assert!(
+        plain::may_be_partial(&way, before, 0),
+        "too long for {length}"
+    );
+    let mended = if partial {
+        // What the kernel's helper does.
+        let addresses = u32::from(way.addresses);
+        let after = match sum {
+            Sum::Whole => update(before, addresses),
+            Sum::Partial => fold(add(u32::from(before), addresses)),
+        };
+        plain::mend(&way, before, after, protocol)
+    } else {
+        plain::mend_whole(&way, before, protocol)
+    };
+    assert_eq!(plain::mend_whole(&way, 0, UDP), 0, "none stays none");
+    bytes[at..at + 2].copy_from_slice(&mended.to_ne_bytes());
     Some(())
 }
 
+const fn headers_words<H: Headers>() -> usize {
+    if H::V4 { 7 } else { 6 }
+}
+
 fn run(bytes: &mut [u8], v4: bool, to: &FlowKey, forwarded: bool, sum: Sum) -> Option<()> {
-    match (v4, to.protocol) {
-        (true, TCP) => translate::<UDP4, TCP4>(bytes, to, forwarded, sum),
-        (true, _) => translate::<UDP4, UDP4>(bytes, to, forwarded, sum),
-        (false, TCP) => translate::<UDP6, TCP6>(bytes, to, forwarded, sum),
-        (false, _) => translate::<UDP6, UDP6>(bytes, to, forwarded, sum),
+    if v4 {
+        translate(ipv4(bytes), bytes, (to, forwarded, sum))
+    } else {
+        translate(ipv6(bytes), bytes, (to, forwarded, sum))
     }
 }
 
@@ -170,15 +213,11 @@ proptest! {
         let bytes = frame(&from, hops, b"payload");
         let mut packet = Packet::default();
         packet.read(bytes.as_slice()).unwrap();
-        let (protocol, key, seen) = if v4 {
-            let head: [u16; UDP4] = words(&bytes);
-            let protocol = plain::protocol(&head).unwrap();
-            (protocol, plain::key(&head, protocol), plain::hops(&head))
-        } else {
-            let head: [u16; UDP6] = words(&bytes);
-            let protocol = plain::protocol(&head).unwrap();
-            (protocol, plain::key(&head, protocol), plain::hops(&head))
-        };
+        fn seen(headers: &impl Headers) -> (u8, FlowKey, u8) {
+            let protocol = headers.protocol().unwrap();
+            (protocol, headers.key(protocol), headers.hops())
+        }
+        let (protocol, key, seen) = if v4 { seen(&ipv4(&bytes)) } else { seen(&ipv6(&bytes)) };
         prop_assert_eq!((protocol, key, seen), (from.protocol, packet.key, packet.hops));
     }
 
@@ -197,16 +236,45 @@ proptest! {
         if kind[0] == 8 {
             bytes[20..22].copy_from_slice(&place);
         }
-        let four = plain::protocol(&words::<UDP4>(&bytes));
-        let six = plain::protocol(&words::<UDP6>(&bytes));
-        prop_assert!(four.is_none() || six.is_none());
+        let kind = u16::from_ne_bytes(kind);
+        let four = (kind == Ipv4::ETHERTYPE).then(|| ipv4(&bytes).protocol()).flatten();
+        let six = (kind == Ipv6::ETHERTYPE).then(|| ipv6(&bytes).protocol()).flatten();
         if let Some(protocol) = four.or(six) {
             let mut packet = Packet::default();
             prop_assert_eq!(packet.read(bytes.as_slice()), Ok(()));
             prop_assert_eq!(packet.part, seaway_ebpf_logic::packet::Part::Whole);
             prop_assert_eq!(packet.key.protocol, protocol);
-            let headers = if four.is_some() { UDP4 } else { UDP6 };
-            prop_assert_eq!(packet.transport, 2 * plain::transport(headers));
+            let header = if four.is_some() { Ipv4::IP } else { Ipv6::IP };
+            prop_assert_eq!(packet.transport, ETHERNET + header);
+        }
+    }
+
+    /// What the change adds to the sum of all, which a card may have made, is what the packet's bytes say.
+    #[test]
+    fn the_sum_of_the_whole_packet_is_known(
+        (v4, from, to) in ends(),
+        hops in 2_u8..,
+        forwarded in any::<bool>(),
+        payload in proptest::collection::vec(any::<u8>(), 20..40),
+    ) {
+        let mut bytes = frame(&from, hops, &payload);
+        let all = |bytes: &[u8]| {
+            let words = bytes[ETHERNET..].chunks(2);
+            words.fold(0, |sum, word| {
+                add(sum, u32::from(u16::from_ne_bytes([word[0], word.get(1).copied().unwrap_or(0)])))
+            })
+        };
+        let before = all(&bytes);
+        if run(&mut bytes, v4, &to, forwarded, Sum::Whole).is_some() {
+            let mut way = Shortcut::default();
+            let flow = flow(&to, forwarded);
+            if v4 {
+                shortcut::fill::<Ipv4>(&mut way, &from, &flow, (1, 1));
+            } else {
+                shortcut::fill::<Ipv6>(&mut way, &from, &flow, (1, 1));
+            }
+            let expected = add(before, u32::from(shortcut::in_all(&way, v4)));
+            prop_assert_eq!(fold(expected) % 0xffff, fold(all(&bytes)) % 0xffff);
         }
     }
 }

@@ -10,7 +10,7 @@ use seaway_ebpf_logic::packet::ETHERNET;
 
 use crate::dsr::tunnel;
 use crate::maps::{VTEPS, count, epoch};
-use crate::quick::head;
+use crate::quick::at;
 use crate::xdp;
 
 /// Puts the headers of the tunnel in front of the packet and sends it; what the program returns.
@@ -36,7 +36,7 @@ pub(crate) fn send_on(ctx: &XdpContext, flow: &FlowValue) -> Option<i32> {
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(2 * OUTER4 as i32)) } != 0 {
         return None;
     }
-    let Some(packet) = head::<OUTER4>(ctx) else {
+    let Some(packet) = at::<[u16; OUTER4]>(ctx, 0) else {
         return Some(XDP_DROP as i32);
     };
     *packet = headers;

@@ -19,6 +19,7 @@ use seaway_ebpf_logic::{dsr, flow as state, nat};
 use crate::events;
 use crate::maps::{FLOWS, Work, config, count, is_node_addr};
 use crate::services::{self, Knock, Picked};
+use crate::shortcuts;
 
 /// `CLOCK_MONOTONIC` as of the last tick, which costs far less than to the nanosecond.
 #[inline(always)]
@@ -50,13 +51,24 @@ fn get(key: &FlowKey, into: &mut FlowValue) -> bool {
 #[inline(always)]
 fn add(key: &FlowKey, flow: &FlowValue) -> Result<(), i32> {
     FLOWS.insert(key, flow, u64::from(BPF_NOEXIST))?;
+    // The table may have pushed out an earlier one, whose packets still take the short way.
+    shortcuts::end(key);
     count(Verdict::EntryAdded);
+    Ok(())
+}
+
+/// Writes another entry in the place of the one that is there.
+#[inline(always)]
+fn replace(key: &FlowKey, flow: &FlowValue) -> Result<(), i32> {
+    FLOWS.insert(key, flow, 0)?;
+    shortcuts::end(key);
     Ok(())
 }
 
 #[inline(always)]
 fn forget(key: &FlowKey) {
     if FLOWS.remove(key).is_ok() {
+        shortcuts::end(key);
         count(Verdict::EntryRemoved);
     }
 }
@@ -197,7 +209,7 @@ pub(crate) fn leave(work: &mut Work) {
         state: STATE_OPENED,
         ..FlowValue::default()
     };
-    let _ = FLOWS.insert(&work.packet.key, &work.flow, u64::from(BPF_NOEXIST));
+    let _ = add(&work.packet.key, &work.flow);
 }
 
 /// Whether the packet follows a flow that connection tracking has; takes note of it. Else there is no flow any more.
@@ -206,7 +218,7 @@ pub(crate) fn stays_with_stack(work: &mut Work) -> bool {
     let at = now();
     let silent_for = at.wrapping_sub(work.flow.last_seen);
     if !state::stays_with_stack(work.flow.state, silent_for) {
-        let _ = FLOWS.remove(&work.packet.key);
+        forget(&work.packet.key);
         return false;
     }
     if silent_for > TOUCH_INTERVAL_NS
@@ -361,7 +373,7 @@ pub(crate) fn open(
 #[inline(always)]
 pub(crate) fn keep(work: &Work) -> Result<(), Verdict> {
     add(&work.packet.key, &work.flow)
-        .or_else(|_| FLOWS.insert(&work.packet.key, &work.flow, 0))
+        .or_else(|_| replace(&work.packet.key, &work.flow))
         .map_err(|_| Verdict::DroppedError)
 }
 
@@ -407,5 +419,5 @@ fn claim(work: &mut Work) -> bool {
             && there.sport == reverse.sport
             && there.dport == reverse.dport
     });
-    ours && FLOWS.insert(key, reverse, 0).is_ok()
+    ours && replace(key, reverse).is_ok()
 }

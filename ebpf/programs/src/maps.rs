@@ -1,21 +1,25 @@
 //! The maps, as `seaway_ebpf_abi::maps` names them. Sizes are defaults; the loader may set others.
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup as FibLookup};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup as FibLookup};
 use aya_ebpf::btf_maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
 use seaway_ebpf_abi::event::EVENTS_LEN;
+use seaway_ebpf_abi::shortcut::REVISIONS_LEN;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, Event, FlowKey, FlowValue,
     FragmentKey, FragmentValue, FrontendKey, FrontendValue, Listener, MaglevChunk, MaglevKey,
-    NODE_ADDR_LOCAL, SocketKey, SocketValue, SteadyValue, TunnelValue, Verdict, VtepValue,
+    NODE_ADDR_LOCAL, Shortcut, SocketKey, SocketValue, SteadyValue, TunnelValue, Verdict,
+    VtepValue,
 };
 use seaway_ebpf_logic::packet::Packet;
 
 use crate::refuse;
 
+/// Nobody maps it; but then it lies in pages of its own, so that a slot is in two lines of a cache and not in three.
+const IN_PAGES: usize = BPF_F_MMAPABLE as usize;
 /// Memory is taken as entries come: the tables of Services are mostly empty.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -39,6 +43,10 @@ pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue, 65536> = LruH
 static NODE_ADDRS: HashMap<Addr, u32, 16384, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue, 131072> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SHORTCUTS: Array<Shortcut, 65536, IN_PAGES> = Array::new();
+#[btf_map]
+pub(crate) static REVISIONS: Array<u32, { REVISIONS_LEN as usize }> = Array::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, 4096> = LruHashMap::new();
 #[btf_map]
@@ -105,6 +113,10 @@ pub(crate) fn count(verdict: Verdict) {
     }
 }
 
+/// How often this CPU has changed a place in the flow table.
+#[btf_map]
+pub(crate) static CHANGES: PerCpuArray<u32, 1> = PerCpuArray::new();
+
 /// What a classifier has in hand. A program's stack (512 bytes) is too small for all of it.
 pub(crate) struct Work {
     pub(crate) packet: Packet,
@@ -137,6 +149,6 @@ static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 #[inline(always)]
 pub(crate) fn work() -> Option<&'static mut Work> {
     let work = WORK.get_ptr_mut(0)?;
-    // SAFETY: classifiers of one CPU run one after the other, with its softirqs held off; each takes this once.
+    // SAFETY: programs of one CPU run one after the other, with its softirqs held off; each takes this once at a time.
     Some(unsafe { &mut *work })
 }

@@ -1,5 +1,6 @@
-//! The short way, for a plain packet whose flow is known and to which it adds nothing: one look into the flow table, and
-//! the packet is rewritten in place. Whatever is not sure at once is left, untouched, to the long way of [`crate::tc`].
+//! The short way, for a plain packet whose flow is known and to which it adds nothing: one look at a slot beside the flow
+//! table, or into the table to fill that slot, and the packet is rewritten in place. Whatever is not sure at once is left,
+//! untouched, to the long way of [`crate::tc`].
 //!
 //! A packet is carried by a socket buffer here, and by a frame of the driver in [`crate::xdp`].
 
@@ -17,16 +18,19 @@ use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::flow::{
     FLOW_HELD, FLOW_NODE, FLOW_REVERSE, FLOW_SENT_ON, FLOW_STACK, TOUCH_INTERVAL_NS,
 };
-use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, TCP, UDP, Verdict};
+use seaway_ebpf_abi::shortcut::{SHORTCUT_NEIGHBOUR, SHORTCUT_REVERSE};
+use seaway_ebpf_abi::{FlowKey, FlowValue, Shortcut, TCP, UDP, Verdict};
 use seaway_ebpf_logic::checksum::add;
 use seaway_ebpf_logic::dsr as logic;
 use seaway_ebpf_logic::flow as state;
 use seaway_ebpf_logic::packet::{ETHERNET, TCP_FIN, TCP_RST, TCP_SYN};
-use seaway_ebpf_logic::plain::{self, Change, TCP4, TCP6, UDP4, UDP6};
+use seaway_ebpf_logic::plain::{self, Headers, Ipv4, Ipv6};
+use seaway_ebpf_logic::shortcut;
 
 use crate::dsr;
-use crate::flows::now;
-use crate::maps::{FLOWS, count, epoch};
+use crate::flows;
+use crate::maps::{FLOWS, count, epoch, work};
+use crate::shortcuts::{self, ticks};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,13 +50,13 @@ pub(crate) trait Carrier {
     fn bounds(&self) -> (usize, usize);
 
     /// Whether the packet fits a link, and can be sent there.
-    fn may_send(&self, hop: &Hop) -> bool;
+    fn may_send(&self, way: &Shortcut) -> bool;
 
-    /// Has the checksum of a packet with so many words of headers make up for a change.
-    fn mend<const UDP_N: usize, const ALL: usize>(&self, change: &Change) -> Option<()>;
+    /// Has the checksum at that offset, of an IP packet of that length, make up for a change.
+    fn mend<H: Headers>(&self, way: &Shortcut, at: usize, protocol: u8, length: u16) -> Option<()>;
 
     /// Sends the packet; what the program returns.
-    fn send(&self, hop: &Hop) -> i32;
+    fn send(&self, way: &Shortcut) -> i32;
 
     /// Sends the packet as it is to the node of its flow's backend, if it is one that goes there and nothing is to be said
     /// about its size; what the program returns.
@@ -62,8 +66,8 @@ pub(crate) trait Carrier {
 /// In place of what the program returns: nothing was done.
 pub(crate) const LEFT: i32 = i32::MIN;
 
-/// Sends the packet on its way; what the program has to return, or [`LEFT`]. A function of its own in the kernel, too, so
-/// that its stack is not there any more on the long way.
+/// Sends the packet on its way; what the program has to return, or [`LEFT`]. A function of its own in the kernel, too: its
+/// stack is not there any more on the long way, and that is verified once, and not for each place where this one gives up.
 #[inline(never)]
 pub(crate) fn ingress(ctx: &TcContext) -> i32 {
     step(ctx, Hook::Ingress)
@@ -77,144 +81,162 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 pub(crate) fn step(carrier: &impl Carrier, hook: Hook) -> i32 {
-    let done = match head::<IP>(carrier).map(|head| head[ETHERTYPE]) {
-        Some(ETHERTYPE_IPV4) => step_of::<UDP4, TCP4, _>(carrier, hook),
-        Some(ETHERTYPE_IPV6) => step_of::<UDP6, TCP6, _>(carrier, hook),
+    let done = match at::<u16>(carrier, ETHERTYPE).map(|kind| *kind) {
+        Some(Ipv4::ETHERTYPE) => step_of::<Ipv4, _>(carrier, hook),
+        Some(Ipv6::ETHERTYPE) => step_of::<Ipv6, _>(carrier, hook),
         _ => None,
     };
     done.unwrap_or(LEFT)
 }
 
-const IP: usize = ETHERNET / 2;
-const ETHERTYPE: usize = IP - 1;
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+const ETHERTYPE: usize = ETHERNET - 2;
+/// Where a TCP header has its flags and its checksum, and where a UDP header has that.
+const TCP_FLAGS: usize = 13;
+const TCP_CHECK: usize = 16;
+const UDP_CHECK: usize = 6;
 
-/// The beginning of the packet. Helpers that write to packets make it stale.
+/// A part of the packet. Helpers that write to packets make it stale.
+///
+/// Words are as wide as their place in a frame allows: the kernel has packets begin so that what follows an Ethernet header is
+/// aligned (`NET_IP_ALIGN`), counts on that when it verifies programs, and refuses them where a machine could not do it.
 #[inline(always)]
-pub(crate) fn head<const N: usize>(carrier: &impl Carrier) -> Option<&'static mut [u16; N]> {
+pub(crate) fn at<T>(carrier: &impl Carrier, offset: usize) -> Option<&'static mut T> {
     let (start, end) = carrier.bounds();
-    if start + 2 * N > end {
+    if start + offset + size_of::<T>() > end {
         return None;
     }
-    // SAFETY: the packet has so many bytes, as the kernel has seen us check.
-    Some(unsafe { &mut *(start as *mut [u16; N]) })
+    // SAFETY: the packet has so many bytes, as the kernel has seen us check; integers only are read.
+    Some(unsafe { &mut *((start + offset) as *mut T) })
 }
 
-/// Flags of a packet with ports; `None` for a TCP packet that opens or closes, or has no whole header.
+/// Flags of a TCP packet that neither opens nor closes.
 #[inline(always)]
-fn flags<const TCP_N: usize>(carrier: &impl Carrier, protocol: u8) -> Option<u8> {
-    if protocol == UDP {
-        return Some(0);
-    }
-    let [_, flags] = head::<TCP_N>(carrier)?[TCP_N - 4].to_ne_bytes();
+fn goes_on<H: Headers>(carrier: &impl Carrier) -> Option<u8> {
+    let header: &mut [u8; 20] = at(carrier, ETHERNET + H::IP)?;
+    let flags = header[TCP_FLAGS];
     (flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0).then_some(flags)
 }
 
-/// The protocol of a packet with so many words of headers, and where among them its checksum is.
 #[inline(always)]
-pub(crate) const fn checksum<const UDP_N: usize, const ALL: usize>() -> (u8, usize) {
-    if ALL == UDP_N {
-        (UDP, plain::transport(UDP_N) + 3)
+fn step_of<H: Headers + 'static, C: Carrier>(carrier: &C, hook: Hook) -> Option<i32> {
+    let packet: &mut H = at(carrier, ETHERNET)?;
+    let protocol = packet.protocol()?;
+    let flags = if protocol == TCP {
+        goes_on::<H>(carrier)?
     } else {
-        (TCP, plain::transport(UDP_N) + 8)
-    }
-}
-
-#[inline(always)]
-fn step_of<const UDP_N: usize, const TCP_N: usize, C: Carrier>(
-    carrier: &C,
-    hook: Hook,
-) -> Option<i32> {
-    let packet = head::<UDP_N>(carrier)?;
-    let protocol = plain::protocol(packet)?;
-    let key = plain::key(packet, protocol);
-    // In an IPv6 packet such an address is none; an IPv4 flow must not be found by it.
-    if UDP_N == UDP6 && (key.src.is_v4() || key.dst.is_v4()) {
-        return None;
-    }
-    let flags = flags::<TCP_N>(carrier, protocol)?;
-    let flow = FLOWS.get_ptr_mut(&key)?;
-    // SAFETY: what another CPU changes in an entry is never needed together with what it changed before.
-    let flow: &FlowValue = unsafe { &*flow };
-    let reverse = flow.flags & FLOW_REVERSE != 0;
-    let node = flow.flags & FLOW_NODE != 0;
-    let ours = match hook {
-        Hook::Ingress => !(reverse && node),
-        Hook::Egress => reverse && node,
+        0
     };
-    let given_away = flow.flags & (FLOW_STACK | FLOW_HELD) != 0;
-    let hop = &flow.hop;
-    if !ours || given_away || hop.epoch == 0 || hop.epoch != epoch() {
-        return None;
-    }
-    let next = if reverse {
-        state::backend_packet(flow.state, flags)
-    } else {
-        state::client_packet(flow.state, flags)
+    let hash = packet.hash(protocol);
+    let revision = shortcuts::revision(hash);
+    // Made before anybody looks into the flow table: what changes there meanwhile makes it another one.
+    let stamp = shortcut::stamp::<H>(epoch(), revision, protocol, hook == Hook::Egress);
+    let index = shortcuts::index(hash);
+    let now = ticks();
+    let holds = |way: &Shortcut| {
+        way.stamp == stamp && packet.are_of(way) && shortcut::holds(way.until, now)
     };
-    if next != flow.state || now().wrapping_sub(flow.last_seen) > TOUCH_INTERVAL_NS {
-        return None;
-    }
-    if flow.flags & FLOW_SENT_ON != 0 {
-        if logic::client_packet(protocol, flow.state, flags) != flow.state {
-            return None;
+    let mut way = shortcuts::get(index)?;
+    if !holds(way) {
+        way = shortcuts::get(index ^ 1)?;
+        if !holds(way) {
+            let packet: &mut H = at(carrier, ETHERNET)?;
+            // Of the stack there is too little.
+            let work = work()?;
+            work.to = packet.key(protocol);
+            let flow = find::<H>(&work.to, stamp)?;
+            if flow.flags & FLOW_SENT_ON != 0 {
+                if logic::client_packet(protocol, flow.state, flags) != flow.state {
+                    return None;
+                }
+                let code = carrier.send_on(flow)?;
+                count(Verdict::Forward);
+                return Some(code);
+            }
+            way = fill::<H>(&work.to, flow, stamp, index, now)?;
         }
-        let code = carrier.send_on(flow)?;
-        count(Verdict::Forward);
-        return Some(code);
     }
+    let packet: &mut H = at(carrier, ETHERNET)?;
     // What goes up the node's stack, or came from there, is not forwarded.
-    let forwarded = hop.ifindex != 0;
-    if forwarded && plain::hops(packet) <= 1 || !carrier.may_send(hop) {
+    if way.ifindex != 0 && packet.hops() <= 1 || !carrier.may_send(way) {
         return None;
     }
-    let to = flow.translated(protocol);
-    let change = plain::change(packet, &key, &to, forwarded);
-    if !change.tells() {
-        return None;
+    let length = packet.length();
+    packet.write(way);
+    if way.flags & SHORTCUT_NEIGHBOUR != 0 {
+        if let Some(addresses) = at(carrier, 0) {
+            *addresses = way.ethernet;
+        }
     }
-    let written = if protocol == TCP {
-        carrier.mend::<UDP_N, TCP_N>(&change)
+    let transport = ETHERNET + H::IP;
+    let mended = if protocol == TCP {
+        carrier.mend::<H>(way, transport + TCP_CHECK, TCP, length)
     } else {
-        carrier.mend::<UDP_N, UDP_N>(&change)
+        carrier.mend::<H>(way, transport + UDP_CHECK, UDP, length)
     };
-    if written
-        .and_then(|()| rewrite::<UDP_N>(carrier, &to, &change, forwarded, hop))
-        .is_none()
-    {
+    if mended.is_none() {
         count(Verdict::DroppedError);
         return Some(C::DROP);
     }
-    count(if reverse {
+    count(if way.flags & SHORTCUT_REVERSE != 0 {
         Verdict::Reverse
     } else {
         Verdict::Forward
     });
-    Some(carrier.send(hop))
+    Some(carrier.send(way))
 }
 
-/// Writes the headers; the checksum of TCP or UDP is mended already.
-#[inline(always)]
-fn rewrite<const UDP_N: usize>(
-    carrier: &impl Carrier,
-    to: &FlowKey,
-    change: &Change,
-    forwarded: bool,
-    hop: &Hop,
-) -> Option<()> {
-    let packet = head::<UDP_N>(carrier)?;
-    plain::write(packet, to, change, forwarded);
-    if hop.has_neighbour() {
-        [packet[0], packet[1], packet[2]] = hop.to;
-        [packet[3], packet[4], packet[5]] = hop.from;
+/// The entry of a plain packet in the flow table; `None` if the packet has to take the long way.
+#[inline(never)]
+fn find<H: Headers>(key: &FlowKey, stamp: u64) -> Option<&'static FlowValue> {
+    // In an IPv6 packet such an address is none; an IPv4 flow must not be found by it.
+    if !H::V4 && (key.src.is_v4() || key.dst.is_v4()) {
+        return None;
     }
-    Some(())
+    let flow = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: what another CPU changes in an entry is never needed together with what it changed before.
+    let flow: &FlowValue = unsafe { &*flow };
+    let reverse = flow.flags & FLOW_REVERSE != 0;
+    let node = flow.flags & FLOW_NODE != 0;
+    let ours = (reverse && node) == shortcut::is_egress(stamp);
+    let given_away = flow.flags & (FLOW_STACK | FLOW_HELD) != 0;
+    let hop = &flow.hop;
+    if !ours || given_away || hop.epoch == 0 || hop.epoch != shortcut::epoch(stamp) {
+        return None;
+    }
+    let fresh = flows::now().wrapping_sub(flow.last_seen) <= TOUCH_INTERVAL_NS;
+    (fresh && state::is_settled(key.protocol, flow.state, reverse)).then_some(flow)
+}
+
+/// Fills one of the two slots from there; `None` as above.
+#[inline(never)]
+fn fill<H: Headers>(
+    key: &FlowKey,
+    flow: &FlowValue,
+    stamp: u64,
+    index: u32,
+    now: u32,
+) -> Option<&'static mut Shortcut> {
+    let mut way = shortcuts::get(index)?;
+    if shortcut::holds(way.until, now) {
+        way = shortcuts::get(index ^ 1)?;
+    }
+    let age = flows::now().wrapping_sub(flow.last_seen);
+    let until = shortcut::until(now, age);
+    shortcut::fill::<H>(way, key, flow, (stamp, until)).then_some(way)
 }
 
 #[inline(always)]
 fn skb(ctx: &TcContext) -> *mut __sk_buff {
     ctx.as_ptr().cast()
+}
+
+/// Whether a packet fits a link. What will be cut into segments later does always.
+#[inline(always)]
+fn fits(ctx: &TcContext, ifindex: u32, mtu: u16) -> bool {
+    ifindex == 0
+        || ctx.len() <= u32::from(mtu) + ETHERNET as u32
+        // SAFETY: the kernel's context.
+        || unsafe { (*skb(ctx)).gso_size } != 0
 }
 
 impl Carrier for TcContext {
@@ -225,56 +247,64 @@ impl Carrier for TcContext {
         (self.data(), self.data_end())
     }
 
-    /// What will be cut into segments later fits always.
     #[inline(always)]
-    fn may_send(&self, hop: &Hop) -> bool {
-        hop.ifindex == 0
-            || self.len() <= u32::from(hop.mtu) + ETHERNET as u32
-            // SAFETY: the kernel's context.
-            || unsafe { (*skb(self)).gso_size } != 0
+    fn may_send(&self, way: &Shortcut) -> bool {
+        fits(self, way.ifindex, way.mtu)
     }
 
-    /// Only the kernel knows whether the checksum is to be made when the packet leaves, or was made by a card.
+    /// A checksum that cannot be the sum of the pseudo header alone is one of the packet, and mended here. Of the others only
+    /// the kernel knows whether they are to be made when the packet leaves.
     #[inline(always)]
-    fn mend<const UDP_N: usize, const ALL: usize>(&self, change: &Change) -> Option<()> {
-        let (protocol, at) = checksum::<UDP_N, ALL>();
-        let before = head::<ALL>(self)?[at];
-        let addresses = u64::from(change.addresses);
+    fn mend<H: Headers>(&self, way: &Shortcut, at: usize, protocol: u8, length: u16) -> Option<()> {
+        let check: &mut u16 = self::at(self, at)?;
+        let before = *check;
+        let none = protocol == UDP && before == 0;
+        if !none && !plain::may_be_partial(way, before, length) {
+            *check = plain::mend_whole(way, before, protocol);
+            // Of use only where a card has summed up the whole packet.
+            let all = u32::from(shortcut::in_all(way, H::V4));
+            // SAFETY: the kernel's context.
+            unsafe { bpf_csum_update(skb(self), all) };
+            return Some(());
+        }
+        let addresses = u32::from(way.addresses);
         let zero = if protocol == UDP {
             u64::from(BPF_F_MARK_MANGLED_0)
         } else {
             0
         };
-        self.l4_csum_replace(2 * at, 0, addresses, u64::from(BPF_F_PSEUDO_HDR) | zero)
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | zero;
+        self.l4_csum_replace(at, 0, u64::from(addresses), flags)
             .ok()?;
-        if UDP_N == UDP6 {
-            // Nothing in an IPv6 header makes up for the change; of use only where a card has summed up the whole packet.
+        if !H::V4 {
+            // Nothing in an IPv6 header makes up for the change.
+            let all = add(addresses, u32::from(way.header));
             // SAFETY: the kernel's context.
-            unsafe { bpf_csum_update(skb(self), add(change.addresses, change.hop)) };
+            unsafe { bpf_csum_update(skb(self), all) };
         }
-        let packet = head::<ALL>(self)?;
-        if protocol == TCP || before != 0 {
-            packet[at] = change.mend(before, packet[at], protocol);
+        let check: &mut u16 = self::at(self, at)?;
+        if !none {
+            *check = plain::mend(way, before, *check, protocol);
         }
         Some(())
     }
 
     #[inline(always)]
-    fn send(&self, hop: &Hop) -> i32 {
-        if hop.ifindex == 0 {
+    fn send(&self, way: &Shortcut) -> i32 {
+        if way.ifindex == 0 {
             return TC_ACT_OK;
         }
-        if hop.has_neighbour() {
+        if way.flags & SHORTCUT_NEIGHBOUR != 0 {
             // SAFETY: a helper that takes numbers only.
-            return unsafe { bpf_redirect(hop.ifindex, 0) } as i32;
+            return unsafe { bpf_redirect(way.ifindex, 0) } as i32;
         }
         // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
-        unsafe { bpf_redirect_neigh(hop.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+        unsafe { bpf_redirect_neigh(way.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
     }
 
     #[inline(always)]
     fn send_on(&self, flow: &FlowValue) -> Option<i32> {
-        if !self.may_send(&flow.hop) || dsr::is_from_overlay(self) {
+        if !fits(self, flow.hop.ifindex, flow.hop.mtu) || dsr::is_from_overlay(self) {
             return None;
         }
         dsr::send_on(self, flow, flow.hop.ifindex)

@@ -144,6 +144,7 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
             };
         }
         if work.flow.flags & FLOW_HELD != 0 {
+            count(Verdict::DroppedHeld);
             return SHOT;
         }
         if work.flow.flags & FLOW_STACK == 0 {

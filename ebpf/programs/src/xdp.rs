@@ -6,13 +6,14 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use seaway_ebpf_abi::{FlowValue, Hop, Verdict};
+use seaway_ebpf_abi::shortcut::SHORTCUT_NEIGHBOUR;
+use seaway_ebpf_abi::{FlowValue, Shortcut, Verdict};
 use seaway_ebpf_logic::packet::ETHERNET;
-use seaway_ebpf_logic::plain::Change;
+use seaway_ebpf_logic::plain::{self, Headers};
 
 use crate::encap;
 use crate::maps::count;
-use crate::quick::{self, Carrier, Hook, LEFT, checksum, head};
+use crate::quick::{self, Carrier, Hook, LEFT};
 
 #[xdp(frags)]
 pub fn xdp_uplink(ctx: XdpContext) -> u32 {
@@ -44,25 +45,24 @@ impl Carrier for XdpContext {
     }
 
     #[inline(always)]
-    fn may_send(&self, hop: &Hop) -> bool {
+    fn may_send(&self, way: &Shortcut) -> bool {
         // SAFETY: the kernel's context.
         let link = unsafe { (*self.ctx).ingress_ifindex };
-        hop.ifindex == link
-            && hop.has_neighbour()
-            && length(self) <= usize::from(hop.mtu) + ETHERNET
+        way.ifindex == link
+            && way.flags & SHORTCUT_NEIGHBOUR != 0
+            && length(self) <= usize::from(way.mtu) + ETHERNET
     }
 
     /// Here every checksum is whole.
     #[inline(always)]
-    fn mend<const UDP_N: usize, const ALL: usize>(&self, change: &Change) -> Option<()> {
-        let (protocol, at) = checksum::<UDP_N, ALL>();
-        let packet = head::<ALL>(self)?;
-        packet[at] = change.mend_whole(packet[at], protocol);
+    fn mend<H: Headers>(&self, way: &Shortcut, at: usize, protocol: u8, _: u16) -> Option<()> {
+        let check: &mut u16 = quick::at(self, at)?;
+        *check = plain::mend_whole(way, *check, protocol);
         Some(())
     }
 
     #[inline(always)]
-    fn send(&self, _: &Hop) -> i32 {
+    fn send(&self, _: &Shortcut) -> i32 {
         count(Verdict::Xdp);
         XDP_TX as i32
     }

@@ -14,7 +14,7 @@ use super::error::EbpfError;
 use super::observe::counters;
 use super::room::Room;
 use super::tables::Tables;
-use super::tallies::{self, Tallies};
+use super::tallies::{OwnCounters, Tallies};
 
 /// A map and how full it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,12 +99,17 @@ impl Census {
     ) -> Result<(usize, usize), EbpfError> {
         let before = Turnover::of(&counters(dir)?);
         let (listed, deleted) = collect()?;
-        let after = Turnover::of(&counters(dir)?);
+        let mut after = Turnover::of(&counters(dir)?);
+        // What went in this look was listed before.
+        after.removed = after.removed.saturating_sub(deleted as u64);
         match balance(before, after, listed as u64) {
             Balance::Evicted(count) => self.evictions = self.evictions.max(count),
-            Balance::Unexplained(count) => tallies::add(dir, Verdict::EntryAdopted, count)?,
+            Balance::Unexplained(count) => {
+                if let Some(counters) = OwnCounters::open(dir)? {
+                    counters.add(Verdict::EntryAdopted, count)?;
+                }
+            }
         }
-        tallies::add(dir, Verdict::EntryCollected, deleted as u64)?;
         self.prune(dir, is_known)?;
         if let Some(tables) = Tables::open(dir)? {
             self.maps = tables.usage((listed - deleted.min(listed)) as u64, Some(services))?;
@@ -162,7 +167,7 @@ impl Tables {
         flows: u64,
         services: Option<&Room>,
     ) -> Result<Vec<MapUse>, EbpfError> {
-        Ok(vec![
+        let mut uses = vec![
             self.frontends.usage(services.map(|room| room.frontends))?,
             self.backends.usage(services.map(|room| room.backends))?,
             self.maglev.usage(services.map(|room| room.maglev))?,
@@ -178,7 +183,17 @@ impl Tables {
             self.sockets_tcp.usage(None)?,
             self.sockets_udp.usage(None)?,
             self.steady.usage(None)?,
-        ])
+        ];
+        if let Some(shortcuts) = &self.shortcuts {
+            // An array has them all, always; nobody would want to read them.
+            uses.push(MapUse {
+                name: maps::SHORTCUTS,
+                entries: u64::from(shortcuts.max_entries()),
+                max_entries: u64::from(shortcuts.max_entries()),
+                memory_bytes: shortcuts.memory(),
+            });
+        }
+        Ok(uses)
     }
 }
 

@@ -7,13 +7,10 @@ use seaway_ebpf_abi::{FlowKey, FlowValue};
 use seaway_ebpf_logic::{dsr, flow as state};
 
 use super::error::EbpfError;
-use super::table::Table;
+use super::flow_table::FlowTable;
 
 /// Deletes flows that are over. Returns how many entries there were and how many went.
-pub(super) fn pass(
-    flows: &Table<FlowKey, FlowValue>,
-    now: u64,
-) -> Result<(usize, usize), EbpfError> {
+pub(super) fn pass(flows: &FlowTable, now: u64) -> Result<(usize, usize), EbpfError> {
     let entries: HashMap<FlowKey, FlowValue> = flows.entries()?.into_iter().collect();
     let expired = expired(&entries, now);
     let deleted = flows.delete_all(&expired)?;

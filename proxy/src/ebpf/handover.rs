@@ -23,8 +23,8 @@ use seaway_model::Desired;
 
 use super::adopt::{self, Adopted, HandedBack, Left, Node, Place};
 use super::error::EbpfError;
+use super::flow_table::FlowTable;
 use super::plane::EbpfDataplane;
-use super::table::Table;
 use super::tables::Tables;
 use super::unconnected::Seed;
 use super::{cleanup, sys};
@@ -383,11 +383,7 @@ impl EbpfDataplane {
 
 impl HandBack {
     /// Tells connection tracking of the flows that it has not been told of.
-    fn tell(
-        &mut self,
-        flows: &Table<FlowKey, FlowValue>,
-        conntrack: &mut Conntrack,
-    ) -> Result<(), EbpfError> {
+    fn tell(&mut self, flows: &FlowTable, conntrack: &mut Conntrack) -> Result<(), EbpfError> {
         let now = sys::monotonic_ns();
         self.refused = 0;
         let entries = flows.entries()?;
@@ -436,7 +432,7 @@ fn has(value: FlowValue) -> bool {
 }
 
 /// Writes a flow, the reverse entry first; `false` if the table has the flow already.
-fn take(flows: &Table<FlowKey, FlowValue>, flow: &Adopted) -> Result<bool, EbpfError> {
+fn take(flows: &FlowTable, flow: &Adopted) -> Result<bool, EbpfError> {
     let (key, value) = &flow.forward;
     if flows.get(key)?.is_some_and(has) {
         return Ok(false);

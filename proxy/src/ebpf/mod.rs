@@ -21,6 +21,7 @@ mod environment;
 mod error;
 mod features;
 mod filters;
+mod flow_table;
 mod gc;
 mod handover;
 mod image;

@@ -9,10 +9,12 @@ use std::thread;
 
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use seaway_ebpf_abi::{maps, programs};
+use seaway_ebpf_abi::shortcut::slots;
+use seaway_ebpf_abi::{globals, maps, programs};
 
 use super::config::MapSizes;
 use super::error::EbpfError;
+use super::sys;
 
 /// Entries of `TALLIES`, whatever the number of frontends: far more than Services have series of their own.
 const TALLIES_AT_LEAST: u32 = 131_072;
@@ -56,6 +58,9 @@ impl Programs {
         ] {
             loader.map_max_entries(name, size);
         }
+        let (entries, slots) = shortcuts(dir, sizes.flows)?;
+        loader.map_max_entries(maps::SHORTCUTS, entries);
+        loader.override_global(globals::SLOTS, &slots, true);
         let mut loaded = loader
             .load(OBJECT)
             .map_err(|error| EbpfError::load("the eBPF object", &error))?;
@@ -86,6 +91,23 @@ impl Programs {
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| absent(name))
     }
+}
+
+/// How large the map of shortcuts is, or is to be, and how many of them each CPU has.
+fn shortcuts(dir: &Path, flows: u32) -> Result<(u32, u32), EbpfError> {
+    let name = maps::SHORTCUTS;
+    let failed = |error| EbpfError::map("open", name, error);
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(error))? as u32;
+    let entries = match sys::open_pin(&dir.join(name)) {
+        Ok(fd) => sys::map_info(fd.as_fd()).map_err(failed)?.max_entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok((slots(flows, cpus) * cpus, slots(flows, cpus)));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    // Another number of CPUs than when it was made: their slots must not overlap.
+    let each = (entries / cpus).checked_ilog2().map_or(1, |log| 1 << log);
+    Ok((entries, each))
 }
 
 fn absent(name: &str) -> EbpfError {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use seaway_ebpf_abi::maglev::MAGLEV_CHUNKS;
 use seaway_ebpf_abi::{
-    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FlowValue,
-    FrontendKey, FrontendValue, MaglevChunk, MaglevKey, Plain, RangeKey, SocketKey, SocketValue,
-    SteadyValue, maps,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FrontendKey, FrontendValue,
+    MaglevChunk, MaglevKey, Plain, RangeKey, Shortcut, SocketKey, SocketValue, SteadyValue, maps,
 };
 
+use super::bpffs;
 use super::config::MapSizes;
 use super::error::EbpfError;
+use super::flow_table::FlowTable;
 use super::image::Image;
 use super::maglev;
 use super::plan::Op;
@@ -25,7 +26,6 @@ use crate::dataplane::Report;
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) config: Table<u32, Config>,
-    epoch: Table<u32, u32>,
     pub(super) frontends: Table<FrontendKey, FrontendValue>,
     pub(super) backends: Table<BackendKey, BackendValue>,
     pub(super) maglev: Table<MaglevKey, MaglevChunk>,
@@ -33,7 +33,9 @@ pub(super) struct Tables {
     pub(super) affinity: Table<AffinityKey, AffinityValue>,
     pub(super) node_addrs: Table<Addr, u32>,
     /// Shared with the collector of old flows, which works on another thread.
-    pub(super) flows: Arc<Table<FlowKey, FlowValue>>,
+    pub(super) flows: Arc<FlowTable>,
+    /// A build before did without.
+    pub(super) shortcuts: Option<Table<u32, Shortcut>>,
     pub(super) sockets_tcp: Table<SocketKey, SocketValue>,
     pub(super) sockets_udp: Table<SocketKey, SocketValue>,
     pub(super) steady: Table<SocketKey, SteadyValue>,
@@ -44,21 +46,20 @@ impl Tables {
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, EbpfError> {
         let tables = (
             Table::open(dir, maps::CONFIG)?,
-            Table::open(dir, maps::EPOCH)?,
             Table::open(dir, maps::FRONTENDS)?,
             Table::open(dir, maps::BACKENDS)?,
             Table::open(dir, maps::MAGLEV)?,
             Table::open(dir, maps::RANGES)?,
             Table::open(dir, maps::AFFINITY)?,
             Table::open(dir, maps::NODE_ADDRS)?,
-            Table::open(dir, maps::FLOWS)?,
+            FlowTable::open(dir)?,
+            Table::open(dir, maps::SHORTCUTS)?,
             Table::open(dir, maps::SOCKETS_TCP)?,
             Table::open(dir, maps::SOCKETS_UDP)?,
             Table::open(dir, maps::STEADY)?,
         );
         let (
             Some(config),
-            Some(epoch),
             Some(frontends),
             Some(backends),
             Some(maglev),
@@ -66,6 +67,7 @@ impl Tables {
             Some(affinity),
             Some(node_addrs),
             Some(flows),
+            shortcuts,
             Some(sockets_tcp),
             Some(sockets_udp),
             Some(steady),
@@ -75,7 +77,6 @@ impl Tables {
         };
         Ok(Some(Self {
             config,
-            epoch,
             frontends,
             backends,
             maglev,
@@ -83,6 +84,7 @@ impl Tables {
             affinity,
             node_addrs,
             flows: Arc::new(flows),
+            shortcuts,
             sockets_tcp,
             sockets_udp,
             steady,
@@ -101,9 +103,7 @@ impl Tables {
 
     /// Has the programs look up anew what they found before, after a change of what they look up.
     pub(super) fn new_epoch(&self) -> Result<(), EbpfError> {
-        let last = self.epoch.get(&0)?.unwrap_or_default();
-        // 0 is no epoch.
-        self.epoch.set(&0, &last.wrapping_add(1).max(1))
+        self.flows.new_epoch()
     }
 
     /// The configuration of the programs.
@@ -251,8 +251,13 @@ impl Tables {
     /// from now on. Returns whether any was: then what the programs at work write meanwhile is here, and belongs
     /// [there](Self::take_in) once others are in their place.
     pub(super) fn outgrow(&self, dir: &Path, sizes: &MapSizes) -> Result<bool, EbpfError> {
+        let flows = outgrow(&self.flows, dir, sizes.flows)?;
+        if flows {
+            // They have nothing to lose, and are made as large as the table.
+            bpffs::unpin(&dir.join(maps::SHORTCUTS))?;
+        }
         let grown = [
-            outgrow(&self.flows, dir, sizes.flows)?,
+            flows,
             outgrow(&self.affinity, dir, sizes.affinity)?,
             outgrow(&self.sockets_tcp, dir, sizes.sockets)?,
             outgrow(&self.sockets_udp, dir, sizes.sockets)?,

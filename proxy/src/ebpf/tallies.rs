@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
@@ -60,21 +61,40 @@ impl Tallies {
     }
 }
 
-/// Adds to a counter that no program writes, and that one process writes at a time.
-pub(super) fn add(dir: &Path, verdict: Verdict, more: u64) -> Result<(), EbpfError> {
-    let Some((fd, cpus)) = open(dir, maps::COUNTERS, size_of::<u32>())? else {
-        return Ok(());
-    };
-    let key = verdict as u32;
-    let mut values = vec![0_u64; cpus];
-    sys::map_lookup(fd.as_fd(), &key, &mut values)
-        .map_err(|error| EbpfError::map("read", maps::COUNTERS, error))?;
-    let Some(first) = values.first_mut() else {
-        return Ok(());
-    };
-    *first += more;
-    sys::map_update_all(fd.as_fd(), &key, &values)
-        .map_err(|error| EbpfError::map("write", maps::COUNTERS, error))
+/// The counters that no program writes, and one process at a time.
+#[derive(Debug)]
+pub(super) struct OwnCounters {
+    fd: OwnedFd,
+    cpus: usize,
+}
+
+/// Held by the thread that reads a counter and writes it again.
+static COUNTING: Mutex<()> = Mutex::new(());
+
+impl OwnCounters {
+    /// Opens the map pinned in `dir`; `None` if there is none.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, EbpfError> {
+        let opened = open(dir, maps::COUNTERS, size_of::<u32>())?;
+        Ok(opened.map(|(fd, cpus)| Self { fd, cpus }))
+    }
+
+    /// Adds to one of them.
+    pub(super) fn add(&self, verdict: Verdict, more: u64) -> Result<(), EbpfError> {
+        if more == 0 {
+            return Ok(());
+        }
+        let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = verdict as u32;
+        let mut values = vec![0_u64; self.cpus];
+        sys::map_lookup(self.fd.as_fd(), &key, &mut values)
+            .map_err(|error| EbpfError::map("read", maps::COUNTERS, error))?;
+        let Some(first) = values.first_mut() else {
+            return Ok(());
+        };
+        *first += more;
+        sys::map_update_all(self.fd.as_fd(), &key, &values)
+            .map_err(|error| EbpfError::map("write", maps::COUNTERS, error))
+    }
 }
 
 /// A per-CPU map of words with keys of that size, and how many words its values have.

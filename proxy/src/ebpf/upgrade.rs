@@ -7,13 +7,13 @@ use std::path::Path;
 
 use seaway_ebpf_abi::legacy::{OldFlowValue, OldSocketValue, VERSION};
 use seaway_ebpf_abi::{
-    AffinityKey, AffinityValue, FlowKey, FlowValue, Plain, SocketKey, SocketValue, SteadyValue,
-    maps,
+    AffinityKey, AffinityValue, FlowValue, Plain, SocketKey, SocketValue, SteadyValue, maps,
 };
 
 use super::bpffs;
 use super::config::EbpfConfig;
 use super::error::EbpfError;
+use super::flow_table::FlowTable;
 use super::table::Table;
 use super::tables::Tables;
 
@@ -52,7 +52,7 @@ pub(super) fn carry(settings: &EbpfConfig, tables: &Tables) -> Result<Option<Car
     let steady = |old: SteadyValue| SteadyValue { set: 0, ..old };
     let client = |old: AffinityValue| old;
     Ok(Some(Carried {
-        flows: copy::<FlowKey, _, _>(&dir, maps::FLOWS, &tables.flows, flow)?,
+        flows: bring_in(&dir, &tables.flows, flow)?,
         sockets: copy::<SocketKey, _, _>(&dir, maps::SOCKETS_TCP, &tables.sockets_tcp, socket)?
             + copy::<SocketKey, _, _>(&dir, maps::SOCKETS_UDP, &tables.sockets_udp, socket)?
             + copy::<SocketKey, _, _>(&dir, maps::STEADY, &tables.steady, steady)?,
@@ -72,15 +72,38 @@ where
     O: Plain + Default,
     N: Plain + Default,
 {
-    let old = match Table::<K, O>::open(dir, name) {
-        Ok(Some(old)) => old,
-        Ok(None) => return Ok(0),
+    fill(to, old_entries(dir, name, convert)?)
+}
+
+/// The same of flows, which are counted.
+fn bring_in(
+    dir: &Path,
+    to: &FlowTable,
+    convert: impl Fn(OldFlowValue) -> FlowValue,
+) -> Result<usize, EbpfError> {
+    let missing = missing(to, old_entries(dir, maps::FLOWS, convert)?)?;
+    to.bring_in(&missing)?;
+    Ok(missing.len())
+}
+
+/// The entries of a map of that layout.
+fn old_entries<K, O, N>(
+    dir: &Path,
+    name: &'static str,
+    convert: impl Fn(O) -> N,
+) -> Result<Vec<(K, N)>, EbpfError>
+where
+    K: Plain + Default,
+    O: Plain + Default,
+{
+    match Table::<K, O>::open(dir, name) {
+        Ok(Some(old)) => old.entries_as(convert),
+        Ok(None) => Ok(Vec::new()),
         Err(error) => {
             tracing::warn!(%error, map = name, "what an older layout holds cannot be carried over: it ends");
-            return Ok(0);
+            Ok(Vec::new())
         }
-    };
-    fill(to, old.entries_as(convert)?)
+    }
 }
 
 /// Writes the entries that are not there yet; how many those were.
@@ -89,14 +112,20 @@ where
     K: Plain + Default + Ord,
     V: Plain + Default,
 {
-    let there = to.entries_as(|_| ())?;
-    let there: BTreeSet<K> = there.into_iter().map(|(key, ())| key).collect();
-    let missing: Vec<(K, V)> = entries
-        .into_iter()
-        .filter(|(key, _)| !there.contains(key))
-        .collect();
+    let missing = missing(to, entries)?;
     to.set_all(&missing)?;
     Ok(missing.len())
+}
+
+fn missing<K, V>(to: &Table<K, V>, entries: Vec<(K, V)>) -> Result<Vec<(K, V)>, EbpfError>
+where
+    K: Plain + Default + Ord,
+    V: Plain + Default,
+{
+    let there = to.entries_as(|_| ())?;
+    let there: BTreeSet<K> = there.into_iter().map(|(key, ())| key).collect();
+    let entries = entries.into_iter();
+    Ok(entries.filter(|(key, _)| !there.contains(key)).collect())
 }
 
 /// Makes the links of that layout ours, so that our programs are put behind them: there is no moment without a program, and

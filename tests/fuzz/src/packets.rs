@@ -1,10 +1,10 @@
 //! Frames, as the classifiers of eBPF mode read and translate them: the same code, over bytes that nobody has looked at.
 //! Sums are computed here once more, in full and another way.
 
-use seaway_ebpf_abi::{Addr, FlowKey, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, FlowValue, Hop, Shortcut, TCP, UDP};
 use seaway_ebpf_logic::packet::{ETHERNET, Packet, Part, quoted};
-use seaway_ebpf_logic::plain::{self, UDP4, UDP6};
-use seaway_ebpf_logic::{checksum, nat, refuse};
+use seaway_ebpf_logic::plain::{self, Headers, Ipv4, Ipv6};
+use seaway_ebpf_logic::{checksum, nat, refuse, shortcut};
 
 /// What comes before the frame: new addresses and ports.
 const NEW: usize = 36;
@@ -86,8 +86,8 @@ fn translate(frame: &[u8], packet: &Packet, to: &FlowKey, forwarded: bool) {
         );
     }
     let quick = match packet.key.src.is_v4() {
-        true => short_way::<UDP4>(frame, packet, to, forwarded),
-        false => short_way::<UDP6>(frame, packet, to, forwarded),
+        true => short_way(frame, packet, to, forwarded, ipv4(frame)),
+        false => short_way(frame, packet, to, forwarded, ipv6(frame)),
     };
     if let Some(quick) = quick {
         assert_eq!(
@@ -126,52 +126,90 @@ fn rewrite(bytes: &mut [u8], packet: &Packet, to: &FlowKey, forwarded: bool) {
     bytes[at + 2..at + 4].copy_from_slice(&to.dport.to_ne_bytes());
 }
 
-/// The same on their short way; `None` where they do not take it.
-fn short_way<const N: usize>(
+/// The same on their short way, by headers of that frame; `None` where they do not take it.
+fn short_way<H: Headers, const SIZE: usize>(
     frame: &[u8],
     packet: &Packet,
     to: &FlowKey,
     forwarded: bool,
+    (mut headers, bytes_of): (H, impl Fn(H) -> [u8; SIZE]),
 ) -> Option<Vec<u8>> {
-    let mut head = [0; N];
-    let words = frame
-        .chunks_exact(2)
-        .map(|w| u16::from_ne_bytes([w[0], w[1]]));
-    assert!(frame.len() >= 2 * N, "a whole header was read");
-    for (to, from) in head.iter_mut().zip(words) {
-        *to = from;
-    }
-    let has_more = packet.transport != 2 * plain::transport(N) || packet.part != Part::Whole;
-    let Some(protocol) = plain::protocol(&head) else {
+    let has_more = packet.transport != ETHERNET + H::IP || packet.part != Part::Whole;
+    let Some(protocol) = headers.protocol() else {
         assert!(has_more, "{packet:?} is a plain one");
         return None;
     };
     assert!(!has_more, "{packet:?} is no plain one");
-    assert_eq!(plain::key(&head, protocol), packet.key);
-    assert_eq!(plain::hops(&head), packet.hops);
-    let change = plain::change(&head, &packet.key, to, forwarded);
-    if !change.tells() {
+    assert_eq!(headers.key(protocol), packet.key);
+    assert_eq!(headers.hash(protocol), shortcut::hash(&packet.key));
+    assert_eq!(headers.hops(), packet.hops);
+    let flow = FlowValue {
+        src: to.src,
+        dst: to.dst,
+        sport: to.sport,
+        dport: to.dport,
+        hop: Hop {
+            ifindex: u32::from(forwarded),
+            ..Hop::default()
+        },
+        ..FlowValue::default()
+    };
+    let mut way = Shortcut::default();
+    if !shortcut::fill::<H>(&mut way, &packet.key, &flow, (1, 1)) {
         return None;
     }
-    plain::write(&mut head, to, &change, forwarded);
+    assert!(headers.are_of(&way));
+    let length = headers.length();
+    headers.write(&way);
     let mut bytes = frame.to_vec();
-    for (to, from) in bytes.chunks_exact_mut(2).zip(head) {
-        to.copy_from_slice(&from.to_ne_bytes());
-    }
+    bytes[ETHERNET..][..SIZE].copy_from_slice(&bytes_of(headers));
     let at = packet.checksum();
     let before = u16::from_ne_bytes([frame[at], frame[at + 1]]);
     if protocol == TCP || before != 0 {
-        // The kernel's part, of a packet that it will not sum up again.
-        let after = checksum::update(before, change.addresses);
-        let after = if protocol == UDP && after == 0 {
-            0xffff
+        let mended = if plain::may_be_partial(&way, before, length) {
+            // The kernel's part, of a packet that it will not sum up again.
+            let after = checksum::update(before, u32::from(way.addresses));
+            let after = if protocol == UDP && after == 0 {
+                0xffff
+            } else {
+                after
+            };
+            plain::mend(&way, before, after, protocol)
         } else {
-            after
+            plain::mend_whole(&way, before, protocol)
         };
-        let mended = change.mend(before, after, protocol);
         bytes[at..at + 2].copy_from_slice(&mended.to_ne_bytes());
     }
     Some(bytes)
+}
+
+/// The words of the headers of a frame that has so many.
+fn ipv4(frame: &[u8]) -> (Ipv4, impl Fn(Ipv4) -> [u8; 28]) {
+    let mut headers = [0; 7];
+    for (to, from) in headers.iter_mut().zip(frame[ETHERNET..].chunks_exact(4)) {
+        *to = u32::from_ne_bytes([from[0], from[1], from[2], from[3]]);
+    }
+    (headers, |headers| {
+        let mut bytes = [0; 28];
+        for (to, from) in bytes.chunks_exact_mut(4).zip(headers) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        bytes
+    })
+}
+
+fn ipv6(frame: &[u8]) -> (Ipv6, impl Fn(Ipv6) -> [u8; 48]) {
+    let mut headers = [0; 6];
+    for (to, from) in headers.iter_mut().zip(frame[ETHERNET..].chunks_exact(8)) {
+        *to = u64::from_ne_bytes(from.try_into().expect("chunks of eight"));
+    }
+    (headers, |headers| {
+        let mut bytes = [0; 48];
+        for (to, from) in bytes.chunks_exact_mut(8).zip(headers) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        bytes
+    })
 }
 
 /// The sums of the IPv4 header and of the transport with its pseudo header; none for a datagram that has none.

@@ -248,9 +248,9 @@ impl<'a> Classes<'a> {
     /// Each packet of another flow, through the whole table: none of them is in a near cache.
     fn every_flow(&mut self, talk: &Talk, flows: u32) -> Result<()> {
         let rounds = self.filling.size;
-        // Opened a while ago: the first round has their entries renewed.
+        // Opened a while ago: the first round has their entries renewed, the second has their slots filled.
         let mut samples = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             samples.clear();
             for talk in self.crowd(talk, flows) {
                 samples.push(self.round(&talk, FORWARD, false, Says::More, rounds)?);
