@@ -54,6 +54,23 @@ pub fn read(list: &str) -> Result<Option<Vec<Remembered>>, Error> {
 ///
 /// If it cannot be written.
 pub fn remember(list: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Result<bool, Error> {
+    tell(list, '+', addresses)
+}
+
+/// Takes addresses off a list; those that are not on it are fine. Returns whether there is such a list.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn forget(list: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Result<bool, Error> {
+    tell(list, '-', addresses)
+}
+
+fn tell(
+    list: &str,
+    what: char,
+    addresses: impl IntoIterator<Item = IpAddr>,
+) -> Result<bool, Error> {
     let path = path(list)?;
     let failed = |error| Error::io("write", path.display().to_string(), error);
     let mut file = match OpenOptions::new().write(true).open(&path) {
@@ -64,7 +81,7 @@ pub fn remember(list: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Resu
     for address in addresses {
         // One command a call, and each at the beginning.
         file.rewind()
-            .and_then(|()| file.write_all(format!("+{address}\n").as_bytes()))
+            .and_then(|()| file.write_all(format!("{what}{address}\n").as_bytes()))
             .map_err(failed)?;
     }
     Ok(true)

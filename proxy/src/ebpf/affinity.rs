@@ -92,20 +92,28 @@ fn to_programs(
     clients
 }
 
-/// What belongs on the lists: addresses, those that were there last at the end. Counts what the programs have seen
-/// since `since`.
+/// What becomes of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Edit {
+    /// Those whom the endpoint has, the last at the end.
+    on: Vec<IpAddr>,
+    /// Those whom another endpoint of the Service port has: a packet that went past the programs may have put them there.
+    off: Vec<IpAddr>,
+}
+
+/// What belongs on the lists, and what does not.
 fn to_rules(
     endpoints: &[Endpoint],
     entries: &[(AffinityKey, AffinityValue)],
     spaces: &[Space],
-    (since, now): (u64, u64),
-) -> BTreeMap<Arc<str>, Vec<IpAddr>> {
+    now: u64,
+) -> BTreeMap<Arc<str>, Edit> {
     let known: BTreeMap<(u64, SocketAddr), &Endpoint> = endpoints
         .iter()
         .map(|endpoint| ((endpoint.affinity, endpoint.addr), endpoint))
         .collect();
     let mut last: BTreeMap<(u64, IpAddr), (u64, &Endpoint)> = BTreeMap::new();
-    for (key, value) in entries.iter().filter(|(_, v)| v.last_used >= since) {
+    for (key, value) in entries {
         let addr = SocketAddr::new(value.addr.ip(), u16::from_be(value.port));
         let Some(endpoint) = known.get(&(key.affinity, addr)) else {
             continue;
@@ -122,19 +130,29 @@ fn to_rules(
             }
         }
     }
-    let mut lists: BTreeMap<Arc<str>, Vec<(u64, IpAddr)>> = BTreeMap::new();
-    for ((_, ip), (used, endpoint)) in last {
-        let list = lists.entry(endpoint.list.clone()).or_default();
-        list.push((used, ip));
-    }
-    let sorted = |mut clients: Vec<(u64, IpAddr)>| {
-        clients.sort_unstable();
-        clients.into_iter().map(|(_, ip)| ip).collect()
-    };
-    lists
+    let mut clients: Vec<(u64, IpAddr, &Endpoint)> = last
         .into_iter()
-        .map(|(list, clients)| (list, sorted(clients)))
-        .collect()
+        .map(|((_, ip), (used, endpoint))| (used, ip, endpoint))
+        .collect();
+    clients.sort_unstable_by_key(|(used, ip, _)| (*used, *ip));
+    let mut siblings: BTreeMap<u64, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        siblings
+            .entry(endpoint.affinity)
+            .or_default()
+            .push(endpoint);
+    }
+    let mut edits: BTreeMap<Arc<str>, Edit> = BTreeMap::new();
+    for (_, ip, its) in clients {
+        for endpoint in siblings.get(&its.affinity).into_iter().flatten() {
+            let edit = edits.entry(endpoint.list.clone()).or_default();
+            match endpoint.list == its.list {
+                true => edit.on.push(ip),
+                false => edit.off.push(ip),
+            }
+        }
+    }
+    edits
 }
 
 /// Under which addresses rules meet a client.
@@ -192,8 +210,8 @@ impl EbpfDataplane {
         Ok(())
     }
 
-    /// Has rules remember the clients that programs have seen since that time (of `CLOCK_MONOTONIC`, in nanoseconds), as if
-    /// they had come now: there is no way to say when. Needs the rules in force.
+    /// Has rules remember the clients that programs have seen, and by no other endpoint, as if they had come now: there is no
+    /// way to say when. Needs the rules in force.
     ///
     /// # Errors
     ///
@@ -202,7 +220,6 @@ impl EbpfDataplane {
         &self,
         tables: &Tables,
         desired: &Desired,
-        since: u64,
     ) -> Result<(), EbpfError> {
         let endpoints = endpoints(desired);
         let entries = match endpoints.is_empty() {
@@ -216,12 +233,12 @@ impl EbpfDataplane {
                 true => Space::all(),
                 false => Vec::new(),
             };
-            let times = (since, sys::monotonic_ns());
-            let lists = to_rules(&endpoints, &entries, &spaces, times);
+            let edits = to_rules(&endpoints, &entries, &spaces, sys::monotonic_ns());
             let _inside = netns.enter()?;
-            for (list, clients) in &lists {
+            for (list, edit) in edits {
                 // A backend that rules do not know (any more) has no list.
-                recent::remember(list, clients.iter().copied())?;
+                recent::remember(&list, edit.on)?;
+                recent::forget(&list, edit.off)?;
             }
             Ok(())
         })

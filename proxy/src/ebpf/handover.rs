@@ -299,14 +299,11 @@ impl EbpfDataplane {
         desired: &Desired,
     ) -> Result<(), EbpfError> {
         let tables = self.tables()?;
-        let begun = sys::monotonic_ns();
-        self.remember_clients_of_programs(&tables, desired, 0)
-            .await?;
+        self.remember_clients_of_programs(&tables, desired).await?;
         self.set_handover(true)?;
         self.hand_back_what_is_there(&tables, done).await?;
         tokio::time::sleep(IN_FLIGHT).await;
-        self.remember_clients_of_programs(&tables, desired, begun)
-            .await?;
+        self.remember_clients_of_programs(&tables, desired).await?;
         self.hand_back_what_is_there(&tables, done).await
     }
 

@@ -153,16 +153,19 @@ fn a_socket_is_known_to_rules_by_the_addresses_of_its_namespace() {
         (key(AffinityKey::of_namespace(9)), value(&endpoints[0], 2)),
     ];
     let spaces = [space(7, &["10.244.1.5", "fd00::5", "fe80::1"])];
-    let lists = to_rules(&endpoints, &entries, &spaces, (0, NOW));
-    // The one that came last is the last one.
+    let edits = to_rules(&endpoints, &entries, &spaces, NOW);
+    // The one that came last is the last one, and no other endpoint has either.
+    let both = vec![ip("10.244.1.5"), ip("203.0.113.9")];
+    let edit = |on: &[IpAddr], off: &[IpAddr]| Edit {
+        on: on.to_vec(),
+        off: off.to_vec(),
+    };
     assert_eq!(
-        lists,
-        BTreeMap::from([(
-            endpoints[0].list.clone(),
-            vec![ip("10.244.1.5"), ip("203.0.113.9")]
-        )])
+        edits,
+        BTreeMap::from([
+            (endpoints[0].list.clone(), edit(&both, &[])),
+            (endpoints[1].list.clone(), edit(&[], &both)),
+            (endpoints[2].list.clone(), edit(&[], &both)),
+        ])
     );
-    let since = NOW - 2 * SECOND;
-    let lists = to_rules(&endpoints, &entries, &spaces, (since, NOW));
-    assert_eq!(lists.values().flatten().count(), 1);
 }
