@@ -46,6 +46,7 @@ mod tallies;
 mod tunnels;
 mod unconnected;
 mod upgrade;
+pub mod walk;
 mod wanted;
 mod xdp;
 

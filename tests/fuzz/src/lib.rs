@@ -2,7 +2,7 @@
 //!
 //! A target is a plain function that panics when something does not hold. `cargo xtask fuzz` runs one under libFuzzer
 //! for as long as somebody waits; the ordinary tests run every one over the files in `corpus/`, where each input that
-//! ever broke something stays. Reading order: [`TARGETS`], then a target, then [`cluster`] and [`rules`], which hold
+//! ever broke something stays. Reading order: [`TARGETS`], then a target, then [`cluster`], [`rules`] and [`maps`], which hold
 //! what is made of API objects against the specification.
 
 mod api;
@@ -11,6 +11,7 @@ mod config_file;
 mod conntrack;
 mod iptables_save;
 mod manifests;
+pub mod maps;
 mod objects;
 mod packets;
 mod plugin;
@@ -42,6 +43,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "manifests",
         check: manifests::check,
+    },
+    Target {
+        name: "maps",
+        check: objects::check_maps,
     },
     Target {
         name: "objects",

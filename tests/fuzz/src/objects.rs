@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api;
 use crate::cluster::{self, World};
+use crate::maps::Maps;
 use crate::rules::Rules;
 
 /// What happens, and on what kind of node.
@@ -55,6 +56,17 @@ pub(crate) fn check_rules(bytes: &[u8]) {
         let rules = rules.get_or_insert_with(|| Rules::new(node.clone()));
         let touched = world.derive();
         rules.follow(world.desired(), &touched);
+    });
+}
+
+/// The same of the maps of eBPF mode, and of what its programs decide by them.
+pub(crate) fn check_maps(bytes: &[u8]) {
+    let mut world = World::default();
+    let mut maps: Option<Maps> = None;
+    follow(bytes, &mut world, |world, node| {
+        let maps = maps.get_or_insert_with(|| Maps::new(node.clone()));
+        let touched = world.derive();
+        maps.follow(world.desired(), &touched);
     });
 }
 

@@ -90,7 +90,7 @@ impl OneFamily {
 }
 
 /// Somebody of each kind knocks at the frontends, and at a port beside each.
-fn packets(desired: &Desired, family: Family) -> Vec<Packet> {
+pub(crate) fn packets(desired: &Desired, family: Family) -> Vec<Packet> {
     let rules = desired.services.values().flat_map(|service| &service.ports);
     let rules = rules.filter(|rule| rule.family == family);
     let knocks = rules.flat_map(|rule| rule.frontends.iter().map(move |frontend| (rule, frontend)));
