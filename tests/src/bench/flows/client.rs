@@ -14,6 +14,8 @@ use super::report::Report;
 
 /// Between two messages of a flow.
 const PAUSE: Duration = Duration::from_millis(40);
+/// Between two connections of a flow that makes one for each message: each stays in tables for two minutes.
+const PAUSE_ANEW: Duration = Duration::from_millis(400);
 /// A datagram that has not come back by then is lost. A busy machine takes its time.
 const DATAGRAM: Duration = Duration::from_secs(3);
 /// A connection that says nothing for so long is broken: retransmissions have been tried several times by then.
@@ -141,6 +143,10 @@ pub(super) async fn run(
             return report;
         }
     };
+    let pause = match kind {
+        Kind::TcpAnew => PAUSE_ANEW,
+        _ => PAUSE,
+    };
     let mut first = None;
     let mut number = 0;
     while !*stop.borrow() {
@@ -174,7 +180,7 @@ pub(super) async fn run(
             let _ = begun.send(());
         }
         number += 1;
-        let _ = timeout(PAUSE, stop.changed()).await;
+        let _ = timeout(pause, stop.changed()).await;
     }
     // Also where the first message was the last.
     let _ = begun.send(());

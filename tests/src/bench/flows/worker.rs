@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
@@ -14,6 +15,9 @@ use super::report::Report;
 
 /// The port of all servers.
 pub const PORT: u16 = 8080;
+
+/// Of a server's datagrams, in bytes.
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// The name of the subcommand.
 pub const SUBCOMMAND: &str = "flows";
@@ -85,6 +89,8 @@ async fn serve(tag: u8) -> Result<()> {
         socket.bind(at).with_context(bound)?;
         let listener = socket.listen(1024)?;
         let datagrams = UdpSocket::bind(at).await.with_context(bound)?;
+        // A datagram of every flow at once: a server that has to wait for a busy machine loses none.
+        setsockopt(&datagrams, RcvBufForce, &RECEIVE_BUFFER)?;
         tokio::spawn(serve_streams(listener, tag));
         tokio::spawn(serve_datagrams(datagrams, tag));
     }
