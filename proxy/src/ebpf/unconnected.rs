@@ -159,8 +159,9 @@ impl EbpfDataplane {
         .await
     }
 
-    /// Tells the hooks of a flow's sockets, whose datagrams have another conntrack entry from now on, or none: the one of
-    /// before must not be in its way, which would give it another port. It goes first where the flow table has the flow.
+    /// Tells the hooks of a flow's sockets, whose datagrams have another conntrack entry from now on, or none. The one of before
+    /// goes at once where it would be in the way of that, and would give it another port: first, where the flow table has the flow. Else it
+    /// stays until [`forget`](Self::forget), for answers that are on their way to the port that it knows.
     pub(super) fn seed(
         tables: &Tables,
         conntrack: &mut Conntrack,
@@ -187,7 +188,7 @@ impl EbpfDataplane {
             let (key, value) = &seed.steady;
             tables.steady.set(key, value)?;
         }
-        if !in_flow_table {
+        if !in_flow_table && keeps_port(entry) {
             conntrack.delete(entry)?;
         }
         Ok(())
@@ -260,6 +261,11 @@ impl EbpfDataplane {
         }
         Ok(())
     }
+}
+
+/// Whether backends know the client by its own port.
+fn keeps_port(entry: &Flow) -> bool {
+    entry.reply.destination.port() == entry.original.source.port()
 }
 
 /// The entry that rules would have made of a socket's datagrams. `now`: these as the hooks send them, with what connection

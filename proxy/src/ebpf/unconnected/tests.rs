@@ -124,3 +124,13 @@ fn rules_get_the_entry_that_they_would_have_made() {
     assert_eq!(entry.reply, direct.reply);
     assert!(!entry.answered);
 }
+
+#[test]
+fn a_masqueraded_client_may_have_another_port() {
+    let mut entry = flow("192.0.2.1:5000", "10.96.0.10:53", "10.244.2.5:5353");
+    assert!(keeps_port(&entry));
+    entry.reply.destination = at("10.244.1.0:5000");
+    assert!(keeps_port(&entry), "another address is no clash");
+    entry.reply.destination = at("10.244.1.0:61000");
+    assert!(!keeps_port(&entry));
+}

@@ -54,7 +54,7 @@ struct Place {
 }
 
 /// Services by their addresses: one with a local and a remote backend (and a node port), one whose backend is the client
-/// itself, one with session affinity, one served by the node itself.
+/// itself, two with session affinity, one served by the node itself.
 const PLACES: [Place; 4] = [
     Place {
         what: "pod, by packets",
@@ -75,8 +75,9 @@ const PLACES: [Place; 4] = [
         what: "pod, by sockets",
         from: Space::Pod,
         by_sockets: true,
-        to: &["10.96.0.10:80", "[fd00:10:96::10]:80", "10.96.0.12:80"],
-        sticky: &["10.96.0.12:80", "[fd00:10:96::12]:80"],
+        // Affinity of its own: rules cannot tell these from the same pod's packets, as programs do.
+        to: &["10.96.0.10:80", "[fd00:10:96::10]:80", "10.96.0.14:80"],
+        sticky: &["10.96.0.14:80", "[fd00:10:96::14]:80"],
     },
     Place {
         what: "process of the node",
@@ -108,6 +109,7 @@ pub fn manifests() -> String {
         ("hairpin", 11, None, false, &[Space::Pod][..]),
         ("sticky", 12, Some(30082), true, &pods[..]),
         ("host", 13, Some(30083), false, &[Space::Node][..]),
+        ("loyal", 14, None, true, &pods[..]),
     ] {
         let kind = if node_port.is_some() {
             "NodePort"
