@@ -4,11 +4,6 @@
 //!
 //! A packet is carried by a socket buffer here, and by a frame of the driver in [`crate::xdp`].
 
-#![expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "a value would be copied to the stack once more"
-)]
-
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT,
@@ -162,10 +157,10 @@ fn step_of<H: Headers + 'static, C: Carrier>(carrier: &C, hook: Hook) -> Option<
     }
     let length = packet.length();
     packet.write(way);
-    if way.flags & SHORTCUT_NEIGHBOUR != 0 {
-        if let Some(addresses) = at(carrier, 0) {
-            *addresses = way.ethernet;
-        }
+    if way.flags & SHORTCUT_NEIGHBOUR != 0
+        && let Some(addresses) = at(carrier, 0)
+    {
+        *addresses = way.ethernet;
     }
     let transport = ETHERNET + H::IP;
     let mended = if protocol == TCP {
