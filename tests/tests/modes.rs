@@ -1,5 +1,7 @@
 //! The mode of a node is a flag: changed and restarted, nothing of the other mode is left.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use seaway_lab::traffic::Transport;
 use seaway_lab::{Daemon, Lab, Mode};
@@ -96,12 +98,17 @@ async fn only(lab: &Lab, node: &str, mode: Mode) -> Result<()> {
             );
         }
         Mode::Iptables => {
-            // Sockets of the former mode see Services as their peers by hooks that stay until the next start.
-            let proxy = Daemon::Proxy(node.to_owned());
-            lab.stop(&proxy).await?;
-            lab.start(&proxy).await?;
-            let pins = trace::names(&lab.name().bpffs(node));
-            ensure!(pins.is_empty(), "{node} has pins left: {pins:?}");
+            // Sockets of the former mode see Services as their peers by hooks that stay until the last of them is closed, which
+            // is looked for twice a minute.
+            let limit = Duration::from_secs(75);
+            seaway_lab::eventually("no pins of eBPF mode", limit, async || {
+                let pins = trace::names(&lab.name().bpffs(node));
+                match pins.is_empty() {
+                    true => Ok(()),
+                    false => Err(format!("{node} has pins left: {pins:?}")),
+                }
+            })
+            .await?;
             let programs = place.run("bpftool", ["net", "show"]).await?;
             ensure!(
                 !programs.stdout.contains("seaway"),
