@@ -33,6 +33,8 @@ const HEADER: usize = 16;
 const ID: usize = 48;
 /// Where the id is in `struct inet_diag_msg`, and how long that is.
 const ID_AT: usize = 4;
+/// Where the inode is there, behind the time of expiry, two queues and the user.
+const INODE_AT: usize = ID_AT + ID + 16;
 const MESSAGE: usize = 72;
 /// `INET_DIAG_CGROUP_ID`.
 const CGROUP_ID: u16 = 21;
@@ -139,7 +141,8 @@ impl SockDiag {
         Ok(sockets)
     }
 
-    /// The cookies of all TCP sockets, in whatever state.
+    /// The cookies of all TCP sockets that a program has open, in whatever state: not of those that the kernel alone still keeps
+    /// (as in `TIME_WAIT`), which have no inode.
     pub fn tcp_cookies(&mut self) -> Result<BTreeSet<u64>, Error> {
         let mut cookies = BTreeSet::new();
         for family in [SocketFamily::V4, SocketFamily::V6] {
@@ -149,7 +152,8 @@ impl SockDiag {
                 states: ANY_STATE,
             };
             self.dump(&what, &[0; ID], |message| {
-                cookies.extend(read(message).map(|socket| socket.cookie));
+                let open = read(message).filter(|_| has_inode(message));
+                cookies.extend(open.map(|socket| socket.cookie));
             })?;
         }
         Ok(cookies)
@@ -243,6 +247,12 @@ fn request(kind: u16, flags: u16, sequence: u32, what: &What, id: &[u8; ID]) -> 
     bytes.extend(what.states.to_ne_bytes());
     bytes.extend(id);
     bytes
+}
+
+/// Whether the socket in a message is one that a program has open.
+fn has_inode(message: &NetlinkBuffer<&[u8]>) -> bool {
+    let inode = message.payload().get(INODE_AT..INODE_AT + 4);
+    inode.is_some_and(|inode| inode != [0; 4])
 }
 
 /// The socket in a message (`struct inet_diag_msg`); `None` for anything else.
