@@ -1,6 +1,6 @@
 //! The mode of a node is a flag: changed and restarted, nothing of the other mode is left.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use seaway_lab::traffic::Transport;
@@ -98,17 +98,17 @@ async fn only(lab: &Lab, node: &str, mode: Mode) -> Result<()> {
             );
         }
         Mode::Iptables => {
-            // Sockets of the former mode see Services as their peers by hooks that stay until the last of them is closed, which
-            // is looked for twice a minute.
-            let limit = Duration::from_secs(75);
-            seaway_lab::eventually("no pins of eBPF mode", limit, async || {
-                let pins = trace::names(&lab.name().bpffs(node));
-                match pins.is_empty() {
-                    true => Ok(()),
-                    false => Err(format!("{node} has pins left: {pins:?}")),
-                }
-            })
-            .await?;
+            // Sockets of the former mode see Services as their peers by hooks that stay until the last of them is closed.
+            let root = lab.name().bpffs(node);
+            let pins: BTreeSet<String> = trace::names(&root)
+                .iter()
+                .flat_map(|layout| trace::names(&root.join(layout)))
+                .collect();
+            let stay = ["links", "SOCKETS_TCP", "SOCKETS_UDP"].map(str::to_owned);
+            ensure!(
+                pins.is_subset(&stay.into()),
+                "{node} has pins left: {pins:?}"
+            );
             let programs = place.run("bpftool", ["net", "show"]).await?;
             ensure!(
                 !programs.stdout.contains("seaway"),
