@@ -1,15 +1,12 @@
 //! Links, addresses, routes and neighbours without a runtime: several changes in one system call, and one answer to all
 //! of them. For a program that has to be done within milliseconds; daemons use [`Netlink`](crate::Netlink).
 
-use std::io;
 use std::net::IpAddr;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -17,23 +14,16 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMetric};
-use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use rtnetlink::LinkUnspec;
 
-use crate::netlink::Failure;
-use crate::netlink::blocking::{Blocking, End, read_end};
+use crate::netlink::blocking::{Blocking, End, each_message, read_end};
+use crate::netlink::message::Message;
+use crate::netlink::{DUMP_ATTEMPTS, Failure};
 use crate::{
     Address, Error, Link, MacAddr, Neighbour, NetNs, Route, RouteFilter, Scope, VethOptions, addr,
     link, neigh, route,
 };
-
-/// How long a worker of the kernel may take; the one for links works once a second when many change at a time.
-const LIMIT: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_micros(200);
-
-/// How often a listing that the kernel marks as inconsistent is asked again.
-const DUMP_ATTEMPTS: usize = 8;
 
 /// Changes in order. The kernel does not stop at one that fails.
 #[derive(Debug, Default)]
@@ -237,7 +227,7 @@ impl Request {
         match &self.body {
             Body::Known(message) => write_message(message.clone(), flags, sequence, bytes),
             Body::Bytes(kind, body) => {
-                let mut message = crate::netlink::message::Message::new(*kind, flags, sequence);
+                let mut message = Message::new(*kind, flags, sequence);
                 message.raw(body);
                 bytes.extend(message.finish());
             }
@@ -394,40 +384,6 @@ impl RouteSocket {
         Ok(neighbours)
     }
 
-    /// Waits until a link can carry packets: the kernel drops what is sent over a veth until a worker has seen that both
-    /// ends are up (net/core/link_watch.c). Asking makes it look, from 6.8 on.
-    ///
-    /// # Errors
-    ///
-    /// If that has not happened after five seconds.
-    pub fn await_carrier(&mut self, link: u32) -> Result<(), Error> {
-        poll(
-            || Ok(self.link_by_index(link)?.is_some_and(|link| link.running)),
-            || format!("carrier of link {link}"),
-        )
-    }
-
-    /// Waits until packets to an address of a link are received: those to an IPv6 address are not until a worker has
-    /// made its route (`addrconf_dad_work` in net/ipv6/addrconf.c).
-    ///
-    /// # Errors
-    ///
-    /// If that has not happened after five seconds.
-    pub fn await_address(&mut self, link: u32, address: IpAddr) -> Result<(), Error> {
-        let local = RouteFilter {
-            table: Some(route::TABLE_LOCAL),
-            link: Some(link),
-            protocol: None,
-        };
-        poll(
-            || {
-                let routes = self.routes(local)?;
-                Ok(routes.iter().any(|r| r.destination == address.into()))
-            },
-            || format!("route of address {address}"),
-        )
-    }
-
     fn look_up(
         &mut self,
         message: LinkMessage,
@@ -476,54 +432,16 @@ impl RouteSocket {
             sequence,
             &mut bytes,
         );
-        self.socket.send(&bytes)?;
-        let (mut answers, mut interrupted) = (Vec::new(), false);
-        loop {
-            let mut end = End::NotYet;
-            let portion = self.socket.receive()?;
-            each_message(portion, |message| {
-                if message.sequence_number() != sequence || !matches!(end, End::NotYet) {
-                    return;
-                }
-                interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-                end = read_end(message);
-                if matches!(end, End::NotYet)
-                    && let Ok(NetlinkMessage {
-                        payload: NetlinkPayload::InnerMessage(inner),
-                        ..
-                    }) = NetlinkMessage::deserialize(message.clone().into_inner())
-                {
-                    answers.push(inner);
-                }
-            })
-            .map_err(|reason| Failure::Protocol(reason.into()))?;
-            match end {
-                End::NotYet => {}
-                End::Done => return Ok((answers, interrupted)),
-                End::Refused(cause) => return Err(Failure::Refused(cause)),
+        let mut answers = Vec::new();
+        let interrupted = self.socket.ask(&bytes, |message| {
+            if let Ok(NetlinkMessage {
+                payload: NetlinkPayload::InnerMessage(inner),
+                ..
+            }) = NetlinkMessage::deserialize(message.clone().into_inner())
+            {
+                answers.push(inner);
             }
-        }
+        })?;
+        Ok((answers, interrupted))
     }
-}
-
-fn each_message(
-    portion: &[u8],
-    each: impl FnMut(&netlink_packet_core::NetlinkBuffer<&[u8]>),
-) -> Result<(), &'static str> {
-    crate::netlink::blocking::each_message(portion, each)
-}
-
-fn poll(
-    mut is_there: impl FnMut() -> Result<bool, Error>,
-    object: impl FnOnce() -> String,
-) -> Result<(), Error> {
-    let deadline = Instant::now() + LIMIT;
-    while !is_there()? {
-        if Instant::now() > deadline {
-            let cause = io::Error::from(Errno::ETIMEDOUT);
-            return Err(Error::io("await", object(), cause));
-        }
-        thread::sleep(POLL);
-    }
-    Ok(())
 }

@@ -14,7 +14,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::{Error, NetNs};
 
 /// How often a dump that the kernel marks as inconsistent is asked again.
-const DUMP_ATTEMPTS: usize = 8;
+pub(crate) const DUMP_ATTEMPTS: usize = 8;
 
 /// A netlink socket in one network namespace. Cheap to clone; the operations are in [`link`](crate::link),
 /// [`addr`](crate::addr), [`route`](crate::route) and [`neigh`](crate::neigh).

@@ -5,15 +5,12 @@
 
 use std::io;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NlaBuffer,
-    NlasIterator,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
 use nix::sys::socket::SockProtocol;
 
-use crate::netlink::Failure;
 use crate::netlink::blocking::{Blocking, End, each_message, read_end};
-use crate::netlink::message::Message;
+use crate::netlink::message::{Message, attribute, attributes};
+use crate::netlink::{DUMP_ATTEMPTS, Failure};
 use crate::{Error, NetNs};
 
 mod expression;
@@ -42,8 +39,6 @@ const INET: u8 = 1;
 const MAP: u32 = 8;
 /// `NFT_OBJECT_COUNTER`.
 const COUNTER: u32 = 1;
-/// How often a listing that the kernel marks as inconsistent is asked again.
-const DUMP_ATTEMPTS: usize = 8;
 /// How the comments of elements are written: a type (0 is a comment), a length, and text with a zero at its end, as
 /// nft(8) does it and shows it.
 const COMMENT_MAX: usize = 120;
@@ -364,7 +359,7 @@ impl Nftables {
         message.text(1, table);
         message.text(2, counter);
         message.put(3, &COUNTER.to_be_bytes());
-        match self.read_count(&message.finish(), sequence) {
+        match self.read_count(&message.finish()) {
             Ok(packets) => Ok(packets),
             Err(failure) => {
                 let what = format!("nftables counter {counter} of table {table}");
@@ -377,25 +372,14 @@ impl Nftables {
         }
     }
 
-    fn read_count(&mut self, request: &[u8], sequence: u32) -> Result<Option<u64>, Failure> {
-        self.socket.send(request)?;
-        let (mut packets, mut end) = (None, End::NotYet);
-        while matches!(end, End::NotYet) {
-            each_message(self.socket.receive()?, |message| {
-                if message.sequence_number() != sequence || !matches!(end, End::NotYet) {
-                    return;
-                }
-                end = read_end(message);
-                if message.message_type() == NEW_OBJECT {
-                    packets = packets.or(message.payload().get(4..).and_then(packets_of));
-                }
-            })
-            .map_err(|reason| Failure::Protocol(reason.into()))?;
-        }
-        match end {
-            End::Refused(cause) => Err(Failure::Refused(cause)),
-            End::Done | End::NotYet => Ok(packets),
-        }
+    fn read_count(&mut self, request: &[u8]) -> Result<Option<u64>, Failure> {
+        let mut packets = None;
+        self.socket.ask(request, |message| {
+            if message.message_type() == NEW_OBJECT {
+                packets = packets.or(message.payload().get(4..).and_then(packets_of));
+            }
+        })?;
+        Ok(packets)
     }
 
     /// The elements of a set; `None` if there is no such table or set.
@@ -428,31 +412,14 @@ impl Nftables {
         message.raw(&[INET, 0, 0, 0]);
         message.text(1, table);
         message.text(2, set);
-        self.socket.send(&message.finish())?;
-        let (mut elements, mut interrupted) = (Vec::new(), false);
-        loop {
-            let mut end = End::NotYet;
-            each_message(self.socket.receive()?, |message| {
-                if message.sequence_number() != sequence || !matches!(end, End::NotYet) {
-                    return;
-                }
-                interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-                end = read_end(message);
-                if matches!(end, End::NotYet) {
-                    let list = message.payload().get(4..).and_then(|b| attribute(b, 3));
-                    elements.extend(
-                        attributes(&list.unwrap_or_default())
-                            .filter_map(|one| Element::read(one.value())),
-                    );
-                }
-            })
-            .map_err(|reason| Failure::Protocol(reason.into()))?;
-            match end {
-                End::NotYet => {}
-                End::Done => return Ok((!interrupted).then_some(elements)),
-                End::Refused(cause) => return Err(Failure::Refused(cause)),
-            }
-        }
+        let mut elements = Vec::new();
+        let interrupted = self.socket.ask(&message.finish(), |message| {
+            let list = message.payload().get(4..).and_then(|b| attribute(b, 3));
+            elements.extend(
+                attributes(&list.unwrap_or_default()).filter_map(|one| Element::read(one.value())),
+            );
+        })?;
+        Ok((!interrupted).then_some(elements))
     }
 }
 
@@ -460,16 +427,6 @@ impl Nftables {
 fn packets_of(bytes: &[u8]) -> Option<u64> {
     let packets = attribute(&attribute(bytes, 4)?, 2)?;
     Some(u64::from_be_bytes(packets.try_into().ok()?))
-}
-
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
-    NlasIterator::new(bytes).map_while(Result::ok)
-}
-
-fn attribute(bytes: &[u8], wanted: u16) -> Option<Vec<u8>> {
-    attributes(bytes)
-        .find(|nla| nla.kind() == wanted)
-        .map(|nla| nla.value().to_vec())
 }
 
 #[cfg(test)]

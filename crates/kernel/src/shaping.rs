@@ -2,10 +2,8 @@
 //! only what leaves can be queued. Parts of a [`Batch`]; linux/pkt_sched.h and linux/pkt_cls.h name the numbers.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
-use netlink_packet_core::{NlaBuffer, NlasIterator};
 
-use crate::netlink::blocking::{End, read_portion};
-use crate::netlink::message::Message;
+use crate::netlink::message::{Message, attribute};
 use crate::{Batch, Error, RouteSocket};
 
 const NEW_LINK: u16 = 16;
@@ -207,41 +205,26 @@ impl RouteSocket {
         object: &'static str,
         mut each: impl FnMut(&[u8]),
     ) -> Result<(), Error> {
-        use crate::netlink::Failure;
-        let failed = |failure: Failure| failure.into_error("list", object.to_owned());
         let socket = self.blocking();
-        let sequence = socket.next_sequence();
-        let mut message = Message::new(kind, flags, sequence);
+        let mut message = Message::new(kind, flags, socket.next_sequence());
         message.raw(body);
-        socket.send(&message.finish()).map_err(failed)?;
-        loop {
-            let portion = socket.receive().map_err(failed)?;
-            let end = read_portion(portion, sequence, |message| each(message.payload()));
-            match end.map_err(|reason| failed(Failure::Protocol(reason.into())))? {
-                End::NotYet => {}
-                End::Done => return Ok(()),
-                End::Refused(cause) => return Err(failed(Failure::Refused(cause))),
-            }
-        }
+        socket
+            .ask(&message.finish(), |message| each(message.payload()))
+            .map(drop)
+            .map_err(|failure| failure.into_error("list", object.to_owned()))
     }
 }
 
 /// The rate of a token bucket in its attributes; `None` for other disciplines.
 fn rate_of(attributes: &[u8]) -> Option<u64> {
-    let find = |bytes, wanted: u16| {
-        NlasIterator::new(bytes)
-            .map_while(Result::ok)
-            .find(|nla: &NlaBuffer<&[u8]>| nla.kind() == wanted)
-            .map(|nla| nla.value().to_vec())
-    };
-    if find(attributes, TCA_KIND)? != b"tbf\0" {
+    if attribute(attributes, TCA_KIND)? != b"tbf\0" {
         return None;
     }
-    let options = find(attributes, TCA_OPTIONS)?;
-    if let Some(rate) = find(&options, TBF_RATE64) {
+    let options = attribute(attributes, TCA_OPTIONS)?;
+    if let Some(rate) = attribute(&options, TBF_RATE64) {
         return Some(u64::from_ne_bytes(rate.try_into().ok()?));
     }
-    let parms = find(&options, TBF_PARMS)?;
+    let parms = attribute(&options, TBF_PARMS)?;
     let rate = parms.get(8..12)?;
     Some(u32::from_ne_bytes(rate.try_into().ok()?).into())
 }

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
 use nix::libc::{AF_INET, AF_INET6, EOPNOTSUPP, IPPROTO_TCP, IPPROTO_UDP};
 use nix::sys::socket::SockProtocol;
 
 use crate::netlink::Failure;
-use crate::netlink::blocking::{Blocking, End, read_portion};
+use crate::netlink::blocking::Blocking;
+use crate::netlink::message::{Message, attribute};
 use crate::{Error, NetNs};
 
 #[cfg(test)]
@@ -27,8 +28,6 @@ const CONNECTED: u32 = 1 << 1;
 const UNCONNECTED: u32 = 1 << 7;
 const ANY_STATE: u32 = u32::MAX;
 
-/// `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// `struct inet_diag_sockid`: ports, two addresses of 16 bytes, interface, cookie.
 const ID: usize = 48;
 /// Where the id is in `struct inet_diag_msg`, and how long that is.
@@ -163,23 +162,14 @@ impl SockDiag {
         &mut self,
         what: &What,
         id: &[u8; ID],
-        mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
+        each: impl FnMut(&NetlinkBuffer<&[u8]>),
     ) -> Result<(), Error> {
         let failed =
             |failure: Failure| failure.into_error("list", format!("{:?} sockets", what.protocol));
         let sequence = self.socket.next_sequence();
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
         let request = request(BY_FAMILY, flags, sequence, what, id);
-        self.socket.send(&request).map_err(failed)?;
-        loop {
-            let portion = self.socket.receive().map_err(failed)?;
-            let end = read_portion(portion, sequence, &mut each);
-            match end.map_err(|reason| failed(Failure::Protocol(reason.into())))? {
-                End::NotYet => {}
-                End::Done => return Ok(()),
-                End::Refused(cause) => return Err(failed(Failure::Refused(cause))),
-            }
-        }
+        self.socket.ask(&request, each).map(drop).map_err(failed)
     }
 
     /// Ends a socket: whoever uses it is told `ECONNABORTED`, or `EDESTADDRREQ` when it sends first (`udp_abort`). Returns
@@ -235,18 +225,12 @@ struct What {
 
 /// `struct inet_diag_req_v2`.
 fn request(kind: u16, flags: u16, sequence: u32, what: &What, id: &[u8; ID]) -> Vec<u8> {
-    const LENGTH: u32 = HEADER as u32 + 8 + ID as u32;
-    let mut bytes = Vec::with_capacity(LENGTH as usize);
-    bytes.extend(LENGTH.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend([0; 4]);
+    let mut message = Message::new(kind, flags, sequence);
     // No extensions, and padding.
-    bytes.extend([what.family.number(), what.protocol.number(), 0, 0]);
-    bytes.extend(what.states.to_ne_bytes());
-    bytes.extend(id);
-    bytes
+    message.raw(&[what.family.number(), what.protocol.number(), 0, 0]);
+    message.raw(&what.states.to_ne_bytes());
+    message.raw(id);
+    message.finish()
 }
 
 /// Whether the socket in a message is one that a program has open.
@@ -284,9 +268,7 @@ fn read(message: &NetlinkBuffer<&[u8]>) -> Option<UdpSocket> {
 
 /// The cgroup among the attributes (`struct nlattr`) behind a message.
 fn cgroup(attributes: &[u8]) -> Option<u64> {
-    let attributes = NlasIterator::new(attributes).map_while(Result::ok);
-    let mut found = attributes.filter(|attribute| attribute.kind() == CGROUP_ID);
-    let number = found.next()?.value().try_into().ok()?;
+    let number = attribute(attributes, CGROUP_ID)?.try_into().ok()?;
     Some(u64::from_ne_bytes(number))
 }
 

@@ -65,8 +65,8 @@ async fn a_veth_pair_appears_in_both_namespaces_under_its_final_names() {
 
     let link = here.link("near").await.unwrap().unwrap();
     let peer = there.link("far").await.unwrap().unwrap();
-    here.await_carrier(link.index).await.unwrap();
-    there.await_carrier(peer.index).await.unwrap();
+    near.await_ready().unwrap();
+    far.await_ready().unwrap();
     assert_eq!((link.mtu, peer.mtu), (1450, 1450));
     assert_eq!(link.mac, Some(MacAddr([2, 0, 0, 0, 0, 1])));
     assert_eq!(peer.mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));

@@ -60,8 +60,8 @@ impl Stage {
                     .add_address(uplink, IpNetwork::from(*address), Scope::Global)
                     .await
                     .unwrap();
-                netlink.await_address(uplink, *address).await.unwrap();
             }
+            node.netns.await_ready().unwrap();
             for network in names::node_cidrs() {
                 route(&netlink, pod_link, network).await;
             }
@@ -212,8 +212,8 @@ async fn connect(node: &NetNs, name: &str, neighbour: &NetNs) -> u32 {
             .unwrap();
         route(&there, far_end, network).await;
     }
-    here.await_carrier(near_end).await.unwrap();
-    there.await_carrier(far_end).await.unwrap();
+    node.await_ready().unwrap();
+    neighbour.await_ready().unwrap();
     near_end
 }
 

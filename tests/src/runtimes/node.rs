@@ -163,10 +163,10 @@ impl Node {
             netlink.add_address(index, network, Scope::Global).await?;
             netlink.set_up(index).await?;
         }
+        for netns in [self.netns(), neighbour.netns()] {
+            netns.await_ready()?;
+        }
         for (netlink, gateway) in [(&near, ADDRESSES[1]), (&far, ADDRESSES[0])] {
-            netlink
-                .await_carrier(index_of(netlink, "eth0").await?)
-                .await?;
             let anywhere = ipnetwork::IpNetwork::new(IpAddr::from([0, 0, 0, 0]), 0)?;
             let mut route = Route::new(anywhere, 4);
             route.gateway = Some(gateway.into());

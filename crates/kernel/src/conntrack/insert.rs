@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
-use super::wire::{DELETE, ENTRY, Message, entry, info};
+use super::wire::{DELETE, ENTRY, entry, info};
 use super::{Conntrack, Failure, Family, Flow, Status, TCP, TcpState, Tuple};
 use crate::Error;
+use crate::netlink::message::Message;
 
 /// `IP_CT_TCP_FLAG_BE_LIBERAL` (linux/netfilter/nf_conntrack_tcp.h).
 const BE_LIBERAL: u8 = 0x08;
@@ -151,7 +152,7 @@ impl Conntrack {
 
 pub(super) fn insert_request(flow: &NewFlow, sequence: u32) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    let mut message = Message::new(ENTRY, flags, sequence, flow.family());
+    let mut message = Message::of_flows(ENTRY, flags, sequence, flow.family());
     message.tuple(entry::ORIGINAL, flow.protocol, &flow.original);
     message.tuple(entry::REPLY, flow.protocol, &flow.original.swapped());
     message.put(entry::STATUS, &flow.status().0.to_be_bytes());
@@ -168,14 +169,14 @@ pub(super) fn insert_request(flow: &NewFlow, sequence: u32) -> Vec<u8> {
 
 fn evict_request(protocol: u8, tuple: &Tuple, sequence: u32) -> Vec<u8> {
     let family = Family::of(tuple.destination.ip());
-    let mut message = Message::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, sequence, family);
+    let mut message = Message::of_flows(DELETE, NLM_F_REQUEST | NLM_F_ACK, sequence, family);
     message.tuple(entry::ORIGINAL, protocol, tuple);
     message.finish()
 }
 
 fn liberal_request(flow: &Flow, sequence: u32) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut message = Message::new(ENTRY, flags, sequence, flow.family());
+    let mut message = Message::of_flows(ENTRY, flags, sequence, flow.family());
     message.tuple(entry::ORIGINAL, TCP, &flow.original);
     message.tcp_info(None);
     message.finish()

@@ -4,11 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netlink_packet_core::{
-    NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
 
 use super::{DEFAULT_ZONE, Family, Filter, Flow, Status, TcpState, Tuple};
+use crate::netlink::message::{Message, attributes};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, to which the kind of message is added.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -19,8 +18,6 @@ const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
 pub(super) const DELETE: u16 = SUBSYSTEM | 2;
 
-/// `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// `struct nfgenmsg`: family, version, resource.
 const SUBHEADER: usize = 4;
 
@@ -82,7 +79,7 @@ mod filter {
 
 /// Asks for every entry that the filter selects.
 pub(super) fn list_request(wanted: &Filter, sequence: u32) -> Vec<u8> {
-    let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, wanted.family);
+    let mut message = Message::of_flows(GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, wanted.family);
     let mut flags = filter::PROTOCOL;
     message.nested(entry::ORIGINAL, |message| {
         // Of IPv6 the kernel (6.18 still) compares addresses the wrong way round: it would leave out exactly those. It
@@ -119,7 +116,7 @@ pub(super) fn list_request(wanted: &Filter, sequence: u32) -> Vec<u8> {
 /// lies in memory, which may be where the first one lay. (It does tell apart a flow the other way round.)
 pub(super) fn delete_request(flow: &Flow, sequence: u32) -> Vec<u8> {
     let flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut message = Message::new(DELETE, flags, sequence, flow.family());
+    let mut message = Message::of_flows(DELETE, flags, sequence, flow.family());
     message.tuple(entry::REPLY, flow.protocol, &flow.reply);
     message.zone(flow.zone);
     message.put(entry::ID, &flow.id.to_be_bytes());
@@ -233,41 +230,16 @@ fn read_port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// The attributes up to the first that is cut off.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
-    NlasIterator::new(bytes).map_while(Result::ok)
-}
-
-/// A message that is being written.
-pub(super) struct Message(Vec<u8>);
-
 impl Message {
-    pub(super) fn new(kind: u16, flags: u16, sequence: u32, family: Family) -> Self {
-        let mut bytes = Vec::with_capacity(192);
-        // The length is known at the end.
-        bytes.extend([0; 4]);
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend(sequence.to_ne_bytes());
-        // Our port number: the kernel knows it.
-        bytes.extend([0; 4]);
-        debug_assert_eq!(bytes.len(), HEADER);
+    /// About entries of a family (`struct nfgenmsg`).
+    pub(super) fn of_flows(kind: u16, flags: u16, sequence: u32, family: Family) -> Self {
+        let mut message = Self::new(kind, flags, sequence);
         let family = match family {
             Family::V4 => nix::libc::AF_INET,
             Family::V6 => nix::libc::AF_INET6,
         };
-        bytes.extend([family.to_le_bytes()[0], 0, 0, 0]);
-        Self(bytes)
-    }
-
-    /// Writes an attribute.
-    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
-        self.with_length(kind, |message| message.0.extend(value));
-    }
-
-    /// Writes an attribute that holds others.
-    pub(super) fn nested(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
-        self.with_length(kind | NLA_F_NESTED, write);
+        message.raw(&[family.to_le_bytes()[0], 0, 0, 0]);
+        message
     }
 
     /// Writes a direction in full.
@@ -308,29 +280,12 @@ impl Message {
             IpAddr::V6(address) => self.put(ip::V6_DESTINATION, &address.octets()),
         }
     }
-
-    fn with_length(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
-        let start = self.0.len();
-        self.0.extend([0; 2]);
-        self.0.extend(kind.to_ne_bytes());
-        write(self);
-        // Everything written here is some dozen bytes.
-        let length = (self.0.len() - start) as u16;
-        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-    }
-
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        let length = self.0.len() as u32;
-        self.0[..4].copy_from_slice(&length.to_ne_bytes());
-        self.0
-    }
 }
 
 /// What the kernel answers for an entry.
 #[cfg(test)]
 pub(super) fn entry_message(flow: &Flow, sequence: u32) -> Vec<u8> {
-    let mut message = Message::new(ENTRY, 0, sequence, flow.family());
+    let mut message = Message::of_flows(ENTRY, 0, sequence, flow.family());
     message.tuple(entry::ORIGINAL, flow.protocol, &flow.original);
     message.tuple(entry::REPLY, flow.protocol, &flow.reply);
     message.put(entry::STATUS, &flow.status.0.to_be_bytes());

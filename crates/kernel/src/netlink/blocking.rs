@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::{DoneBuffer, ErrorBuffer, NetlinkBuffer};
+use netlink_packet_core::{DoneBuffer, ErrorBuffer, NLM_F_DUMP_INTR, NetlinkBuffer};
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
@@ -116,13 +116,30 @@ impl Blocking {
 
     /// Sends the latest request, which the kernel acknowledges, and waits for that.
     pub(crate) fn change(&mut self, request: &[u8]) -> Result<(), Failure> {
+        self.ask(request, |_| {}).map(drop)
+    }
+
+    /// Sends the latest request and hands over what the answer consists of, but for its end. Returns whether what was listed
+    /// has changed meanwhile (`NLM_F_DUMP_INTR`).
+    pub(crate) fn ask(
+        &mut self,
+        request: &[u8],
+        mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
+    ) -> Result<bool, Failure> {
         let sequence = self.sequence;
         self.send(request)?;
+        let mut interrupted = false;
         loop {
-            let end = read_portion(self.receive()?, sequence, |_| {});
+            let end = read_answer(self.receive()?, sequence, |message, end| {
+                // The end may be the one to say it.
+                interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+                if matches!(end, End::NotYet) {
+                    each(message);
+                }
+            });
             match end.map_err(|reason| Failure::Protocol(reason.into()))? {
                 End::NotYet => {}
-                End::Done => return Ok(()),
+                End::Done => return Ok(interrupted),
                 End::Refused(cause) => return Err(Failure::Refused(cause)),
             }
         }
@@ -136,14 +153,25 @@ pub(crate) fn read_portion(
     sequence: u32,
     mut each: impl FnMut(&NetlinkBuffer<&[u8]>),
 ) -> Result<End, &'static str> {
+    read_answer(portion, sequence, |message, end| {
+        if matches!(end, End::NotYet) {
+            each(message);
+        }
+    })
+}
+
+/// The same with the end, as which each message is handed over, too.
+fn read_answer(
+    portion: &[u8],
+    sequence: u32,
+    mut each: impl FnMut(&NetlinkBuffer<&[u8]>, &End),
+) -> Result<End, &'static str> {
     let mut end = End::NotYet;
     each_message(portion, |message| {
         // What is left of a listing that was given up is not ours.
         if message.sequence_number() == sequence && matches!(end, End::NotYet) {
             end = read_end(message);
-            if matches!(end, End::NotYet) {
-                each(message);
-            }
+            each(message, &end);
         }
     })?;
     Ok(end)

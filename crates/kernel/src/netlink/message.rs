@@ -1,6 +1,6 @@
 //! Netlink messages as bytes, for what the message crates do not know. Attributes are aligned to four bytes.
 
-use netlink_packet_core::NLA_F_NESTED;
+use netlink_packet_core::{NLA_F_NESTED, NlaBuffer, NlasIterator};
 
 /// A message that is being written.
 #[derive(Debug)]
@@ -69,6 +69,18 @@ impl Message {
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
         self.0
     }
+}
+
+/// The attributes up to the first that is cut off.
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+/// What the first attribute of a kind holds.
+pub(crate) fn attribute(bytes: &[u8], wanted: u16) -> Option<Vec<u8>> {
+    attributes(bytes)
+        .find(|nla| nla.kind() == wanted)
+        .map(|nla| nla.value().to_vec())
 }
 
 #[cfg(test)]
