@@ -14,9 +14,9 @@ use seaway_kernel::recent::{self, Remembered};
 use seaway_model::{Desired, Protocol};
 
 use super::error::EbpfError;
-use super::handover::blocking;
 use super::plane::EbpfDataplane;
 use super::spaces::{Space, by_address};
+use super::task::blocking;
 use super::wanted::affinity_id;
 use super::{sys, tables::Tables};
 use crate::iptables::names;

@@ -28,6 +28,7 @@ use super::config::pin_dir;
 use super::error::EbpfError;
 use super::spaces::addresses;
 use super::table::Table;
+use super::task::finished;
 use redirect::Rules;
 
 #[cfg(test)]
@@ -106,10 +107,7 @@ async fn follow(own: NetNs, pin_dir: PathBuf, mut labelled: Labelled) {
             (known, changed)
         });
         let changed;
-        (known, changed) = match scan.await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
+        (known, changed) = finished(scan.await);
         // First what needs no look at rules; then namespace by namespace, since one may have a great many rules.
         store(&pin_dir, &known, &labelled);
         for (place, netns, rules) in changed {

@@ -26,6 +26,7 @@ use super::error::EbpfError;
 use super::flow_table::FlowTable;
 use super::plane::EbpfDataplane;
 use super::tables::Tables;
+use super::task::blocking;
 use super::unconnected::Seed;
 use super::{cleanup, sys};
 
@@ -458,12 +459,4 @@ async fn list(netns: &NetNs) -> Result<Vec<Flow>, EbpfError> {
         Ok(entries)
     })
     .await
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EbpfError> + Send + 'static,
-) -> Result<T, EbpfError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

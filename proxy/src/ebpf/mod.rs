@@ -43,6 +43,7 @@ mod sys;
 mod table;
 mod tables;
 mod tallies;
+mod task;
 mod tunnels;
 mod unconnected;
 mod upgrade;

@@ -7,6 +7,7 @@ use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
 use seaway_kernel::{Event, Link, NetNs, Netlink, Route, Watch, WatchGroups};
 use seaway_model::{Change, Desired};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::config::EbpfConfig;
@@ -21,6 +22,7 @@ use super::pending::pending;
 use super::plan::{self, EbpfPlan};
 use super::room::Room;
 use super::tables::Tables;
+use super::task::finished;
 use super::{bpffs, cleanup, dump, features, gc, sys, tunnels, upgrade};
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::flows::Names;
@@ -62,8 +64,11 @@ struct Active {
 struct Following {
     netlink: Netlink,
     watch: Watch,
-    /// The node has changed since `view` was taken.
+    /// The node has changed since it was last read.
     stale: bool,
+    /// The look at the whole node that is under way, if any. A task of its own: whoever waits for events is called away
+    /// whenever a Service changes, and that may happen faster than a node with many links is read.
+    reading: JoinSet<Result<NodeView, EbpfError>>,
     gc: Interval,
     audit: Interval,
 }
@@ -116,6 +121,8 @@ impl EbpfDataplane {
             None => follow(&self.netns)?,
         };
         let following = self.following.insert(following);
+        following.reading = JoinSet::new();
+        following.stale = false;
         self.view = node::read(&following.netlink, &self.settings.detect_local).await?;
         self.image = match Tables::open(&self.settings.pin_dir())? {
             Some(tables) => tables.image()?,
@@ -294,19 +301,9 @@ impl EbpfDataplane {
         Ok(())
     }
 
-    /// Brings everything in step with the node as it is now.
-    async fn refresh(&mut self) -> Result<(), EbpfError> {
-        let Some(following) = &mut self.following else {
-            return Ok(());
-        };
-        following.stale = false;
-        match node::read(&following.netlink, &self.settings.detect_local).await {
-            Ok(view) => self.view = view,
-            Err(error) => {
-                following.stale = true;
-                return Err(error);
-            }
-        }
+    /// Brings everything in step with the node as it was read.
+    fn refresh(&mut self, view: NodeView) -> Result<(), EbpfError> {
+        self.view = view;
         self.write_node()?;
         self.attach_links()
     }
@@ -418,6 +415,7 @@ impl EbpfDataplane {
     async fn attend(&mut self) -> Result<String, EbpfError> {
         enum Due {
             Event(Option<Event>),
+            Node(Result<NodeView, EbpfError>),
             Gc,
             Audit,
         }
@@ -425,12 +423,19 @@ impl EbpfDataplane {
             let Some(following) = &mut self.following else {
                 return std::future::pending().await;
             };
-            if following.stale {
-                self.refresh().await?;
-                continue;
+            if following.stale && following.reading.is_empty() {
+                following.stale = false;
+                let (netlink, detect_local) = (
+                    following.netlink.clone(),
+                    self.settings.detect_local.clone(),
+                );
+                let read = async move { node::read(&netlink, &detect_local).await };
+                following.reading.spawn(read);
             }
             let due = tokio::select! {
-                event = following.watch.next() => Due::Event(event),
+                // After what is being read, which may be older: in the order in which things happened.
+                event = following.watch.next(), if following.reading.is_empty() => Due::Event(event),
+                Some(read) = following.reading.join_next() => Due::Node(finished(read)),
                 _ = following.gc.tick() => Due::Gc,
                 _ = following.audit.tick() => Due::Audit,
             };
@@ -441,6 +446,7 @@ impl EbpfDataplane {
                         following.stale |= stale;
                     }
                 }
+                Due::Node(view) => self.refresh(view?)?,
                 Due::Event(None) => {
                     following.watch = subscribe(&self.netns)?;
                     following.stale = true;
@@ -493,6 +499,7 @@ fn follow(netns: &NetNs) -> Result<Following, EbpfError> {
         watch: subscribe(netns)?,
         netlink: Netlink::in_namespace(netns)?,
         stale: false,
+        reading: JoinSet::new(),
         gc: every(GC_INTERVAL),
         audit: every(AUDIT_INTERVAL),
     })
