@@ -1,4 +1,4 @@
-//! `cargo xtask test`: set up, build, run every suite; count what was skipped and why.
+//! `cargo xtask test`: set up, build, run every suite; count what was skipped and why, and what needed a second attempt.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -21,10 +21,13 @@ const MEASURED: [&str; 5] = [
 #[derive(Args, Default)]
 pub(crate) struct TestArgs {
     /// Names (parts of names) of tests to run; all by default
-    filters: Vec<String>,
+    pub(crate) filters: Vec<String>,
     /// Package to test; all by default
     #[arg(short, long)]
-    package: Option<String>,
+    pub(crate) package: Option<String>,
+    /// How often a test that failed is tried again; one that then passes is named as flaky
+    #[arg(long, default_value_t = 0)]
+    pub(crate) retries: u32,
 }
 
 /// How a run of the suite ended.
@@ -33,6 +36,8 @@ pub(crate) struct Outcome {
     /// nextest's own closing line.
     pub(crate) summary: String,
     pub(crate) skips: Vec<Skip>,
+    /// Tests that failed first and passed then.
+    pub(crate) flaky: Vec<String>,
     /// What the whole suite left on the machine, or took away.
     pub(crate) leaks: Vec<String>,
 }
@@ -67,7 +72,8 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
     let before = whole.then(|| leaks::survey(workspace));
     let shell = workspace.shell()?;
     let mut command = Command::new("cargo");
-    command.args(["nextest", "run", "--no-fail-fast"]);
+    let retries = args.retries.to_string();
+    command.args(["nextest", "run", "--no-fail-fast", "--retries", &retries]);
     match &args.package {
         Some(package) => command.args(["--package", package]),
         None => command.arg("--workspace"),
@@ -84,11 +90,13 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
     let mut child = command.spawn().context("cannot run cargo nextest")?;
     let stderr = child.stderr.take().context("nextest has no stderr")?;
     let mut summary = String::new();
+    let mut flaky = Vec::new();
     for line in BufReader::new(stderr).lines() {
         let line = line.context("cannot read what nextest prints")?;
         if line.trim_start().starts_with("Summary [") {
             summary = line.trim().to_owned();
         }
+        flaky.extend(flaky_test(&line));
         eprintln!("{line}");
     }
     let status = child.wait()?;
@@ -104,6 +112,7 @@ pub(crate) fn suite(workspace: &Workspace, args: &TestArgs) -> Result<Outcome> {
         passed: status.success(),
         summary,
         skips,
+        flaky,
         leaks: leaks.unwrap_or_default(),
     })
 }
@@ -136,10 +145,26 @@ pub(crate) fn report(outcome: &Outcome) {
     if !outcome.skips.is_empty() {
         eprintln!("{} tests skipped for unmet needs", outcome.skips.len());
     }
+    for test in &outcome.flaky {
+        eprintln!("passed at the second attempt only: {test}");
+    }
     for leak in &outcome.leaks {
         eprintln!("not as before the suite: {leak}");
     }
     println!("{}", outcome.summary);
+}
+
+/// The test that nextest's closing list has as flaky in this line, if any.
+fn flaky_test(line: &str) -> Option<String> {
+    let rest = line.trim_start().strip_prefix("FLAKY ")?;
+    // FLAKY 2/2 [   0.011s] (1/3) package::binary module::test
+    let (_, test) = rest.split_once(']')?;
+    let test = test.trim_start();
+    let name = match test.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((_, name)) => name,
+        None => test,
+    };
+    Some(name.trim().to_owned())
 }
 
 fn parse_skips(text: &str) -> Vec<Skip> {
@@ -158,6 +183,18 @@ fn parse_skips(text: &str) -> Vec<Skip> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flaky_test_is_named() {
+        let name = Some("seaway-proxy::scenes scenes_of_ipv4".to_owned());
+        for line in [
+            "   FLAKY 2/2 [   1.234s] (  17/1219) seaway-proxy::scenes scenes_of_ipv4",
+            "     FLAKY 2/3 [   1.234s] seaway-proxy::scenes scenes_of_ipv4",
+        ] {
+            assert_eq!(flaky_test(line), name, "{line}");
+        }
+        assert_eq!(flaky_test("  PASS [   1.2s] (1/2) a::b c"), None);
+    }
 
     #[test]
     fn a_skip_is_need_test_reason() {
