@@ -7,7 +7,7 @@ use seaway_ebpf_abi::Verdict;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
 use seaway_kernel::{Event, Link, NetNs, Netlink, Route, Watch, WatchGroups};
 use seaway_model::{Change, Desired};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::config::EbpfConfig;

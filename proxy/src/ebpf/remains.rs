@@ -15,8 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::config::{EbpfConfig, pin_dir};
 use super::error::EbpfError;
-use super::handover::blocking;
 use super::table::Table;
+use super::task::blocking;
 use super::{bpffs, cleanup};
 
 /// How often sockets are looked for.

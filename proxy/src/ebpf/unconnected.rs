@@ -17,11 +17,12 @@ use seaway_kernel::{Netlink, cgroup};
 
 use super::adopt::{self, HandedBack};
 use super::error::EbpfError;
-use super::handover::{Adoption, HandBack, blocking};
+use super::handover::{Adoption, HandBack};
 use super::plane::EbpfDataplane;
 use super::spaces::Space;
 use super::table::Table;
 use super::tables::Tables;
+use super::task::blocking;
 
 #[cfg(test)]
 mod tests;

@@ -172,12 +172,13 @@ pub(super) async fn run(
                 }
             }
         }
-        let waited = asked.elapsed().as_millis();
-        report.longest_ms = report
-            .longest_ms
-            .max(u64::try_from(waited).unwrap_or(u64::MAX));
         if number == 0 {
             let _ = begun.send(());
+        } else {
+            let waited = asked.elapsed().as_millis();
+            report.longest_ms = report
+                .longest_ms
+                .max(u64::try_from(waited).unwrap_or(u64::MAX));
         }
         number += 1;
         let _ = timeout(pause, stop.changed()).await;

@@ -19,7 +19,7 @@ pub struct Report {
     pub broken: usize,
     /// Flows that were answered by another backend than at first.
     pub changed: usize,
-    /// The longest that a flow waited for an answer.
+    /// The longest that a flow waited for an answer but its first, for which neighbours have to be found.
     pub longest_ms: u64,
     /// What happened, by how often.
     pub problems: BTreeMap<String, usize>,
