@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ebpf/programs");
-    match seaway_ebpf_build::build_script(&programs, "seaway") {
+    // Cargo runs it in the folder of the package.
+    match seaway_ebpf_build::build_script(Path::new("../ebpf/programs"), "seaway") {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
