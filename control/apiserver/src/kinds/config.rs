@@ -161,13 +161,11 @@ fn validate_secret(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 fn keys(object: &Value, field: &str, errors: &mut Vec<FieldError>) -> usize {
     let mut size = 0;
     for (key, value) in map(object, &format!("/{field}")).into_iter().flatten() {
-        for complaint in names::config_key(key) {
-            errors.push(FieldError::invalid(
-                format!("{field}[{key}]"),
-                key.as_str(),
-                complaint,
-            ));
-        }
+        errors.extend(FieldError::invalid_by(
+            format!("{field}[{key}]"),
+            key.as_str(),
+            names::config_key(key),
+        ));
         size += value.as_str().map_or(0, str::len);
     }
     size

@@ -127,32 +127,30 @@ fn validate_endpoint(endpoint: &Value, kind: &str, field: &str, errors: &mut Vec
         match kind {
             "IPv4" | "IPv6" => validate_ip(address, kind, &field, errors),
             "FQDN" => {
-                for complaint in names::subdomain(address) {
-                    errors.push(FieldError::invalid(&field, address, complaint));
-                }
+                errors.extend(FieldError::invalid_by(
+                    &field,
+                    address,
+                    names::subdomain(address),
+                ));
             }
             _ => {}
         }
     }
     let hostname = text(endpoint, "/hostname");
     if !hostname.is_empty() {
-        for complaint in names::label(hostname) {
-            errors.push(FieldError::invalid(
-                format!("{field}.hostname"),
-                hostname,
-                complaint,
-            ));
-        }
+        errors.extend(FieldError::invalid_by(
+            format!("{field}.hostname"),
+            hostname,
+            names::label(hostname),
+        ));
     }
     let node = text(endpoint, "/nodeName");
     if !node.is_empty() {
-        for complaint in names::subdomain(node) {
-            errors.push(FieldError::invalid(
-                format!("{field}.nodeName"),
-                node,
-                complaint,
-            ));
-        }
+        errors.extend(FieldError::invalid_by(
+            format!("{field}.nodeName"),
+            node,
+            names::subdomain(node),
+        ));
     }
 }
 
@@ -195,13 +193,11 @@ fn validate_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
         let field = format!("ports[{i}]");
         let name = text(port, "/name");
         if !name.is_empty() {
-            for complaint in names::label(name) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.name"),
-                    name,
-                    complaint,
-                ));
-            }
+            errors.extend(FieldError::invalid_by(
+                format!("{field}.name"),
+                name,
+                names::label(name),
+            ));
         }
         if names_seen.contains(&name) {
             errors.push(FieldError::duplicate(format!("{field}.name"), name));

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::validation::names::Complaints;
+
 /// What is wrong with a field; its name is the `reason` of the cause in the `Status` that reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldErrorKind {
@@ -75,6 +77,17 @@ impl FieldError {
         detail: impl Into<String>,
     ) -> Self {
         Self::new(FieldErrorKind::Invalid, field, Some(value.into()), detail)
+    }
+
+    /// One for each thing that a rule finds wrong with a value.
+    pub(crate) fn invalid_by(
+        field: impl Into<String>,
+        value: &str,
+        complaints: Complaints,
+    ) -> impl Iterator<Item = Self> {
+        let field = field.into();
+        let of = move |complaint| Self::invalid(field.as_str(), value, complaint);
+        complaints.into_iter().map(of)
     }
 
     pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {

@@ -99,17 +99,17 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     for (i, taint) in list(object, "/spec/taints").iter().enumerate() {
         let field = format!("spec.taints[{i}]");
         let (key, effect) = (text(taint, "/key"), text(taint, "/effect"));
-        for complaint in names::qualified(key) {
-            errors.push(FieldError::invalid(format!("{field}.key"), key, complaint));
-        }
+        errors.extend(FieldError::invalid_by(
+            format!("{field}.key"),
+            key,
+            names::qualified(key),
+        ));
         let value = text(taint, "/value");
-        for complaint in names::label_value(value) {
-            errors.push(FieldError::invalid(
-                format!("{field}.value"),
-                value,
-                complaint,
-            ));
-        }
+        errors.extend(FieldError::invalid_by(
+            format!("{field}.value"),
+            value,
+            names::label_value(value),
+        ));
         if effect.is_empty() {
             errors.push(FieldError::required(format!("{field}.effect"), ""));
         } else if !EFFECTS.contains(&effect) {

@@ -20,17 +20,7 @@ pub(super) fn containers<'a>(
         if name.is_empty() {
             errors.push(FieldError::required(format!("{field}.name"), ""));
         } else {
-            for complaint in names::label(name) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.name"),
-                    name,
-                    complaint,
-                ));
-            }
-            if seen.contains(&name) {
-                errors.push(FieldError::duplicate(format!("{field}.name"), name));
-            }
-            seen.push(name);
+            names::unique(name, names::label, &format!("{field}.name"), seen, errors);
         }
         let image = text(container, "/image");
         if image.is_empty() {
@@ -72,17 +62,13 @@ fn ports(container: &Value, field: &str, errors: &mut Vec<FieldError>) {
         let field = format!("{field}.ports[{i}]");
         let name = text(port, "/name");
         if !name.is_empty() {
-            for complaint in names::port_name(name) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.name"),
-                    name,
-                    complaint,
-                ));
-            }
-            if names_seen.contains(&name) {
-                errors.push(FieldError::duplicate(format!("{field}.name"), name));
-            }
-            names_seen.push(name);
+            names::unique(
+                name,
+                names::port_name,
+                &format!("{field}.name"),
+                &mut names_seen,
+                errors,
+            );
         }
         match int(port, "/containerPort").unwrap_or(0) {
             0 => errors.push(FieldError::required(format!("{field}.containerPort"), "")),
@@ -112,13 +98,11 @@ fn environment(container: &Value, field: &str, errors: &mut Vec<FieldError>) {
         if name.is_empty() {
             errors.push(FieldError::required(format!("{field}.name"), ""));
         } else {
-            for complaint in names::env_name(name) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.name"),
-                    name,
-                    complaint,
-                ));
-            }
+            errors.extend(FieldError::invalid_by(
+                format!("{field}.name"),
+                name,
+                names::env_name(name),
+            ));
         }
         let Some(source) = map(variable, "/valueFrom") else {
             continue;

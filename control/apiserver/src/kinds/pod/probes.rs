@@ -80,9 +80,11 @@ fn port(action: &Value, field: &str, errors: &mut Vec<FieldError>) {
     let field = format!("{field}.port");
     match action.get("port") {
         Some(Value::String(name)) => {
-            for complaint in names::port_name(name) {
-                errors.push(FieldError::invalid(&field, name.as_str(), complaint));
-            }
+            errors.extend(FieldError::invalid_by(
+                &field,
+                name.as_str(),
+                names::port_name(name),
+            ));
         }
         number => port_number(number.and_then(Value::as_i64).unwrap_or(0), &field, errors),
     }

@@ -77,13 +77,11 @@ pub(super) fn pod(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
     ] {
         let value = spec.get(key).and_then(Value::as_str).unwrap_or_default();
         if !value.is_empty() {
-            for complaint in check(value) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.{key}"),
-                    value,
-                    complaint,
-                ));
-            }
+            errors.extend(FieldError::invalid_by(
+                format!("{field}.{key}"),
+                value,
+                check(value),
+            ));
         }
     }
     tolerations(spec, field, errors);
@@ -98,16 +96,13 @@ fn volumes<'a>(spec: &'a Value, field: &str, errors: &mut Vec<FieldError>) -> Ve
         if name.is_empty() {
             errors.push(FieldError::required(format!("{field}.name"), ""));
         } else {
-            for complaint in names::label(name) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.name"),
-                    name,
-                    complaint,
-                ));
-            }
-            if seen.contains(&name) {
-                errors.push(FieldError::duplicate(format!("{field}.name"), name));
-            }
+            names::unique(
+                name,
+                names::label,
+                &format!("{field}.name"),
+                &mut seen,
+                errors,
+            );
         }
         let sources = volume
             .as_object()
@@ -118,7 +113,6 @@ fn volumes<'a>(spec: &'a Value, field: &str, errors: &mut Vec<FieldError>) -> Ve
                 "may not specify more than 1 volume type",
             ));
         }
-        seen.push(name);
     }
     seen
 }
@@ -129,9 +123,11 @@ fn tolerations(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         let field = format!("{field}.tolerations[{i}]");
         let (key, operator) = (text(toleration, "/key"), text(toleration, "/operator"));
         if !key.is_empty() {
-            for complaint in names::qualified(key) {
-                errors.push(FieldError::invalid(format!("{field}.key"), key, complaint));
-            }
+            errors.extend(FieldError::invalid_by(
+                format!("{field}.key"),
+                key,
+                names::qualified(key),
+            ));
         } else if operator != "Exists" {
             let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             errors.push(FieldError::invalid(
@@ -143,13 +139,11 @@ fn tolerations(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         let value = text(toleration, "/value");
         match operator {
             "" | "Equal" => {
-                for complaint in names::label_value(value) {
-                    errors.push(FieldError::invalid(
-                        format!("{field}.operator"),
-                        value,
-                        complaint,
-                    ));
-                }
+                errors.extend(FieldError::invalid_by(
+                    format!("{field}.operator"),
+                    value,
+                    names::label_value(value),
+                ));
             }
             "Exists" if !value.is_empty() => {
                 let detail = "value must be empty when `operator` is 'Exists'";

@@ -59,9 +59,11 @@ fn by_type(spec: &Value, kind: &str, headless: bool, errors: &mut Vec<FieldError
             if name.is_empty() {
                 errors.push(FieldError::required("spec.externalName", ""));
             } else {
-                for complaint in names::subdomain(name) {
-                    errors.push(FieldError::invalid("spec.externalName", name, complaint));
-                }
+                errors.extend(FieldError::invalid_by(
+                    "spec.externalName",
+                    name,
+                    names::subdomain(name),
+                ));
             }
         }
         _ => {}
@@ -80,17 +82,13 @@ fn ports(ports: &[Value], kind: &str, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::required(format!("{field}.name"), ""));
             }
         } else {
-            for complaint in names::label(name) {
-                errors.push(FieldError::invalid(
-                    format!("{field}.name"),
-                    name,
-                    complaint,
-                ));
-            }
-            if names_seen.contains(&name) {
-                errors.push(FieldError::duplicate(format!("{field}.name"), name));
-            }
-            names_seen.push(name);
+            names::unique(
+                name,
+                names::label,
+                &format!("{field}.name"),
+                &mut names_seen,
+                errors,
+            );
         }
         let number = int(port, "/port").unwrap_or(0);
         port_number(number, &format!("{field}.port"), errors);
@@ -119,9 +117,11 @@ fn ports(ports: &[Value], kind: &str, errors: &mut Vec<FieldError>) {
 fn target_port(port: &Value, field: &str, errors: &mut Vec<FieldError>) {
     match port.get("targetPort") {
         Some(Value::String(name)) => {
-            for complaint in names::port_name(name) {
-                errors.push(FieldError::invalid(field, name.as_str(), complaint));
-            }
+            errors.extend(FieldError::invalid_by(
+                field,
+                name.as_str(),
+                names::port_name(name),
+            ));
         }
         Some(number) => port_number(number.as_i64().unwrap_or(0), field, errors),
         None => {}

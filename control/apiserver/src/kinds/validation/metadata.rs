@@ -20,13 +20,13 @@ pub(crate) fn metadata(
     let prefix = meta::generate_name(object);
     if !prefix.is_empty() {
         // A prefix may end in a dash: judged as it will look with a suffix.
-        for complaint in rule.check(&format!("{}x", prefix.trim_end_matches('-'))) {
-            errors.push(FieldError::invalid(
-                "metadata.generateName",
-                prefix,
-                complaint,
-            ));
-        }
+        let likely = format!("{}x", prefix.trim_end_matches('-'));
+        let complaints = rule.check(&likely);
+        errors.extend(FieldError::invalid_by(
+            "metadata.generateName",
+            prefix,
+            complaints,
+        ));
     }
     let name = meta::name(object);
     if name.is_empty() {
@@ -35,9 +35,11 @@ pub(crate) fn metadata(
             "name or generateName is required",
         ));
     } else {
-        for complaint in rule.check(name) {
-            errors.push(FieldError::invalid("metadata.name", name, complaint));
-        }
+        errors.extend(FieldError::invalid_by(
+            "metadata.name",
+            name,
+            rule.check(name),
+        ));
     }
     label_map(
         object.pointer("/metadata/labels"),
@@ -55,13 +57,11 @@ fn annotations(object: &Value, errors: &mut Vec<FieldError>) {
         .and_then(Value::as_object);
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {
-        for complaint in names::qualified(&key.to_ascii_lowercase()) {
-            errors.push(FieldError::invalid(
-                "metadata.annotations",
-                key.as_str(),
-                complaint,
-            ));
-        }
+        errors.extend(FieldError::invalid_by(
+            "metadata.annotations",
+            key.as_str(),
+            names::qualified(&key.to_ascii_lowercase()),
+        ));
         size += key.len() + value.as_str().map_or(0, str::len);
     }
     if size > ANNOTATIONS_MAX {
@@ -105,9 +105,11 @@ fn owners(object: &Value, errors: &mut Vec<FieldError>) {
 fn finalizers(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     const FIELD: &str = "metadata.finalizers";
     for (i, finalizer) in meta::finalizers(object).enumerate() {
-        for complaint in names::qualified(finalizer) {
-            errors.push(FieldError::invalid(FIELD, finalizer, complaint));
-        }
+        errors.extend(FieldError::invalid_by(
+            FIELD,
+            finalizer,
+            names::qualified(finalizer),
+        ));
         if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::kinds::field_error::FieldError;
+
 const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 const PORT_NAME_MAX: usize = 15;
@@ -28,6 +30,21 @@ impl NameRule {
             Self::Subdomain => subdomain(name),
         }
     }
+}
+
+/// The name of one of a list: by a rule, and no second time.
+pub(crate) fn unique<'a>(
+    name: &'a str,
+    rule: fn(&str) -> Complaints,
+    field: &str,
+    seen: &mut Vec<&'a str>,
+    errors: &mut Vec<FieldError>,
+) {
+    errors.extend(FieldError::invalid_by(field, name, rule(name)));
+    if seen.contains(&name) {
+        errors.push(FieldError::duplicate(field, name));
+    }
+    seen.push(name);
 }
 
 pub(crate) fn label(text: &str) -> Complaints {

@@ -6,13 +6,17 @@ use super::names;
 /// A map of labels: keys and values.
 pub(crate) fn label_map(labels: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) {
     for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
-        for complaint in names::qualified(key) {
-            errors.push(FieldError::invalid(field, key.as_str(), complaint));
-        }
+        errors.extend(FieldError::invalid_by(
+            field,
+            key.as_str(),
+            names::qualified(key),
+        ));
         let value = value.as_str().unwrap_or_default();
-        for complaint in names::label_value(value) {
-            errors.push(FieldError::invalid(field, value, complaint));
-        }
+        errors.extend(FieldError::invalid_by(
+            field,
+            value,
+            names::label_value(value),
+        ));
     }
 }
 
@@ -56,8 +60,10 @@ pub(crate) fn label_selector(selector: &Value, field: &str, errors: &mut Vec<Fie
             .get("key")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        for complaint in names::qualified(key) {
-            errors.push(FieldError::invalid(format!("{field}.key"), key, complaint));
-        }
+        errors.extend(FieldError::invalid_by(
+            format!("{field}.key"),
+            key,
+            names::qualified(key),
+        ));
     }
 }
