@@ -5,7 +5,7 @@
 //! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
 //! behind it. Errors say which operation failed on which object.
 //!
-//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`] and [`shaping`] for the same without a runtime → [`conntrack`], [`sock_diag`] →
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`] and [`shaping`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`] →
 //! [`sysctl`], [`udp`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
@@ -20,6 +20,7 @@ pub mod file_lock;
 pub mod link;
 mod mac;
 pub mod neigh;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;

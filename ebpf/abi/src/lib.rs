@@ -81,6 +81,8 @@ pub mod maps {
     pub const TUNNELS: &str = "TUNNELS";
     /// Ends of tunnels ([`Addr`](crate::Addr)) → [`VtepValue`](crate::VtepValue).
     pub const VTEPS: &str = "VTEPS";
+    /// Links that send frames which XDP redirects to them: index → index.
+    pub const XDP_LINKS: &str = "XDP_LINKS";
     /// Per-CPU `u64` by [`Verdict`](crate::Verdict).
     pub const COUNTERS: &str = "COUNTERS";
     /// [`FrontendKey`](crate::FrontendKey), padded with a [`Tally`](crate::Tally) → per-CPU `u64`.
@@ -91,7 +93,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
 
     /// All of them.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 23] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -110,6 +112,7 @@ pub mod maps {
         UNTRANSLATED,
         TUNNELS,
         VTEPS,
+        XDP_LINKS,
         COUNTERS,
         TALLIES,
         LISTENER,
@@ -144,7 +147,7 @@ pub mod programs {
         "sock_recvmsg6",
         "sock_getpeername6",
     ];
-    /// XDP at an uplink: established flows that leave by the link where they came in.
+    /// XDP at an uplink: established flows that leave by the link where they came in, or by another one with XDP.
     pub const XDP_UPLINK: &str = "xdp_uplink";
     /// XDP that passes everything, loaded by tests.
     pub const XDP_IDLE: &str = "xdp_idle";

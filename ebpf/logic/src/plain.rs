@@ -229,6 +229,14 @@ impl Headers for Ipv6 {
     }
 }
 
+/// Bytes of a packet with that length field. (Longer ones, of IPv6, have an extension header and are not plain.)
+#[inline(always)]
+#[must_use]
+pub const fn size<H: Headers>(length: u16) -> u32 {
+    let length = u16::from_be(length) as u32;
+    if H::V4 { length } else { length + H::IP as u32 }
+}
+
 /// What a translation adds to the sums of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {

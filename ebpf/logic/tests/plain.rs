@@ -213,12 +213,14 @@ proptest! {
         let bytes = frame(&from, hops, b"payload");
         let mut packet = Packet::default();
         packet.read(bytes.as_slice()).unwrap();
-        fn seen(headers: &impl Headers) -> (u8, FlowKey, u8) {
+        fn seen<H: Headers>(headers: &H) -> (u8, FlowKey, u8, u32) {
             let protocol = headers.protocol().unwrap();
-            (protocol, headers.key(protocol), headers.hops())
+            let size = plain::size::<H>(headers.length());
+            (protocol, headers.key(protocol), headers.hops(), size)
         }
-        let (protocol, key, seen) = if v4 { seen(&ipv4(&bytes)) } else { seen(&ipv6(&bytes)) };
-        prop_assert_eq!((protocol, key, seen), (from.protocol, packet.key, packet.hops));
+        let seen = if v4 { seen(&ipv4(&bytes)) } else { seen(&ipv6(&bytes)) };
+        let size = (bytes.len() - ETHERNET) as u32;
+        prop_assert_eq!(seen, (from.protocol, packet.key, packet.hops, size));
     }
 
     /// Whatever the bytes are: a packet that the short way takes is one that the long way takes as a whole one.

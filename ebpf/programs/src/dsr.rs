@@ -23,6 +23,7 @@ use seaway_ebpf_logic::{dsr, flow as state};
 use crate::events;
 use crate::flows::{self, Origin, now};
 use crate::maps::{BACKENDS, TUNNELS, VTEPS, Work, config, count, is_node_addr};
+use crate::quick;
 use crate::services::{self, Knock, Picked};
 use crate::tc;
 
@@ -155,6 +156,7 @@ pub(crate) fn send_on(ctx: &TcContext, flow: &FlowValue, overlay: u32) -> Option
         return None;
     }
     count(Verdict::SentOn);
+    quick::mark_sent(ctx);
     // SAFETY: a helper that takes numbers only.
     Some(unsafe { bpf_redirect(overlay, 0) } as i32)
 }

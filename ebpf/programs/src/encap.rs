@@ -20,8 +20,7 @@ pub(crate) fn send_on(ctx: &XdpContext, flow: &FlowValue) -> Option<i32> {
     let there = tunnel(&flow.dst)?;
     // SAFETY: copied at once. Torn it is a mixture of two ways that both were right a moment ago.
     let way = *unsafe { VTEPS.get(there.remote) }?;
-    // SAFETY: the kernel's context.
-    let link = unsafe { (*ctx.ctx).ingress_ifindex };
+    let link = xdp::link(ctx);
     let outer = frame + 2 * OUTER4 - ETHERNET;
     if way.hop.epoch != epoch()
         || way.hop.ifindex != link

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup as FibLookup};
 use aya_ebpf::btf_maps::{
-    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+    Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
@@ -62,6 +62,8 @@ static UNTRANSLATED: HashMap<u64, u32, 16384, ON_DEMAND> = HashMap::new();
 pub(crate) static TUNNELS: LpmTrie<[u32; 4], TunnelValue, 65536> = LpmTrie::new();
 #[btf_map]
 pub(crate) static VTEPS: LruHashMap<Addr, VtepValue, 4096> = LruHashMap::new();
+#[btf_map]
+pub(crate) static XDP_LINKS: DevMapHash<1024> = DevMapHash::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
 #[btf_map]

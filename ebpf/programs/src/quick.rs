@@ -44,8 +44,8 @@ pub(crate) trait Carrier {
     /// Where the packet begins, and where what of it can be read ends.
     fn bounds(&self) -> (usize, usize);
 
-    /// Whether the packet fits a link, and can be sent there.
-    fn may_send(&self, way: &Shortcut) -> bool;
+    /// Whether the packet, of that length field, fits a link, and can be sent there.
+    fn may_send<H: Headers>(&self, way: &Shortcut, length: u16) -> bool;
 
     /// Has the checksum at that offset, of an IP packet of that length, make up for a change.
     fn mend<H: Headers>(&self, way: &Shortcut, at: usize, protocol: u8, length: u16) -> Option<()>;
@@ -151,11 +151,11 @@ fn step_of<H: Headers + 'static, C: Carrier>(carrier: &C, hook: Hook) -> Option<
         }
     }
     let packet: &mut H = at(carrier, ETHERNET)?;
+    let length = packet.length();
     // What goes up the node's stack, or came from there, is not forwarded.
-    if way.ifindex != 0 && packet.hops() <= 1 || !carrier.may_send(way) {
+    if way.ifindex != 0 && packet.hops() <= 1 || !carrier.may_send::<H>(way, length) {
         return None;
     }
-    let length = packet.length();
     packet.write(way);
     if way.flags & SHORTCUT_NEIGHBOUR != 0
         && let Some(addresses) = at(carrier, 0)
@@ -225,6 +225,25 @@ fn skb(ctx: &TcContext) -> *mut __sk_buff {
     ctx.as_ptr().cast()
 }
 
+/// What is put into a packet's `tc_index`, of which the kernel makes no use: the first letters of our name, in a number that
+/// nobody else takes by chance.
+const SENT: u32 = 0x5ea3;
+
+/// Takes note that a program sends the packet on. It is nobody's of this node then, and nothing is left to do as it leaves.
+#[inline(always)]
+pub(crate) fn mark_sent(ctx: &TcContext) {
+    // SAFETY: the kernel's context.
+    unsafe { (*skb(ctx)).tc_index = SENT };
+}
+
+/// Whether a program has sent the packet on, of this node or of another one in the same kernel: in neither case is it from a
+/// socket here.
+#[inline(always)]
+pub(crate) fn is_sent(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel's context.
+    unsafe { (*skb(ctx)).tc_index == SENT }
+}
+
 /// Whether a packet fits a link. What will be cut into segments later does always.
 #[inline(always)]
 fn fits(ctx: &TcContext, ifindex: u32, mtu: u16) -> bool {
@@ -243,7 +262,7 @@ impl Carrier for TcContext {
     }
 
     #[inline(always)]
-    fn may_send(&self, way: &Shortcut) -> bool {
+    fn may_send<H: Headers>(&self, way: &Shortcut, _: u16) -> bool {
         fits(self, way.ifindex, way.mtu)
     }
 
@@ -289,6 +308,7 @@ impl Carrier for TcContext {
         if way.ifindex == 0 {
             return TC_ACT_OK;
         }
+        mark_sent(self);
         if way.flags & SHORTCUT_NEIGHBOUR != 0 {
             // SAFETY: a helper that takes numbers only.
             return unsafe { bpf_redirect(way.ifindex, 0) } as i32;

@@ -55,6 +55,9 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
 /// Replies of backends that are the node itself are only seen as they leave.
 #[classifier]
 pub fn to_link(ctx: TcContext) -> i32 {
+    if quick::is_sent(&ctx) {
+        return PASS;
+    }
     let code = quick::egress(&ctx);
     if code != quick::LEFT {
         return code;
@@ -320,7 +323,7 @@ fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
     }
     count_translated(work, Verdict::Forward);
     remember(work, hop);
-    send(hop.ifindex)
+    send(ctx, hop.ifindex)
 }
 
 /// To the node of the backend, as it is. What is too large for the overlay and may be cut is cut by the stack, around what
@@ -377,7 +380,7 @@ fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
                 let hop = way_back(ctx, work, ifindex);
                 remember(work, hop);
             }
-            send(ifindex)
+            send(ctx, ifindex)
         }
         Err(verdict) => drop_of_flow(work, verdict),
     }
@@ -389,7 +392,7 @@ fn answer_directly(ctx: &TcContext, work: &mut Work) -> i32 {
     match route(ctx, work) {
         Ok(hop) if hop.ifindex != 0 => {
             remember(work, hop);
-            send(hop.ifindex)
+            send(ctx, hop.ifindex)
         }
         Ok(_) => drop_of_flow(work, Verdict::DroppedNoRoute),
         Err(Verdict::TooLarge) => drop_of_flow(work, Verdict::DroppedTooLarge),
@@ -422,10 +425,11 @@ fn translate_back(ctx: &TcContext, work: &mut Work, forwarded: bool) -> Result<(
 
 /// Out of a link, or up the stack for link 0.
 #[inline(always)]
-fn send(ifindex: u32) -> i32 {
+fn send(ctx: &TcContext, ifindex: u32) -> i32 {
     if ifindex == 0 {
         return PASS;
     }
+    quick::mark_sent(ctx);
     // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
     unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
 }

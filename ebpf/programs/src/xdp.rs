@@ -1,8 +1,8 @@
 //! The short way at the driver of an uplink, before the kernel has made a socket buffer of the packet: for flows whose
-//! packets leave by the link where they came in, as those to backends on other nodes do and their replies. All else passes
-//! to [`crate::tc`], which opens flows and keeps them.
+//! packets leave by the link where they came in, as those to backends on other nodes do and their replies, or by another link
+//! whose driver takes frames. All else passes to [`crate::tc`], which opens flows and keeps them.
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -12,7 +12,7 @@ use seaway_ebpf_logic::packet::ETHERNET;
 use seaway_ebpf_logic::plain::{self, Headers};
 
 use crate::encap;
-use crate::maps::count;
+use crate::maps::{XDP_LINKS, count};
 use crate::quick::{self, Carrier, Hook, LEFT};
 
 #[xdp(frags)]
@@ -36,6 +36,21 @@ pub(crate) fn length(ctx: &XdpContext) -> usize {
     unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize }
 }
 
+/// Where the packet came in.
+#[inline(always)]
+pub(crate) fn link(ctx: &XdpContext) -> u32 {
+    // SAFETY: the kernel's context.
+    unsafe { (*ctx.ctx).ingress_ifindex }
+}
+
+/// Whether another link takes the packet; then that is where the kernel sends it, once the program says so. What lies in
+/// several buffers not every driver takes.
+#[inline(always)]
+fn may_redirect(ctx: &XdpContext, ifindex: u32, size: u32) -> bool {
+    let (start, end) = ctx.bounds();
+    size as usize + ETHERNET <= end - start && XDP_LINKS.redirect(ifindex, 0).is_ok()
+}
+
 impl Carrier for XdpContext {
     const DROP: i32 = XDP_DROP as i32;
 
@@ -44,13 +59,13 @@ impl Carrier for XdpContext {
         (self.data(), self.data_end())
     }
 
+    /// The frame's length would be a call. What is behind the packet in it came in by the link where it leaves.
     #[inline(always)]
-    fn may_send(&self, way: &Shortcut) -> bool {
-        // SAFETY: the kernel's context.
-        let link = unsafe { (*self.ctx).ingress_ifindex };
-        way.ifindex == link
-            && way.flags & SHORTCUT_NEIGHBOUR != 0
-            && length(self) <= usize::from(way.mtu) + ETHERNET
+    fn may_send<H: Headers>(&self, way: &Shortcut, length: u16) -> bool {
+        let size = plain::size::<H>(length);
+        way.flags & SHORTCUT_NEIGHBOUR != 0
+            && size <= u32::from(way.mtu)
+            && (way.ifindex == link(self) || may_redirect(self, way.ifindex, size))
     }
 
     /// Here every checksum is whole.
@@ -62,9 +77,13 @@ impl Carrier for XdpContext {
     }
 
     #[inline(always)]
-    fn send(&self, _: &Shortcut) -> i32 {
+    fn send(&self, way: &Shortcut) -> i32 {
         count(Verdict::Xdp);
-        XDP_TX as i32
+        if way.ifindex == link(self) {
+            XDP_TX as i32
+        } else {
+            XDP_REDIRECT as i32
+        }
     }
 
     #[inline(always)]

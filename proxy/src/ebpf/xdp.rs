@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use nix::libc;
+use seaway_ebpf_abi::maps::XDP_LINKS;
 use seaway_ebpf_abi::programs::XDP_UPLINK;
+use seaway_kernel::netdev;
 
 use super::bpffs;
 use super::error::EbpfError;
@@ -16,6 +18,7 @@ use super::links::{existing, remove};
 use super::node::{NodeLink, Role};
 use super::objects::Programs;
 use super::sys::{self, LinkTarget};
+use super::table::Table;
 
 /// Whether packets are translated at the driver (`--xdp`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -74,12 +77,15 @@ pub(super) fn attach(
         if info.target == LinkTarget::Interface(index)
             && sys::link_update(pinned.as_fd(), program).is_ok()
         {
-            return Ok(());
+            return admit(dir, mode, index);
         }
         remove(&pin, &pinned)?;
     }
     match sys::link_create_xdp(program, index, flags) {
-        Ok(created) => sys::pin(created.as_fd(), &pin).map_err(|e| EbpfError::file("pin", &pin, e)),
+        Ok(created) => {
+            sys::pin(created.as_fd(), &pin).map_err(|e| EbpfError::file("pin", &pin, e))?;
+            admit(dir, mode, index)
+        }
         Err(error) if mode == XdpMode::Auto => {
             tracing::info!(link = %link.name, reason = reason(&error), "no XDP: translated at tc");
             Ok(())
@@ -89,6 +95,35 @@ pub(super) fn attach(
             reason: reason(&error),
         }),
     }
+}
+
+/// The map of links that send what XDP redirects to them. Pins of links are below those of maps. The values are `struct bpf_devmap_val`:
+/// an index, and no program.
+fn senders(dir: &Path) -> Result<Option<Table<u32, u64>>, EbpfError> {
+    match dir.parent() {
+        Some(maps) => Table::open(maps, XDP_LINKS),
+        None => Ok(None),
+    }
+}
+
+/// Has packets of other uplinks leave by this one at the driver, if its driver can. It can say so only once it has a
+/// program: many set up queues for it then.
+fn admit(dir: &Path, mode: XdpMode, index: u32) -> Result<(), EbpfError> {
+    if mode == XdpMode::Generic {
+        return Ok(());
+    }
+    let takes = netdev::takes_frames(index).unwrap_or_else(|error| {
+        tracing::warn!(%error, "packets to this link are sent at tc");
+        false
+    });
+    let Some(senders) = senders(dir)? else {
+        return Ok(());
+    };
+    if !takes {
+        return senders.delete(&index);
+    }
+    let [a, b, c, d] = index.to_ne_bytes();
+    senders.set(&index, &u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]))
 }
 
 /// Why a link does not take the program.
@@ -123,10 +158,20 @@ pub(super) fn retain(
             .filter_map(|(index, _)| mode.pin(dir, *index))
             .any(|wanted| wanted == pin);
         if !stays && let Some((link, _)) = existing(&pin)? {
+            // First, as its driver may have no queues for frames after it.
+            if let (Some(index), Some(senders)) = (index_of(name), senders(dir)?) {
+                senders.delete(&index)?;
+            }
             remove(&pin, &link)?;
         }
     }
     Ok(())
+}
+
+/// The index of the link that a pin is of.
+fn index_of(name: &str) -> Option<u32> {
+    let (index, _) = name.strip_prefix(PREFIX)?.split_once('_')?;
+    index.parse().ok()
 }
 
 /// The name of an uplink whose program was detached by somebody else.
@@ -166,6 +211,8 @@ mod tests {
         assert_eq!(pin(XdpMode::Native), Some("/pins/xdp_2_native".into()));
         assert_eq!(pin(XdpMode::Auto), pin(XdpMode::Native));
         assert_ne!(pin(XdpMode::Generic), pin(XdpMode::Native));
+        assert_eq!(index_of("xdp_2_native"), Some(2));
+        assert_eq!((index_of("xdp_2"), index_of("tc_2_in")), (None, None));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use aya::programs::xdp::XdpMode as AttachMode;
 use aya::programs::{TestRun, TestRunOptions};
 use seaway_ebpf_abi::programs::{XDP_IDLE, XDP_UPLINK};
-use seaway_kernel::NetNs;
+use seaway_kernel::{NetNs, Offload};
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Programs, XdpMode};
 
@@ -16,6 +16,7 @@ use crate::world::{LOCAL_POD, NODE_IP, World, service, sync};
 const NEIGHBOUR: &str = "192.168.77.2";
 pub(crate) const XDP_PASS: u32 = 2;
 pub(crate) const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
 
 fn with(world: &World, xdp: XdpMode) -> EbpfConfig {
     EbpfConfig {
@@ -146,6 +147,58 @@ async fn established_flows_to_other_nodes_are_taken_and_all_else_is_left() {
         assert_eq!(bench.run("from_uplink", packet).0, REDIRECT);
     }
     assert_eq!(run(&mut bench, packet), (XDP_PASS, packet));
+}
+
+/// A backend behind another uplink. Whether that takes frames is seen when it gets its program.
+#[tokio::test]
+async fn packets_leave_by_another_link_if_its_driver_takes_frames() {
+    const BEHIND: &str = "198.51.100.2";
+    let native = |config| EbpfConfig {
+        xdp: XdpMode::Native,
+        ..config
+    };
+    for takes in [true, false] {
+        let mut bench = Bench::with(&service(&[(BEHIND, false)]), native).await;
+        bench.world.ip(
+            "node",
+            &format!(
+                "neigh replace {OUTSIDE} lladdr 02:00:00:00:77:c8 dev eth0
+                 link add eth9 type veth peer name behind9
+                 link set behind9 up
+                 address add 198.51.100.1/24 dev eth9
+                 link set eth9 mtu 1400 up
+                 neigh replace {BEHIND} lladdr 02:00:00:00:99:02 dev eth9"
+            ),
+        );
+        let node = bench.world.netns("node");
+        node.run(|| Offload::open().unwrap().set_gro("behind9", takes).unwrap())
+            .unwrap();
+        // As after a restart.
+        bench.plane = bench.world.plane(with(&bench.world, XdpMode::Native));
+        sync(&mut bench.plane, &service(&[(BEHIND, false)])).await;
+        let from = |flags| shape((OUTSIDE, 40000), (NODE_IP, 30080), flags);
+        let (code, first) = bench.run("from_uplink", from(Some(SYN)));
+        assert_eq!((code, first.dst.to_string()), (REDIRECT, BEHIND.into()));
+        let own = first.src.to_string();
+        let answer = shape((BEHIND, 8080), (&own, first.sport), Some(SYN | ACK));
+        assert_eq!(bench.run("from_uplink", answer).0, REDIRECT);
+        let (_, long) = bench.run("from_uplink", from(Some(ACK)));
+        let expected = if takes {
+            (XDP_REDIRECT, long)
+        } else {
+            (XDP_PASS, from(Some(ACK)))
+        };
+        assert_eq!(run(&mut bench, from(Some(ACK))), expected, "{takes}");
+        // A byte more than that link takes.
+        for (more, fits) in [(0, takes), (1, false)] {
+            let mut bytes = from(Some(ACK)).bytes();
+            let length: u16 = 1400 + more;
+            bytes.resize(14 + usize::from(length), 0);
+            bytes[16..18].copy_from_slice(&length.to_be_bytes());
+            let code = if fits { XDP_REDIRECT } else { XDP_PASS };
+            assert_eq!(run_bytes(&mut bench, &bytes).0, code, "{takes} {length}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -91,9 +91,9 @@ fn flood(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> R
         };
         // The first tenth sets up the flows.
         send(time / 10)?;
-        let (before, begun) = (received(peer)?, Instant::now());
+        let (before, begun) = (received(peer, "eth0")?, Instant::now());
         send(time)?;
-        let packets = received(peer)? - before;
+        let packets = received(peer, "eth0")? - before;
         ensure!(packets > 0, "nothing arrives at the endpoint");
         Ok(packets as f64 / begun.elapsed().as_secs_f64())
     })?
@@ -113,19 +113,18 @@ fn served(target: SocketAddr, endpoint: &UdpSocket) -> Result<()> {
     bail!("the node port is not served within {LIMIT:?}")
 }
 
-/// Packets that came in by the link of a namespace so far.
-fn received(netns: &NetNs) -> Result<u64> {
+/// Packets that came in by a link of a namespace so far.
+pub(super) fn received(netns: &NetNs, link: &str) -> Result<u64> {
     let read = || std::fs::read_to_string("/proc/thread-self/net/dev");
     let text = netns.run(read)?.context("read the counters of links")?;
-    packets(&text).context("there is no eth0")
+    packets(&text, link).with_context(|| format!("there is no {link}"))
 }
 
 /// From proc(5), `/proc/net/dev`: bytes, then packets.
-fn packets(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("eth0:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+fn packets(text: &str, link: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
+    let (_, counts) = lines.find(|(name, _)| *name == link)?;
+    counts.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -136,7 +135,8 @@ mod tests {
     fn packets_follow_bytes() {
         let text =
             "Inter-|   Receive\n face |bytes    packets errs\n    lo: 1 2 0\n  eth0: 1500 33 0 0\n";
-        assert_eq!(packets(text), Some(33));
-        assert_eq!(packets("    lo: 1 2 0\n"), None);
+        assert_eq!(packets(text, "eth0"), Some(33));
+        assert_eq!(packets(text, "lo"), Some(2));
+        assert_eq!(packets("    lo: 1 2 0\n", "eth0"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a link leaves checksums of what is sent to whoever comes after it (ethtool(8) `tx-checksumming`).
+//! What a link does in the place of others: whether it leaves checksums of what is sent to whoever comes after it (ethtool(8)
+//! `tx-checksumming`), and takes packets together that come in (`generic-receive-offload`).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -12,6 +13,8 @@ const ETHTOOL: u64 = 0x8946;
 /// `ETHTOOL_GTXCSUM` and `ETHTOOL_STXCSUM` (linux/ethtool.h).
 const GET: u32 = 0x16;
 const SET: u32 = 0x17;
+/// `ETHTOOL_SGRO`.
+const SET_GRO: u32 = 0x2c;
 
 /// `struct ethtool_value`.
 #[repr(C)]
@@ -50,6 +53,12 @@ impl Offload {
             .map(drop)
     }
 
+    /// Takes packets together that come in, or not. A veth that does gets what comes in polled, as a card.
+    pub fn set_gro(&self, link: &str, on: bool) -> Result<(), Error> {
+        self.ask(link, "set the receive offload of", SET_GRO, on.into())
+            .map(drop)
+    }
+
     #[expect(unsafe_code, reason = "this request has no safe wrapper")]
     fn ask(
         &self,
@@ -75,7 +84,7 @@ impl Offload {
         }
         request.ifr_ifru.ifru_data = (&raw mut value).cast();
         // SAFETY: `request` and the `value` it points to are live for the call; the kernel reads and writes one
-        // `ethtool_value` for these two commands, and keeps no pointer.
+        // `ethtool_value` for these commands, and keeps no pointer.
         let answer =
             unsafe { libc::ioctl(self.socket.as_raw_fd(), ETHTOOL as _, &raw mut request) };
         if answer != 0 {

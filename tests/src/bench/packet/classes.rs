@@ -40,6 +40,8 @@ fn family_label(family: Family) -> &'static str {
     }
 }
 
+/// Batches in a call of live frames: a frame is sent once in each at most, and has a hop less each time.
+const BATCHES: u32 = 200;
 /// How often XDP is tried: a busy machine may let a second go by between two calls.
 const ATTEMPTS: usize = 20;
 /// Runs in a call of what answers a packet, and so cannot run over its own answer.
@@ -113,6 +115,7 @@ impl<'a> Classes<'a> {
                 place: Ring::ONE.first,
             };
             self.established(&talk, flows)?;
+            self.live(&talk, flows)?;
             if flows > 1 && protocol == Protocol::Udp {
                 self.every_flow(&talk, flows)?;
             }
@@ -243,6 +246,32 @@ impl<'a> Classes<'a> {
     fn at_driver(&mut self, talk: &Talk, program: &str, back: bool) -> Result<f64> {
         self.round(talk, program, back, Says::More, Ring::ONE.size)?;
         self.round(talk, programs::XDP_UPLINK, back, Says::More, ROUNDS)
+    }
+
+    /// Frames that are really sent, by XDP and, in turn with it, by the classifier, to which another XDP program leaves them.
+    fn live(&mut self, talk: &Talk, flows: u32) -> Result<()> {
+        let ways = [("xdp", programs::XDP_UPLINK), ("tc", programs::XDP_IDLE)];
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..self.calls.div_ceil(4) {
+            for ((_, program), rates) in ways.iter().zip(&mut rates) {
+                self.round(talk, FORWARD, false, Says::More, Ring::ONE.size)?;
+                let packet = talk.packet(false, Says::More, HOPS)?;
+                rates.push(self.ground.live(program, &packet, BATCHES)?);
+            }
+        }
+        for ((way, _), rates) in ways.iter().zip(&rates) {
+            let labels: [Label; 5] = [
+                ("way", (*way).to_owned()),
+                ("family", family_label(talk.family).to_owned()),
+                ("protocol", talk.protocol.as_str().to_lowercase()),
+                ("services", self.services.to_string()),
+                ("flows", flows.to_string()),
+            ];
+            let labels = labels.each_ref().map(|(key, value)| (*key, value.as_str()));
+            self.figures
+                .median(&labels, "live_frames", Unit::PerSecond, rates);
+        }
+        Ok(())
     }
 
     /// Each packet of another flow, through the whole table: none of them is in a near cache.

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
 use seaway_ebpf_abi::programs;
 use seaway_kernel::{NetNs, Netlink, cgroup};
 use seaway_model::{Change, DetectLocal, Family};
@@ -16,8 +16,13 @@ use seaway_proxy::dataplane::Dataplane as _;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, MapSizes, Programs};
 
 use super::{rings, talk};
+use crate::bench::node_port::received;
 
 const LINK: &str = "sw00000000001";
+/// The other end of that link.
+const PEER: &str = "peer";
+/// Frames that a driver hands over at once (`NAPI_POLL_WEIGHT`).
+const BATCH: u32 = 64;
 /// Behind the pod's link, where all routes lead.
 const GATEWAY: u8 = 5;
 
@@ -63,7 +68,7 @@ impl Ground {
 
     fn wire(&self) -> Result<()> {
         let mut batch = format!(
-            "link set lo up\nlink add {LINK} type veth peer name peer\nlink set peer up\nlink set {LINK} up\n"
+            "link set lo up\nlink add {LINK} type veth peer name {PEER}\nlink set {PEER} up\nlink set {LINK} up\n"
         );
         for (family, services) in [
             (Family::V4, "10.96.0.0/12"),
@@ -123,27 +128,59 @@ impl Ground {
         let layout = format!("v{}", seaway_ebpf_abi::LAYOUT_VERSION);
         let mut loaded = Programs::load(&self.bpffs.join(layout), sizes)?;
         loaded.classifier(programs::IDLE)?.load()?;
-        {
-            // Of a veth without any XDP program no frame can be made.
+        // Of a veth without any XDP program no frame can be made. And the kernel calls what is attached directly; for what is
+        // not it changes its code before and after each call, waits for all CPUs, and the call finds cold caches.
+        for (program, link) in [(programs::XDP_UPLINK, LINK), (programs::XDP_IDLE, PEER)] {
             let _inside = self.netns.enter()?;
-            let idle = loaded.xdp(programs::XDP_IDLE)?;
-            idle.load()?;
-            idle.attach(LINK, XdpMode::Driver)?;
+            let program = loaded.xdp(program)?;
+            // Ours are loaded with the rest.
+            if program.fd().is_err() {
+                program.load()?;
+            }
+            program.attach(link, XdpMode::Driver)?;
         }
         self.programs = Some(loaded);
         Ok(())
     }
 
+    /// `struct xdp_md`: data, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`.
+    fn frame(&self, packet: &[u8]) -> Vec<u8> {
+        let words = [0, packet.len() as u32, 0, self.link, 0, 0];
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    /// Has so many frames come in by the pod's link, in the batches of a driver, with an XDP program there that decides what
+    /// becomes of them: those that the other end got, a second.
+    pub(super) fn live(&mut self, program: &str, packet: &[u8], batches: u32) -> Result<f64> {
+        let context = self.frame(packet);
+        let before = received(&self.netns, PEER)?;
+        let loaded = self.programs.as_mut().context("nothing is loaded")?;
+        let begun = Instant::now();
+        {
+            let _inside = self.netns.enter()?;
+            loaded.xdp(program)?.test_run(TestRunOptions {
+                data_in: Some(packet),
+                ctx_in: Some(&context),
+                repeat: batches * BATCH,
+                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                ..TestRunOptions::default()
+            })?;
+        }
+        let took = begun.elapsed().as_secs_f64();
+        let frames = received(&self.netns, PEER)? - before;
+        ensure!(frames > 0, "no frame arrives at the other end");
+        Ok(frames as f64 / took)
+    }
+
     /// Has a program run over a packet, and over what it made of it, so many times.
     pub(super) fn run(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Ran> {
+        let frame = self.frame(packet);
         let loaded = self.programs.as_mut().context("nothing is loaded")?;
         let _inside = self.netns.enter()?;
         let mut out = vec![0; 256];
         let at_driver = [programs::XDP_UPLINK, programs::XDP_IDLE].contains(&program);
         let context = if at_driver {
-            // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-            let words = [0, packet.len() as u32, 0, self.link, 0, 0];
-            words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+            frame
         } else {
             // struct __sk_buff: ifindex is the eleventh word.
             let mut context = vec![0_u8; 192];
