@@ -138,6 +138,7 @@ fn on_host(
         // A host port answers at 127.0.0.1, too.
         route_localnet: host_ports.into(),
     };
+    batch.no_own_ipv6_address(&attachment.host_link);
     batch.set_up(&attachment.host_link, settings);
     for step in &plan.host {
         step.write(ends.host, &mut batch);

@@ -2,7 +2,7 @@
 //! the pod is sent through an `ifb` device and queued there, out of the pod's reach.
 
 use seaway_kernel::shaping::Limit;
-use seaway_kernel::{Batch, RouteSocket};
+use seaway_kernel::{Batch, Ipv4Settings, RouteSocket};
 
 use crate::attachment::shaping_link;
 use crate::protocol::{Bandwidth, Code, Error, OwnerKey};
@@ -66,6 +66,8 @@ impl Shaping {
         }
         if self.from_pod.is_some() {
             batch.add_ifb(&self.link, mtu, group);
+            batch.no_own_ipv6_address(&self.link);
+            batch.set_up(&self.link, Ipv4Settings::default());
             if ours {
                 batch.set_group(end, group);
             }

@@ -1,5 +1,6 @@
 //! What a person calls.
 
+mod cleanup;
 mod ipam;
 
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ use crate::install;
 
 /// CNI plugin of Seaway.
 ///
-/// Container runtimes call it with CNI_COMMAND set; without, it is a tool for operators. `ipam` and `gc` must run in
-/// the node's network namespace. Called as `ptp` or `host-local` it takes the place of those reference plugins.
+/// Container runtimes call it with CNI_COMMAND set; without, it is a tool for operators. `ipam`, `gc` and
+/// `cleanup` must run in the node's network namespace. Called as `ptp` or `host-local` it takes the place of those reference plugins.
 #[derive(Debug, Parser)]
 #[command(name = "seaway-cni", version)]
 pub struct Cli {
@@ -30,6 +31,8 @@ pub enum Command {
     Ipam(IpamArgs),
     /// Free addresses of pods whose interface and namespace are both gone
     Gc(GcArgs),
+    /// Remove everything of the plugin from this node, and verify that it is gone
+    Cleanup(CleanupArgs),
 }
 
 /// Where to install.
@@ -77,6 +80,23 @@ pub struct GcArgs {
     pub dry_run: bool,
 }
 
+/// What to remove beside what is in the kernel.
+#[derive(Debug, Args)]
+pub struct CleanupArgs {
+    /// State directory, whose ledgers are removed
+    #[arg(long, default_value = ownership::STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Remove the program from this plugin directory, too
+    #[arg(long, value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Remove 10-seaway.conflist from this directory, too (`seaway-overlay cleanup` does)
+    #[arg(long, value_name = "DIR")]
+    pub conflist: Option<PathBuf>,
+    /// Also while pods are alive: they lose their interfaces
+    #[arg(long)]
+    pub force: bool,
+}
+
 impl Cli {
     /// Runs the subcommand.
     pub fn run(self) -> anyhow::Result<()> {
@@ -84,6 +104,7 @@ impl Cli {
             Command::Install(args) => run_install(&args),
             Command::Ipam(args) => ipam::show(&args),
             Command::Gc(args) => ipam::gc(&args),
+            Command::Cleanup(args) => cleanup::run(&args),
         }
     }
 }

@@ -6,4 +6,4 @@ mod elements;
 mod table;
 
 pub use elements::{Tag, Wanted};
-pub use table::{add, check, remove, remove_unless};
+pub use table::{Removed, add, check, remove, remove_unless};

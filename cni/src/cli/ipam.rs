@@ -201,6 +201,31 @@ pub(super) fn gc(args: &GcArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The pods of this boot that the ledgers know and that are not proved to be dead.
+pub(super) fn living(state_dir: &Path, host: &mut RouteSocket) -> anyhow::Result<Vec<String>> {
+    let mut living = Vec::new();
+    for network in networks(state_dir, None)? {
+        let Some(ledger) = Ledger::open_existing(&Ledger::root(state_dir), &network)? else {
+            continue;
+        };
+        for entry in ledger.entries()? {
+            let Entry::InUse { address, owner } = &entry else {
+                continue;
+            };
+            match ledger.lease(&entry) {
+                Ok(lease) if Proof::of(&lease, owner, host)?.is_dead() => {}
+                Ok(lease) => {
+                    let container = lease.owner.container_id;
+                    living.push(format!("{address} of container {container}"));
+                }
+                // It says nothing of its owner: who is alive has a link on the node as well.
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(living)
+}
+
 /// The networks that have a ledger.
 fn networks(state_dir: &Path, only: Option<&str>) -> anyhow::Result<Vec<String>> {
     let root = Ledger::root(state_dir);

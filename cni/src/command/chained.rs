@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Call;
 use crate::bandwidth::Shaping;
-use crate::ports::{self, Wanted};
+use crate::ports::{self, Removed, Wanted};
 use crate::protocol::{AddResult, Code, Error, RuntimeConfig};
 
 impl Call {
@@ -21,7 +21,7 @@ impl Call {
         if let Some(shaping) = shaping
             && let Err(error) = self.limit(&shaping)
         {
-            return Err(match ports::remove(&self.tag()) {
+            return Err(match ports::remove(&self.tag()).and_then(Removed::finish) {
                 Ok(()) => error,
                 Err(second) => error.details(format!("and taking it back failed: {second}")),
             });

@@ -23,10 +23,11 @@ impl Call {
                 self.refuse_own(&pod)?;
             }
             let owner = self.owner();
-            ports::remove(&self.tag())?;
+            let ports = ports::remove(&self.tag())?;
             let mut host = RouteSocket::open()?;
             // The interface may still be there: the address stays reserved, and the runtime tries again.
             apply::undo(&mut host, &host_link(&owner), Some(&shaping_link(&owner)))?;
+            ports.finish()?;
         }
         self.release()
     }

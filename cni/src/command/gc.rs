@@ -10,7 +10,7 @@ use crate::apply;
 use crate::attachment::digits;
 use crate::ipam::{Entry, Ledger, Source};
 use crate::personality::Personality;
-use crate::ports;
+use crate::ports::{self, Removed};
 use crate::protocol::{Attachments, Code, Error, Verb, Version};
 
 impl Call {
@@ -27,10 +27,12 @@ impl Call {
         let valid: BTreeSet<_> = valid.iter().map(digits).collect();
         let mut failures = Vec::new();
         let mut note = |done: Result<(), Error>| failures.extend(done.err());
+        let mut removed = Ok(None);
         if self.personality != Personality::HostLocal {
-            note(ports::remove_unless(&self.config.name, &valid));
+            removed = ports::remove_unless(&self.config.name, &valid).map(Some);
         }
         note(self.sweep(&valid));
+        note(removed.and_then(|removed| removed.map_or(Ok(()), Removed::finish)));
         match self.delegate() {
             Ok(Some(delegate)) => note(delegate.call(Verb::Gc).map(drop)),
             Ok(None) => {}

@@ -52,14 +52,32 @@ pub fn add(wanted: &Wanted, tag: &Tag) -> Result<(), Error> {
     ))
 }
 
+/// What was removed from the table. The kernel frees it after a while, and lets nobody close a socket of netfilter until it
+/// has (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c): so the socket is kept, and what else takes a while is done
+/// meanwhile.
+#[derive(Debug)]
+#[must_use = "closing the socket waits"]
+pub struct Removed {
+    _socket: Nftables,
+    /// Pods (address and port, as in the values of the maps) that UDP ports led to.
+    pods: Vec<Vec<u8>>,
+}
+
+impl Removed {
+    /// Waits, and has connection tracking forget clients of UDP ports.
+    pub fn finish(self) -> Result<(), Error> {
+        forget_flows_to(&self.pods)
+    }
+}
+
 /// Removes the elements of an attachment; it is fine if there is none.
-pub fn remove(tag: &Tag) -> Result<(), Error> {
+pub fn remove(tag: &Tag) -> Result<Removed, Error> {
     let comment = tag.comment();
     remove_if(|element| element.comment == comment)
 }
 
 /// Removes the elements of a network that belong to none of these attachments (by their digits).
-pub fn remove_unless(network: &str, valid: &BTreeSet<String>) -> Result<(), Error> {
+pub fn remove_unless(network: &str, valid: &BTreeSet<String>) -> Result<Removed, Error> {
     remove_if(|element| {
         digits_of(&element.comment, network).is_some_and(|digits| !valid.contains(digits))
     })
@@ -135,7 +153,7 @@ fn conflict(nft: &mut Nftables, wanted: &[(Kind, bool, Element)]) -> Result<Erro
     ))
 }
 
-fn remove_if(mine: impl Fn(&Element) -> bool) -> Result<(), Error> {
+fn remove_if(mine: impl Fn(&Element) -> bool) -> Result<Removed, Error> {
     let mut nft = Nftables::open()?;
     for _ in 0..ATTEMPTS {
         let mut transaction = Transaction::new(HOST_PORTS_TABLE);
@@ -145,7 +163,10 @@ fn remove_if(mine: impl Fn(&Element) -> bool) -> Result<(), Error> {
                 let name = kind.name(ipv4);
                 let Some(present) = nft.elements(HOST_PORTS_TABLE, name)? else {
                     // Without one of its sets it is no table of ours.
-                    return Ok(());
+                    return Ok(Removed {
+                        _socket: nft,
+                        pods: Vec::new(),
+                    });
                 };
                 let gone: Vec<_> = present.into_iter().filter(&mine).collect();
                 let udp = gone
@@ -158,7 +179,9 @@ fn remove_if(mine: impl Fn(&Element) -> bool) -> Result<(), Error> {
             }
         }
         match nft.commit(&transaction) {
-            Ok(()) => return forget_flows_to(&pods),
+            Ok(()) => {
+                return Ok(Removed { _socket: nft, pods });
+            }
             // Another call for the same pod has removed one meanwhile.
             Err(error) if error.is_absent() => {}
             Err(error) => return Err(error.into()),
@@ -270,7 +293,7 @@ fn forget_flows(wanted: &Wanted) -> Result<(), Error> {
     })
 }
 
-/// The same for pods (address and port, as in the values of the maps) that are gone. Connection tracking is looked
+/// The same for pods that are gone. Connection tracking is looked
 /// through in whole, which takes longer than all the rest: so only for those of UDP.
 fn forget_flows_to(pods: &[Vec<u8>]) -> Result<(), Error> {
     let gone: Vec<_> = pods.iter().filter_map(|value| endpoint(value)).collect();

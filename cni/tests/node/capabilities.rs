@@ -242,6 +242,7 @@ async fn limits_are_set_checked_and_removed() {
     assert_eq!(host.limit_of(end).unwrap(), Some(1_000_000));
     assert_eq!(host.limit_of(device.index).unwrap(), Some(10_000_000_000));
     assert!(device.up);
+    assert_eq!(host.addresses(device.index).unwrap(), []);
     // What the pod sends still arrives.
     let at = format!("10.244.1.0:{}", 9000);
     assert!(udp_reaches(&pod.netns, &node.space.netns, &at, 9000, 0));

@@ -118,3 +118,40 @@ async fn after_a_reboot_every_address_is_free() {
         .collect();
     assert_eq!(ledgers, ["another-boot"]);
 }
+
+/// Nothing of the ledger is forced to the disk: what a power cut may have torn belongs to a boot that is over. And if a file
+/// of this boot is torn all the same, its address stays with whoever has it.
+#[tokio::test]
+async fn after_a_power_cut_no_address_is_used_twice() {
+    let node = Node::new(&["10.244.1.0/29"]).await;
+    let network = node.state_dir().join("ipam/seaway");
+    let torn = [
+        ("10.244.1.1@00000000001", ""),
+        ("10.244.1.2@00000000002", "{\"containerID\": \"b\", \"ifna"),
+        ("10.244.1.3@00000000003", "\0\0\0\0\0\0\0\0"),
+        (".last.0", "10.244."),
+        (".new", "{"),
+        ("10.244.1.4~", ""),
+    ];
+    let boots = [("before-the-cut", 0), ("after-the-cut", 1)];
+    for (boot, from) in boots {
+        fs::create_dir_all(network.join(boot)).unwrap();
+        for (name, content) in &torn[from..] {
+            fs::write(network.join(boot).join(name), content).unwrap();
+        }
+    }
+    let pods: Vec<_> = (0..4).map(|_| Namespace::new("pod")).collect();
+    let mut given: Vec<String> = Vec::new();
+    for (id, pod) in ["a", "b", "c", "d"].iter().zip(&pods) {
+        let result = add_after_reboot(&node, id, pod, "after-the-cut");
+        given.push(address(&result).to_string());
+    }
+    given.sort();
+    // Of the boot before nothing counts; of this one .2 and .3 have owners, whatever stands in their files.
+    let free = ["10.244.1.1", "10.244.1.4", "10.244.1.5", "10.244.1.6"];
+    assert_eq!(given, free);
+    assert!(!network.join("before-the-cut").exists());
+    let pod = Namespace::new("pod");
+    let full = add_after_reboot(&node, "e", &pod, "after-the-cut");
+    assert_eq!(full["code"], 101, "{full}");
+}

@@ -20,6 +20,7 @@ pub use expression::{Field, Match, Statement};
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
@@ -86,7 +87,7 @@ pub struct Element {
     /// In network order, each part filled up to four bytes.
     pub key: Vec<u8>,
     pub value: Vec<u8>,
-    /// At most 120 bytes.
+    /// What is beyond 120 bytes is left out, from the beginning of a character on: the kernel has room for no more.
     pub comment: String,
 }
 
@@ -253,7 +254,7 @@ impl Element {
         if !self.value.is_empty() {
             message.nested(2, |value| value.put(1, &self.value));
         }
-        let comment = self.comment.get(..COMMENT_MAX).unwrap_or(&self.comment);
+        let comment = &self.comment[..self.comment.floor_char_boundary(COMMENT_MAX)];
         if !comment.is_empty() {
             let mut data = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
             data.extend(comment.as_bytes());
@@ -348,6 +349,21 @@ impl Nftables {
                     Some(cause) => Err(failed(Failure::Refused(cause))),
                 };
             }
+        }
+    }
+
+    /// Whether there is a table of that name.
+    pub fn has_table(&mut self, name: &str) -> Result<bool, Error> {
+        let sequence = self.socket.next_sequence();
+        let mut message = Message::new(GET_TABLE, NLM_F_REQUEST | NLM_F_ACK, sequence);
+        message.raw(&[INET, 0, 0, 0]);
+        message.text(1, name);
+        match self.socket.ask(&message.finish(), |_| {}) {
+            Ok(_) => Ok(true),
+            Err(failure) => match failure.into_error("look up", format!("nftables table {name}")) {
+                error if error.is_absent() => Ok(false),
+                error => Err(error),
+            },
         }
     }
 

@@ -38,8 +38,6 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_GROUP: u16 = 27;
-/// `IFF_UP`.
-const UP: u32 = 1;
 
 /// For how long a packet may wait in the queue of a limit, in milliseconds; as the reference plugin.
 const LATENCY_MS: u64 = 25;
@@ -83,14 +81,12 @@ impl Batch {
         );
     }
 
-    /// Creates an `ifb` device, which takes in what other links redirect to it, and sets it up. `group` is the number by
+    /// Creates an `ifb` device, which takes in what other links redirect to it; it is to be set up. `group` is the number by
     /// which [`Batch::delete_link_group`] knows it.
     pub fn add_ifb(&mut self, name: &str, mtu: Option<u32>, group: u32) {
         let mut body = Message::body();
         // struct ifinfomsg: family, padding, type, index, flags, change.
-        body.raw(&[0; 8]);
-        body.raw(&UP.to_ne_bytes());
-        body.raw(&UP.to_ne_bytes());
+        body.raw(&[0; 16]);
         body.text(IFLA_IFNAME, name);
         if let Some(mtu) = mtu {
             body.put(IFLA_MTU, &mtu.to_ne_bytes());

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use seaway_kernel::{Command, CommandError, NetNs};
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::list::List;
@@ -300,13 +302,11 @@ pub fn find(path: &[PathBuf], plugin: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|file| file.is_file())
 }
 
-/// The addresses of a result, without their prefixes.
-pub fn addresses(result: &Value) -> Vec<std::net::IpAddr> {
+/// The addresses of a result, as they stand there.
+pub fn addresses(result: &Value) -> Vec<IpNetwork> {
     let ips = result.get("ips").and_then(Value::as_array);
-    ips.into_iter()
-        .flatten()
-        .filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok())
-        .collect()
+    let read = |ip: &Value| IpNetwork::deserialize(ip.get("address")?).ok();
+    ips.into_iter().flatten().filter_map(read).collect()
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ async fn as_podman_calls_it() -> Result<()> {
     // Unlike the convention, a map from networks to names.
     pod.capabilities = given(json!({"aliases": {"podman": ["w"]}}));
     let result = stage.runtime.add(&list, &pod).await?;
-    assert_eq!(addresses(&result), [IpAddr::from([10, 244, 1, 50])]);
+    assert_eq!(addresses(&result), ["10.244.1.50/32".parse()?]);
     let link = Netlink::in_namespace(space.netns())?.link("eth0").await?;
     let mac = link.context("no eth0")?.mac.context("no address")?;
     assert_eq!(mac.to_string(), "02:00:00:00:00:50");
@@ -352,7 +352,7 @@ async fn fifty_at_once_get_fifty_addresses() -> Result<()> {
     let pods: Vec<Attachment> = spaces.iter().map(pod).collect();
     let adds = pods.iter().map(|pod| stage.runtime.add(&list, pod));
     let results = futures::future::try_join_all(adds).await?;
-    let seen: BTreeSet<IpAddr> = results.iter().flat_map(addresses).collect();
+    let seen: BTreeSet<_> = results.iter().flat_map(addresses).collect();
     assert_eq!(seen.len(), 50);
     let dels = pods.iter().map(|pod| stage.runtime.del(&list, pod));
     futures::future::try_join_all(dels).await?;

@@ -17,8 +17,9 @@ use crate::Error;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
-/// The kernel fills at most 32 KiB in one go.
-const BUFFER: usize = 64 * 1024;
+/// The kernel fills at most 32 KiB in one go, and refuses with no more than a header (`NETLINK_CAP_ACK`). All of it counts for
+/// the resident memory of a process of some milliseconds.
+const BUFFER: usize = 32 * 1024;
 
 /// The kernel answers within the call; this is for the day when it does not.
 const TIMEOUT_SECONDS: i64 = 5;
@@ -53,23 +54,30 @@ impl Blocking {
         )
         .map_err(failed)?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(TIMEOUT_SECONDS, 0)).map_err(failed)?;
-        Ok(Self {
+        let opened = Self {
             socket,
             sequence: 0,
             buffer: vec![0; BUFFER].into(),
-        })
+        };
+        // Linux 4.3.
+        opened.switch_on(nix::libc::NETLINK_CAP_ACK)?;
+        Ok(opened)
     }
 
     /// Makes the kernel apply the filters of a listing instead of ignoring them (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
-    #[expect(unsafe_code, reason = "nix does not know the option")]
     pub(crate) fn check_strictly(&self) -> Result<(), Error> {
+        self.switch_on(nix::libc::NETLINK_GET_STRICT_CHK)
+    }
+
+    #[expect(unsafe_code, reason = "nix does not know these options")]
+    fn switch_on(&self, option: nix::libc::c_int) -> Result<(), Error> {
         let on: nix::libc::c_int = 1;
         // SAFETY: the option's value is an int, and the length says so.
         let result = unsafe {
             nix::libc::setsockopt(
                 self.socket.as_raw_fd(),
                 nix::libc::SOL_NETLINK,
-                nix::libc::NETLINK_GET_STRICT_CHK,
+                option,
                 (&raw const on).cast(),
                 size_of_val(&on) as nix::libc::socklen_t,
             )

@@ -95,3 +95,33 @@ fn foreign_bytes_are_no_count() {
     assert_eq!(packets_of(&[0; 3]), None);
     assert_eq!(packets_of(&[8, 0, 4, 128, 9, 0, 2, 0]), None);
 }
+
+#[test]
+fn a_long_comment_is_cut_where_a_character_begins() {
+    let netns = NetNs::anonymous().unwrap();
+    let _inside = netns.enter().unwrap();
+    let mut nft = Nftables::open().unwrap();
+    let mut transaction = table();
+    let texts = [
+        "x".repeat(120),
+        "x".repeat(121),
+        "x".repeat(119) + "\u{e9}\u{e9}",
+    ];
+    let written: Vec<_> = (1..)
+        .zip(&texts)
+        .map(|(number, text)| Element {
+            key: vec![192, 0, 2, number],
+            value: Vec::new(),
+            comment: text.clone(),
+        })
+        .collect();
+    transaction.add_elements("four", &written);
+    nft.commit(&transaction).unwrap();
+    let mut read = nft.elements(TABLE, "four").unwrap().unwrap();
+    read.sort();
+    let lengths: Vec<_> = read.iter().map(|one| one.comment.len()).collect();
+    assert_eq!(lengths, [120, 120, 119]);
+    for (read, text) in read.iter().zip(&texts) {
+        assert!(text.starts_with(&read.comment), "{}", read.comment);
+    }
+}

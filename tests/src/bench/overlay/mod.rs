@@ -126,7 +126,7 @@ impl Attached {
         }
         Ok(Self {
             pods,
-            target: target.context("a pod has no address")?,
+            target: target.context("a pod has no address")?.ip(),
             _lab: lab,
             _claim: claim,
         })

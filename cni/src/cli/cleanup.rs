@@ -1,0 +1,130 @@
+//! `cleanup`: nothing of the plugin stays on the node.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use seaway_kernel::nftables::Transaction;
+use seaway_kernel::{Batch, Nftables, RouteSocket};
+use seaway_model::ownership::{
+    CONFLIST_FILE, HOST_PORTS_TABLE, POD_LINK_DIGITS, POD_LINK_PREFIX, SHAPING_LINK_PREFIX,
+};
+
+use super::CleanupArgs;
+use super::ipam::living;
+use crate::PLUGIN_NAME;
+use crate::ipam::Ledger;
+
+/// Removes links, table and files, in this order, so that no address is free while something answers to it; then looks
+/// whether all is gone. One failure does not stop the rest.
+pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
+    let mut host = RouteSocket::open()?;
+    if !args.force {
+        let mut alive = links(&mut host)?;
+        alive.extend(living(&args.state_dir, &mut host)?);
+        if !alive.is_empty() {
+            bail!(
+                "{} pods or parts of them are on this node: {}. Drain it first, or cut them off with --force",
+                alive.len(),
+                alive.join(", ")
+            );
+        }
+    }
+    let mut failures = Vec::new();
+    // Without the list no runtime asks for another pod.
+    let list = args.conflist.as_ref().map(|dir| dir.join(CONFLIST_FILE));
+    failures.extend(
+        list.as_deref()
+            .and_then(|file| refused(file, fs::remove_file(file))),
+    );
+    for link in links(&mut host)? {
+        let mut batch = Batch::default();
+        batch.delete_link(&link);
+        failures.extend(host.apply(&batch).err().map(|e| e.to_string()));
+    }
+    // A kernel without nftables has no table of ours.
+    if let Ok(mut nft) = Nftables::open()
+        && nft.has_table(HOST_PORTS_TABLE).unwrap_or(false)
+    {
+        let mut table = Transaction::new(HOST_PORTS_TABLE);
+        table.delete_table();
+        failures.extend(nft.commit(&table).err().map(|e| e.to_string()));
+    }
+    let ledgers = Ledger::root(&args.state_dir);
+    failures.extend(refused(&ledgers, fs::remove_dir_all(&ledgers)));
+    let program = args.cni_bin_dir.as_ref().map(|dir| dir.join(PLUGIN_NAME));
+    failures.extend(
+        program
+            .as_deref()
+            .and_then(|file| refused(file, fs::remove_file(file))),
+    );
+    let files: Vec<PathBuf> = [Some(ledgers), list, program]
+        .into_iter()
+        .flatten()
+        .collect();
+    failures.extend(left(&files, &mut host)?);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!("not everything is gone: {}", failures.join("; "))
+}
+
+/// What is still there, or there again: a runtime may have asked for a pod meanwhile.
+fn left(files: &[PathBuf], host: &mut RouteSocket) -> anyhow::Result<Vec<String>> {
+    let mut left = links(host)?;
+    if Nftables::open().is_ok_and(|mut nft| nft.has_table(HOST_PORTS_TABLE).unwrap_or(false)) {
+        left.push(format!("nftables table inet {HOST_PORTS_TABLE}"));
+    }
+    let there = files.iter().filter(|file| file.symlink_metadata().is_ok());
+    left.extend(there.map(|file| file.display().to_string()));
+    Ok(left)
+}
+
+/// The links of pods and of their limits, by their names.
+fn links(host: &mut RouteSocket) -> anyhow::Result<Vec<String>> {
+    let names = host.links()?.into_iter().map(|link| link.name);
+    Ok(names.filter(|name| is_ours(name)).collect())
+}
+
+fn is_ours(name: &str) -> bool {
+    let prefixes = [POD_LINK_PREFIX, SHAPING_LINK_PREFIX];
+    prefixes.iter().any(|prefix| {
+        name.strip_prefix(prefix).is_some_and(|digits| {
+            let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            digits.len() == POD_LINK_DIGITS && digits.bytes().all(is_digit)
+        })
+    })
+}
+
+fn refused(path: &Path, removed: io::Result<()>) -> Option<String> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Some(format!("cannot remove {}: {error}", path.display()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_others_are_no_links_of_ours() {
+        for ours in ["sw0123456789a", "sbabcdef01234"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in [
+            "sw0",
+            "sw0123456789",
+            "sw0123456789ab",
+            "sw0123456789g",
+            "switch-uplink",
+            "seaway.vxlan",
+            "swABCDEF01234",
+        ] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}
