@@ -1,13 +1,18 @@
 //! VXLAN from known peers only: one nftables table of our own, whatever keeps the node's other rules and whatever mode
 //! the proxy is in. Each packet costs one look-up in a set; a stranger's is dropped and counted.
 //!
+//! Connection tracking is told to leave VXLAN between this node and its peers alone. The answer to a packet has another
+//! source port, by the flow inside, so each would be the first of a connection for ever, and pass all rules for those.
+//!
 //! What is wanted is compared with what was told last. That nobody took the table away is asked with each reading of
 //! the counter.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use seaway_kernel::nftables::{Element, Field, Hook, Match, Part, Set, Statement, Transaction};
+use seaway_kernel::nftables::{
+    Element, FRAGMENT, Field, Hook, Match, Part, Set, Statement, Transaction,
+};
 use seaway_kernel::{Error, Nftables};
 use seaway_model::ownership::NFT_TABLE_OVERLAY as TABLE;
 
@@ -16,9 +21,14 @@ const V4: &str = "peers4";
 const V6: &str = "peers6";
 const STRANGERS: &str = "strangers";
 const INPUT: &str = "input";
+const OUTPUT: &str = "output";
+const UPLINKS: &str = "uplinks";
 
 /// Before the filters of others, behind defragmentation and connection tracking: packets are whole.
 const PRIORITY: i32 = -1;
+
+/// Before connection tracking (`NF_IP_PRI_RAW`).
+const BEFORE_TRACKING: i32 = -300;
 
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
@@ -28,8 +38,12 @@ const UDP: u8 = 17;
 pub struct Rules {
     /// UDP port of VXLAN.
     pub port: u16,
-    /// Source addresses of peers.
+    /// Addresses of peers.
     pub known: BTreeSet<IpAddr>,
+    /// Addresses of this node between which and those of peers tunnels are.
+    pub own: Vec<IpAddr>,
+    /// The names of the links that have them.
+    pub uplinks: BTreeSet<String>,
 }
 
 /// What has to be told.
@@ -44,7 +58,8 @@ pub struct Difference {
 impl Rules {
     /// What leads here; `before` is what is there, `None` if that is not known.
     pub fn difference(&self, before: Option<&Self>) -> Difference {
-        match before.filter(|before| before.port == self.port) {
+        let fixed = |rules: &Self| (rules.port, rules.own.clone(), rules.uplinks.clone());
+        match before.filter(|before| fixed(before) == fixed(self)) {
             Some(before) => Difference {
                 whole: false,
                 gone: before.known.difference(&self.known).copied().collect(),
@@ -113,6 +128,70 @@ impl Rules {
             transaction.append_rule(INPUT, &known, Statement::Accept);
         }
         transaction.append_rule(INPUT, &vxlan, Statement::CountAndDrop(STRANGERS));
+        transaction.create_filter_chain(OUTPUT, Hook::Output, BEFORE_TRACKING);
+        for (is_v4, fields, set) in [
+            (true, [Field::Ipv4Destination], V4),
+            (false, [Field::Ipv6Destination], V6),
+        ] {
+            let [udp, port] = vxlan;
+            let known = Match::In {
+                fields: &fields,
+                set,
+            };
+            let known = [udp, port, Match::Ipv4(is_v4), known];
+            transaction.append_rule(OUTPUT, &known, Statement::DoNotTrack);
+        }
+        if !self.uplinks.is_empty() {
+            let links: Vec<_> = self.uplinks.iter().map(String::as_str).collect();
+            transaction.create_ingress_chain(UPLINKS, &links, 0);
+            for address in &self.own {
+                self.leave_alone(*address, transaction);
+            }
+        }
+    }
+
+    /// What comes in for one of our addresses. Not what was cut: only the first part has a port, and tracking, which
+    /// would keep the others until all are there, would not get it (`ipv4_conntrack_defrag`).
+    fn leave_alone(&self, own: IpAddr, transaction: &mut Transaction<'_>) {
+        let is = |field, mask, value| Match::Is {
+            field,
+            mask,
+            value,
+            not: false,
+        };
+        let port = self.port.to_be_bytes();
+        let port = is(Field::DestinationPort, &[u8::MAX; 2], &port);
+        match own {
+            IpAddr::V4(own) => {
+                let own = own.octets();
+                let rule = [
+                    Match::Ipv4(true),
+                    is(Field::Protocol, &[u8::MAX], &[UDP]),
+                    is(Field::Ipv4Fragment, &FRAGMENT, &[0; 2]),
+                    port,
+                    is(Field::Ipv4Destination, &[u8::MAX; 4], &own),
+                    Match::In {
+                        fields: &[Field::Ipv4Source],
+                        set: V4,
+                    },
+                ];
+                transaction.append_rule(UPLINKS, &rule, Statement::DoNotTrack);
+            }
+            IpAddr::V6(own) => {
+                let own = own.octets();
+                let rule = [
+                    Match::Ipv4(false),
+                    is(Field::Ipv6NextHeader, &[u8::MAX], &[UDP]),
+                    port,
+                    is(Field::Ipv6Destination, &[u8::MAX; 16], &own),
+                    Match::In {
+                        fields: &[Field::Ipv6Source],
+                        set: V6,
+                    },
+                ];
+                transaction.append_rule(UPLINKS, &rule, Statement::DoNotTrack);
+            }
+        }
     }
 }
 
@@ -158,7 +237,23 @@ impl Guard {
             return Ok(false);
         }
         self.told = None;
-        self.tables.commit(&rules.transaction(&difference))?;
+        let told = self.tables.commit(&rules.transaction(&difference));
+        if let Err(error) = told {
+            // Before Linux 5.10 there is no such chain; what comes in is tracked then.
+            let tracked = Rules {
+                uplinks: BTreeSet::new(),
+                ..rules.clone()
+            };
+            let again = difference.whole && !rules.uplinks.is_empty();
+            if !again
+                || self
+                    .tables
+                    .commit(&tracked.transaction(&difference))
+                    .is_err()
+            {
+                return Err(error);
+            }
+        }
         self.told = Some(rules);
         Ok(true)
     }
@@ -214,6 +309,8 @@ mod tests {
         Rules {
             port,
             known: known.iter().map(|ip| ip.parse().unwrap()).collect(),
+            own: vec!["192.168.0.1".parse().unwrap()],
+            uplinks: ["eth0".to_owned()].into(),
         }
     }
 
@@ -231,12 +328,17 @@ mod tests {
     }
 
     #[test]
-    fn another_port_and_the_unknown_make_the_table_anew() {
+    fn another_port_uplink_and_the_unknown_make_the_table_anew() {
         let wanted = rules(8472, &["192.168.0.2"]);
         let whole = wanted.difference(None);
         assert!(whole.whole && whole.new.len() == 1);
-        let other = rules(4789, &["192.168.0.2"]);
-        assert_eq!(wanted.difference(Some(&other)), whole);
+        let uplink = Rules {
+            uplinks: ["eth1".to_owned()].into(),
+            ..wanted.clone()
+        };
+        for other in [rules(4789, &["192.168.0.2"]), uplink] {
+            assert_eq!(wanted.difference(Some(&other)), whole);
+        }
     }
 
     #[test]

@@ -74,6 +74,12 @@ impl Underlay {
         let mut uplinks = self.v4.iter().chain(&self.v6);
         uplinks.any(|uplink| uplink.index == index)
     }
+
+    /// The names of the uplinks.
+    pub fn names(&self) -> BTreeSet<String> {
+        let uplinks = self.v4.iter().chain(&self.v6);
+        uplinks.map(|uplink| uplink.name.clone()).collect()
+    }
 }
 
 /// What probing found that has to be worked around.

@@ -192,7 +192,7 @@ impl Reconciler {
             Err(error) => return vec![error.to_string()],
         };
         // Before the routes: a new peer is no stranger when its first packet comes.
-        outcome.status.warnings.extend(self.guard_peers(desired));
+        outcome.status.warnings.extend(self.guard_peers(&wanted));
         let operations = diff(desired, &observed);
         outcome.operations += operations.len();
         let failures = apply(&self.netlink, operations).await;
@@ -283,10 +283,12 @@ impl Reconciler {
         ))
     }
 
-    fn guard_peers(&mut self, desired: &Desired) -> Option<String> {
+    fn guard_peers(&mut self, wanted: &Wanted) -> Option<String> {
         let rules = Rules {
             port: self.settings.port,
-            known: desired.known.clone(),
+            known: wanted.desired.known.clone(),
+            own: wanted.own.addresses().collect(),
+            uplinks: wanted.underlay.names(),
         };
         let set = match &mut self.guard {
             Ok(guard) => guard.set(rules).map_err(|error| error.to_string()),

@@ -15,7 +15,7 @@ use crate::{Error, NetNs};
 
 mod expression;
 
-pub use expression::{Field, Match, Statement};
+pub use expression::{FRAGMENT, Field, Match, Statement};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 const SUBSYSTEM: u16 = 10 << 8;
@@ -36,6 +36,8 @@ const END: u16 = 17;
 
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
+/// `NF_INET_INGRESS`.
+const INGRESS: u32 = 5;
 /// `NFT_SET_MAP`.
 const MAP: u32 = 8;
 /// `NFT_OBJECT_COUNTER`.
@@ -155,6 +157,22 @@ impl<'a> Transaction<'a> {
     /// Creates a chain that translates addresses of the first packet of a connection.
     pub fn create_nat_chain(&mut self, name: &str, hook: Hook, priority: i32) {
         self.create_chain("nat", name, hook, priority);
+    }
+
+    /// Creates a chain that sees what comes in by some links before anybody else does; all fails if one is not there.
+    /// Needs Linux 5.10.
+    pub fn create_ingress_chain(&mut self, name: &str, links: &[&str], priority: i32) {
+        let table = self.table;
+        self.push(NEW_CHAIN, NLM_F_CREATE, |message| {
+            message.text(1, table);
+            message.text(3, name);
+            message.nested(4, |at| {
+                at.put(1, &INGRESS.to_be_bytes());
+                at.put(2, &priority.to_be_bytes());
+                at.nested(4, |list| links.iter().for_each(|link| list.text(1, link)));
+            });
+            message.text(7, "filter");
+        });
     }
 
     fn create_chain(&mut self, kind: &str, name: &str, hook: Hook, priority: i32) {

@@ -136,7 +136,12 @@ fn unknown_port(table: Table) -> (ChainId, Vec<Rule>) {
 }
 
 fn forward(settings: &Settings) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    // The states exclude each other, and nearly all packets are of this one: every packet that the node forwards pays
+    // for the rules before it.
+    let mut rules = vec![Rule::new(
+        [Match::Conntrack(CtState::RelatedOrEstablished)],
+        Target::Accept,
+    )];
     if settings.drop_invalid {
         // A reset that conntrack cannot place would pass untranslated and cut the client's connection
         // (kubernetes/kubernetes#74839).
@@ -151,10 +156,6 @@ fn forward(settings: &Settings) -> Vec<Rule> {
             Target::Jump(ChainName::new(names::FILTER)),
         ),
         Rule::new([Match::Mark(Mark::bit(MARK_MASQUERADE))], Target::Accept),
-        Rule::new(
-            [Match::Conntrack(CtState::RelatedOrEstablished)],
-            Target::Accept,
-        ),
     ]);
     rules
 }

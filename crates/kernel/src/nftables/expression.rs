@@ -5,6 +5,9 @@ use crate::netlink::message::Message;
 /// `NFT_REG32_00`; the others follow, four bytes each.
 const REGISTER: u32 = 8;
 
+/// "More fragments" and the offset, of [`Field::Ipv4Fragment`] (RFC 791).
+pub const FRAGMENT: [u8; 2] = [0x3f, 0xff];
+
 /// Something of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -12,6 +15,10 @@ pub enum Field {
     Ipv4Destination,
     Ipv6Source,
     Ipv6Destination,
+    /// Flags and offset: with [`FRAGMENT`], not zero in every part of a packet that was cut.
+    Ipv4Fragment,
+    /// `IPPROTO_*` of what follows the fixed header: of a fragment, and where there are options, not the transport's.
+    Ipv6NextHeader,
     /// Of TCP, UDP, SCTP; of others whatever lies there.
     DestinationPort,
     /// `IPPROTO_*`.
@@ -35,6 +42,8 @@ impl Field {
             Self::Ipv4Destination => (1, 16, 4),
             Self::Ipv6Source => (1, 8, 16),
             Self::Ipv6Destination => (1, 24, 16),
+            Self::Ipv4Fragment => (1, 6, 2),
+            Self::Ipv6NextHeader => (1, 6, 1),
             Self::DestinationPort => (2, 2, 2),
         };
         expression(message, "payload", |data| {
@@ -73,6 +82,8 @@ pub enum Match<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statement<'a> {
     Accept,
+    /// Connection tracking, and so translation, leaves it alone. Only of use in chains before it.
+    DoNotTrack,
     /// Dropped, and counted by the counter of that name.
     CountAndDrop(&'a str),
     /// The destination becomes the address and port that [`Match::Find`] found.
@@ -127,7 +138,9 @@ impl Match<'_> {
                 not,
             } => {
                 field.load(REGISTER, message);
-                mask(bits, message);
+                if bits.iter().any(|byte| *byte != u8::MAX) {
+                    mask(bits, message);
+                }
                 compare(value, not, message);
             }
             Self::In { fields, set } => lookup(fields, set, false, message),
@@ -140,6 +153,7 @@ impl Statement<'_> {
     pub(super) fn write(self, message: &mut Message) {
         match self {
             Self::Accept => verdict(ACCEPT, message),
+            Self::DoNotTrack => expression(message, "notrack", |_| {}),
             Self::CountAndDrop(counter) => {
                 expression(message, "objref", |data| {
                     word(data, 1, super::COUNTER);

@@ -111,10 +111,10 @@ fn forwarded_packets_of_services_are_let_through() {
         &[names::FORWARD],
         &expect![[r#"
         filter SEAWAY-FORWARD
+          -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
           -m conntrack --ctstate INVALID -j DROP
           -m conntrack --ctstate NEW -j SEAWAY-FILTER
           -m mark --mark 0x10000/0x10000 -j ACCEPT
-          -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     "#]],
     );
     let settings = Settings {
@@ -126,9 +126,9 @@ fn forwarded_packets_of_services_are_let_through() {
         &[names::FORWARD],
         &expect![[r#"
         filter SEAWAY-FORWARD
+          -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
           -m conntrack --ctstate NEW -j SEAWAY-FILTER
           -m mark --mark 0x10000/0x10000 -j ACCEPT
-          -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     "#]],
     );
 }

@@ -1,16 +1,22 @@
 //! Both families of pods over both families of underlay, with and without encapsulation, and who may send VXLAN.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
-mod support;
-
+use ipnetwork::IpNetwork;
+use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, UDP};
 use seaway_kernel::{Offload, RouteFilter, Scope};
-use seaway_model::ownership::{NFT_TABLE_OVERLAY, VXLAN_LINK};
+use seaway_model::ownership::{NFT_TABLE_OVERLAY, VXLAN_LINK, VXLAN_PORT};
 use seaway_overlay::probe::path::Health;
-use support::wire::Faults;
-use support::{
-    Layout, PODS_V4, PODS_V6, Pair, V4, V6, bound, echoes_in_all_families, join, mended, sent,
+
+use crate::support::wire::Faults;
+use crate::support::{
+    Layout, Node, PODS_V4, PODS_V6, Pair, V4, V6, bound, echoes_in_all_families, join, mended, sent,
 };
+
+const V4_ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const V6_ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// How much of the underlay's MTU is left.
 async fn mtu_over(addresses: Vec<&'static str>) -> u32 {
@@ -129,6 +135,77 @@ async fn nodes_of_one_subnet_need_no_tunnel_where_asked() {
     assert!(echoes_in_all_families(&a, &b, 1000));
 }
 
+/// Three VXLAN packets from an address that a node has not had until now.
+async fn intrude(from: &Node, network: &str, to: &str) {
+    let netlink = from.netlink();
+    let link = netlink.link("eth0").await.unwrap().unwrap().index;
+    let network: IpNetwork = network.parse().unwrap();
+    netlink
+        .add_address(link, network, Scope::Global)
+        .await
+        .unwrap();
+    let stranger = bound(&from.netns, &SocketAddr::new(network.ip(), 0).to_string());
+    for _ in 0..3 {
+        stranger.send_to(&[8, 0, 0, 0, 0, 0, 1, 0], to).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn strangers_of_ipv6_are_dropped_and_counted_too() {
+    let layout = Layout {
+        addresses: vec![V6],
+        pod_cidrs: vec![PODS_V4, PODS_V6],
+        ..Layout::default()
+    };
+    let pair = Pair::with(layout).await;
+    let [one, two] = &pair.nodes;
+    let (a, b) = (one.add_pod(), two.add_pod());
+    assert!(echoes_in_all_families(&a, &b, 64));
+    let before = one.wait(|status| status.in_sync).await.strangers;
+    intrude(two, "fd00:64::66/64", "[fd00:64::1]:8472").await;
+    one.wait(|status| status.strangers == before + 3).await;
+    assert!(echoes_in_all_families(&a, &b, 64));
+}
+
+/// What connection tracking of a node has of UDP, by destination port.
+fn tracked(node: &Node) -> BTreeSet<u16> {
+    let mut table = Conntrack::in_namespace(&node.netns).unwrap();
+    let mut ports = BTreeSet::new();
+    for family in [Family::V4, Family::V6] {
+        let all = Filter::new(family, UDP);
+        let take = |flows: &[Flow]| {
+            ports.extend(flows.iter().map(|flow| flow.original.destination.port()));
+        };
+        table.list(&all, take).unwrap();
+    }
+    ports
+}
+
+#[tokio::test]
+async fn connection_tracking_leaves_tunnels_alone() {
+    for addresses in [vec![V4], vec![V6]] {
+        let layout = Layout {
+            addresses,
+            pod_cidrs: vec![PODS_V4, PODS_V6],
+            ..Layout::default()
+        };
+        let pair = Pair::with(layout).await;
+        let [one, two] = &pair.nodes;
+        let (a, b) = (one.add_pod(), two.add_pod());
+        for (here, there) in a.addresses.iter().zip(&b.addresses) {
+            let any = SocketAddr::new(if here.is_ipv4() { V4_ANY } else { V6_ANY }, 0).to_string();
+            let (client, server) = (bound(&a.netns, &any), bound(&b.netns, &any));
+            assert_eq!(sent(&client, &server, *there, 64), Some(*here));
+            let inside = server.local_addr().unwrap().port();
+            for node in &pair.nodes {
+                let ports = tracked(node);
+                assert!(ports.contains(&inside), "{inside}: {ports:?}");
+                assert!(!ports.contains(&VXLAN_PORT), "{ports:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn vxlan_of_strangers_is_dropped_and_counted() {
     let pair = Pair::start().await;
@@ -136,19 +213,8 @@ async fn vxlan_of_strangers_is_dropped_and_counted() {
     let (a, b) = (one.add_pod(), two.add_pod());
     assert!(echoes_in_all_families(&a, &b, 64));
     // The other node sends from an address that no Node has.
-    let link = two.netlink().link("eth0").await.unwrap().unwrap().index;
-    let network = "192.168.100.66/24".parse().unwrap();
-    two.netlink()
-        .add_address(link, network, Scope::Global)
-        .await
-        .unwrap();
-    let stranger = bound(&two.netns, "192.168.100.66:0");
     let before = one.wait(|status| status.in_sync).await.strangers;
-    for _ in 0..3 {
-        stranger
-            .send_to(&[8, 0, 0, 0, 0, 0, 1, 0], "192.168.100.1:8472")
-            .unwrap();
-    }
+    intrude(two, "192.168.100.66/24", "192.168.100.1:8472").await;
     one.wait(|status| status.strangers == before + 3).await;
     assert!(echoes_in_all_families(&a, &b, 64));
 
@@ -156,13 +222,10 @@ async fn vxlan_of_strangers_is_dropped_and_counted() {
     let flush = seaway_kernel::Command::new("nft").args(["flush", "ruleset"]);
     flush.netns(&one.netns).output().await.unwrap();
     let guarded = || one.netns.run(|| seaway_overlay::guard::is_there().unwrap());
-    let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let limit = Instant::now() + Duration::from_secs(20);
     while !guarded().unwrap() {
-        assert!(
-            std::time::Instant::now() < limit,
-            "no table {NFT_TABLE_OVERLAY}"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert!(Instant::now() < limit, "no table {NFT_TABLE_OVERLAY}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     mended(&a, &b, one);
 
@@ -238,10 +301,14 @@ async fn a_narrow_way_to_one_peer_is_found_and_worked_around_for_it_alone() {
     client
         .connect((b.address, server.local_addr().unwrap().port()))
         .unwrap();
-    let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let limit = Instant::now() + Duration::from_secs(20);
     // The first one is answered by "too large" of the node.
-    while server.recv(&mut [0; 2000]).is_err() || limit < std::time::Instant::now() {
+    loop {
         let _ = client.send(&[7; 1400]);
+        if server.recv(&mut [0; 2000]).is_ok() {
+            break;
+        }
+        assert!(Instant::now() < limit, "{}", one.log());
     }
     let table = one.overlay(&["status".to_owned()]).await.unwrap();
     assert!(table.contains(" yes "), "{table}");

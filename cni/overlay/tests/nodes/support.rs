@@ -1,7 +1,5 @@
 //! Two nodes joined by a wire, their daemons, and pods made by the plugin's own code.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 pub(crate) mod wire;
 
 use std::fs;
@@ -20,8 +18,9 @@ use tempfile::TempDir;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take on a busy machine. Less than the time between two audits of the daemon: what is mended
+/// within it was heard of. (The bench measures how soon.)
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// What a pair of nodes is like.
 #[derive(Debug, Clone)]
@@ -69,7 +68,7 @@ pub(crate) struct Pair {
     dir: TempDir,
     pub(crate) layout: Layout,
     /// Stops when dropped.
-    pub(crate) wire: Option<wire::Carrier>,
+    _wire: Option<wire::Carrier>,
 }
 
 pub(crate) struct Node {
@@ -152,7 +151,7 @@ impl Pair {
             nodes,
             dir,
             layout,
-            wire: carrier,
+            _wire: carrier,
         }
     }
 
@@ -447,13 +446,12 @@ pub(crate) fn echoes_in_all_families(from: &Pod, to: &Pod, bytes: usize) -> bool
         })
 }
 
-/// The same with the smallest ones, again and again until they arrive; answers how long that took.
-pub(crate) fn mended(from: &Pod, to: &Pod, node: &Node) -> Duration {
+/// The same with the smallest ones, again and again until they arrive.
+pub(crate) fn mended(from: &Pod, to: &Pod, node: &Node) {
     let started = Instant::now();
     while !echoes_soon(from, to) {
         assert!(started.elapsed() < PATIENCE, "{}", node.log());
     }
-    started.elapsed()
 }
 
 /// Whether a datagram arrives at once, there and back.

