@@ -6,7 +6,7 @@
 pub mod path;
 pub mod wire;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,9 +33,6 @@ const BUFFER: usize = 2048;
 /// The first rounds to many new peers are spread: one in this time.
 const SPREAD: Duration = Duration::from_millis(1);
 
-/// Questions that are remembered, for each peer: more than a round has.
-const KEPT: usize = 16;
-
 /// How often the paths are looked at, at most.
 const GRAIN: Duration = Duration::from_millis(10);
 
@@ -56,6 +53,8 @@ pub struct Targets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
     pub found: Found,
+    /// The largest packet that arrives, where that is less than it should be.
+    pub narrow: Option<u32>,
     pub since: Timestamp,
 }
 
@@ -83,9 +82,11 @@ impl Probes {
             probes: probes.clone(),
             known: HashSet::new(),
             paths: HashMap::new(),
+            queue: BTreeSet::new(),
             by_sequence: HashMap::new(),
             token: random,
             sequence: 0,
+            full: 0,
             offloaded: true,
         };
         tokio::spawn(prober.run(changes));
@@ -101,7 +102,7 @@ impl Probes {
         });
     }
 
-    /// Returns when something new was found; safe to drop and call again.
+    /// Returns when something new was found that has to be worked around, or no longer; safe to drop and call again.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -113,17 +114,13 @@ impl Probes {
 
     /// What has to be worked around.
     pub fn findings(&self) -> Findings {
-        let full = self.targets.borrow().full;
         let records = self.lock();
-        let narrow = |(name, record): (&Arc<str>, &Record)| {
-            let mtu = record.found.mtu.filter(|mtu| *mtu < full)?;
-            Some((name.clone(), mtu))
-        };
+        let mtu = records
+            .iter()
+            .filter_map(|(name, record)| Some((name.clone(), record.narrow?)));
         Findings {
-            mtu: records.iter().filter_map(narrow).collect(),
-            offload_broken: records
-                .values()
-                .any(|record| record.found.offload == Health::Broken),
+            mtu: mtu.collect(),
+            offload_broken: records.values().any(|record| work(Some(record)).1),
         }
     }
 
@@ -232,12 +229,24 @@ struct Prober {
     probes: Probes,
     /// Whose questions are answered.
     known: HashSet<IpAddr>,
-    paths: HashMap<Arc<str>, (IpAddr, Path)>,
-    /// To whom a question went.
+    paths: HashMap<Arc<str>, Probed>,
+    /// The paths by when they have something to do.
+    queue: BTreeSet<(Instant, Arc<str>)>,
+    /// To whom a question of a round that is under way went.
     by_sequence: HashMap<u32, Arc<str>>,
     token: u64,
     sequence: u32,
+    full: u32,
     offloaded: bool,
+}
+
+/// A peer.
+#[derive(Debug)]
+struct Probed {
+    address: IpAddr,
+    path: Path,
+    /// The questions of the last round.
+    asked: Vec<u32>,
 }
 
 impl Prober {
@@ -266,68 +275,98 @@ impl Prober {
     }
 
     fn aim(&mut self, targets: Targets, now: Instant) {
-        self.paths
-            .retain(|name, (address, _)| targets.peers.get(name) == Some(address));
+        self.forget(|name, probed| targets.peers.get(name) == Some(&probed.address));
+        let resized = std::mem::replace(&mut self.full, targets.full) != targets.full;
+        let switched =
+            std::mem::replace(&mut self.offloaded, targets.offloaded) != targets.offloaded;
         let mut start = now;
-        for (name, address) in &targets.peers {
-            match self.paths.get_mut(name) {
-                Some((_, path)) => {
-                    path.resize(targets.full, now);
-                    path.set_offloaded(targets.offloaded, now);
+        for (name, &address) in &targets.peers {
+            if self.paths.contains_key(name) {
+                if resized || switched {
+                    self.change(name, |path| {
+                        path.resize(targets.full, now);
+                        path.set_offloaded(targets.offloaded, now);
+                    });
+                    self.record(name);
                 }
-                None => {
-                    let path = Path::new(targets.full, targets.offloaded, start);
-                    self.paths.insert(name.clone(), (*address, path));
-                    start += SPREAD;
-                }
+                continue;
             }
+            let probed = Probed {
+                address,
+                path: Path::new(targets.full, targets.offloaded, start),
+                asked: Vec::new(),
+            };
+            self.queue.insert((probed.path.due(), name.clone()));
+            self.paths.insert(name.clone(), probed);
+            start += SPREAD;
         }
-        self.offloaded = targets.offloaded;
         self.known = targets.known;
         self.known.extend(targets.peers.values());
+    }
+
+    /// Leaves out who need not be probed any more.
+    fn forget(&mut self, stays: impl Fn(&Arc<str>, &Probed) -> bool) {
+        let before = self.paths.len();
+        self.paths.retain(|name, probed| stays(name, probed));
         let paths = &self.paths;
-        self.probes
-            .lock()
-            .retain(|name, _| paths.contains_key(name));
+        if paths.len() == before {
+            return;
+        }
+        self.queue.retain(|(_, name)| paths.contains_key(name));
         self.by_sequence.retain(|_, name| paths.contains_key(name));
-        let names: Vec<_> = self.paths.keys().cloned().collect();
-        for name in names {
-            self.record(&name);
+        let mut eased = false;
+        self.probes.lock().retain(|name, record| {
+            let there = paths.contains_key(name);
+            eased |= !there && work(Some(record)) != work(None);
+            there
+        });
+        if eased {
+            self.probes.changed.notify_one();
+        }
+    }
+
+    /// Does something to a path, and keeps its place in the queue right.
+    fn change(&mut self, name: &Arc<str>, what: impl FnOnce(&mut Path)) {
+        if let Some(probed) = self.paths.get_mut(name) {
+            self.queue.remove(&(probed.path.due(), name.clone()));
+            what(&mut probed.path);
+            self.queue.insert((probed.path.due(), name.clone()));
         }
     }
 
     /// Sends what is due; answers when there is more.
     fn tick(&mut self, now: Instant) -> Option<Instant> {
-        let mut next = None;
-        let mut ended = Vec::new();
-        for (name, (address, path)) in &mut self.paths {
-            if path.due() <= now {
-                for ask in path.tick(now, &mut self.sequence) {
-                    self.by_sequence.insert(ask.sequence, name.clone());
-                    let Ask {
-                        sequence,
-                        size,
-                        checksum,
-                    } = ask;
-                    let message = Message {
-                        is_answer: false,
-                        sequence,
-                        token: self.token,
-                    };
-                    self.sockets.send(*address, message, size, checksum);
-                }
-                ended.push(name.clone());
+        while let Some((due, name)) = self.queue.pop_first() {
+            if due > now {
+                self.queue.insert((due, name));
+                break;
             }
-            next = Some(next.map_or(path.due(), |next: Instant| next.min(path.due())));
-        }
-        for name in ended {
+            let Some(probed) = self.paths.get_mut(&name) else {
+                continue;
+            };
+            for sequence in probed.asked.drain(..) {
+                self.by_sequence.remove(&sequence);
+            }
+            for ask in probed.path.tick(now, &mut self.sequence) {
+                self.by_sequence.insert(ask.sequence, name.clone());
+                probed.asked.push(ask.sequence);
+                let Ask {
+                    sequence,
+                    size,
+                    checksum,
+                } = ask;
+                let message = Message {
+                    is_answer: false,
+                    sequence,
+                    token: self.token,
+                };
+                self.sockets.send(probed.address, message, size, checksum);
+            }
+            self.queue.insert((probed.path.due(), name.clone()));
             self.record(&name);
         }
-        if self.by_sequence.len() > KEPT * (self.paths.len() + 1) {
-            // Of rounds long past.
-            self.by_sequence.clear();
-        }
-        next.map(|next| next.max(now + GRAIN))
+        let (next, _) = self.queue.first()?;
+        Some((*next).max(now + GRAIN))
     }
 
     fn hear(&mut self, message: Message, from: IpAddr, now: Instant) {
@@ -344,29 +383,40 @@ impl Prober {
         let Some(name) = self.by_sequence.remove(&message.sequence) else {
             return;
         };
-        if let Some((_, path)) = self.paths.get_mut(&name) {
-            path.answer(message.sequence, now);
-            self.record(&name);
-        }
+        self.change(&name, |path| path.answer(message.sequence, now));
+        self.record(&name);
     }
 
     /// Makes known what is new of a peer.
     fn record(&mut self, name: &Arc<str>) {
-        let Some((_, path)) = self.paths.get(name) else {
+        let Some(probed) = self.paths.get(name) else {
             return;
         };
-        let found = path.found();
+        let found = probed.path.found();
         let mut records = self.probes.lock();
-        let before = records.get(name).map(|record| record.found);
-        if before == Some(found) || before.is_none() && found == Found::default() {
+        let before = records.get(name).copied();
+        let now = Record {
+            found,
+            narrow: found.mtu.filter(|mtu| *mtu < self.full),
+            since: Timestamp::now(),
+        };
+        let former = before.map(|before| before.found).unwrap_or_default();
+        if former == found && work(before.as_ref()) == work(Some(&now)) {
             return;
         }
-        let since = Timestamp::now();
-        records.insert(name.clone(), Record { found, since });
+        records.insert(name.clone(), now);
         drop(records);
-        tell(name, before.unwrap_or_default(), found);
-        self.probes.changed.notify_one();
+        tell(name, former, found);
+        if work(before.as_ref()) != work(Some(&now)) {
+            self.probes.changed.notify_one();
+        }
     }
+}
+
+/// What of it has to be worked around: a way that is narrower than it should be, wrong checksums.
+fn work(record: Option<&Record>) -> (Option<u32>, bool) {
+    let broken = |record: &Record| record.found.offload == Health::Broken;
+    (record.and_then(|r| r.narrow), record.is_some_and(broken))
 }
 
 fn tell(peer: &str, before: Found, found: Found) {
@@ -390,3 +440,6 @@ fn tell(peer: &str, before: Found, found: Found) {
         tracing::warn!("checksums of packets to peer {peer} arrive wrong whoever makes them");
     }
 }
+
+#[cfg(test)]
+mod tests;
