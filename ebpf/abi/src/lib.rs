@@ -151,6 +151,10 @@ pub mod programs {
     pub const XDP_UPLINK: &str = "xdp_uplink";
     /// XDP that passes everything, loaded by tests.
     pub const XDP_IDLE: &str = "xdp_idle";
+    /// XDP that sends a frame back, with the header that stands in front of it as metadata, loaded by who measures.
+    pub const XDP_AGAIN: &str = "xdp_again";
+    /// Bytes of that header: Ethernet, IPv4, UDP, rounded up to words as metadata have to be.
+    pub const AGAIN: usize = 44;
     /// A classifier that does nothing and is loaded by nobody but those who measure the others.
     pub const IDLE: &str = "idle";
     /// The classifiers.

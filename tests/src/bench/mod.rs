@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`statistics`] (pure) → [`figure`] (what is reported, and how it is shown) → [`stage`] (progress,
 //! machine, the lab that is always taken away) → the scenarios: [`walkthrough`] (with [`scale_up`] and [`first_answer`]),
-//! [`cni`] (with [`plugin`]), [`overlay`], [`mesh`], [`programming`] and [`datapath`] (with [`node_port`] and [`one_node`]), [`packet`], [`switch`]
+//! [`cni`] (with [`plugin`]), [`overlay`], [`mesh`], [`programming`] and [`datapath`] (with [`node_port`], [`frames`] and [`one_node`]), [`packet`], [`switch`]
 //! and [`restart`] (with [`flows`]) → [`plot`] (figures as a picture).
 
 pub mod cni;
@@ -10,6 +10,7 @@ pub mod datapath;
 pub mod figure;
 pub mod first_answer;
 pub mod flows;
+mod frames;
 pub mod mesh;
 pub mod node_port;
 pub mod one_node;

@@ -73,13 +73,15 @@ impl BenchArgs {
     }
 
     /// Our proxy in both modes, eBPF first; none if it is not measured in that mode.
-    pub async fn both_modes(&self) -> Result<Option<[Contender; 2]>> {
+    pub async fn both_modes(&self) -> Result<Option<[Contender; 3]>> {
         if self.mode != Mode::Ebpf {
             return Ok(None);
         }
         let variant = self.variant().await?;
         let of = |mode: Mode| Contender::ours(&mode.to_string(), variant, None);
-        Ok(Some([of(Mode::Ebpf)?, of(Mode::Iptables)?]))
+        let ebpf = of(Mode::Ebpf)?;
+        let at_driver = ebpf.clone().at_driver();
+        Ok(Some([ebpf, at_driver, of(Mode::Iptables)?]))
     }
 
     /// Ours, then its peers.

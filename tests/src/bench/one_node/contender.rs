@@ -104,6 +104,9 @@ impl FromStr for Peer {
     }
 }
 
+/// At the veths of the node, which `auto` leaves alone.
+const XDP: &str = "native";
+
 /// A proxy that takes part.
 #[derive(Debug, Clone)]
 pub struct Contender {
@@ -111,6 +114,8 @@ pub struct Contender {
     variant: Variant,
     /// `--iptables-nat-variant`, if it is not left alone.
     nat: Option<Nat>,
+    /// With `--xdp`.
+    xdp: bool,
 }
 
 impl Contender {
@@ -133,7 +138,13 @@ impl Contender {
             peer,
             variant,
             nat: None,
+            xdp: false,
         }
+    }
+
+    /// The same with XDP at its uplinks.
+    pub fn at_driver(self) -> Self {
+        Self { xdp: true, ..self }
     }
 
     /// Whether there is such a program: found before minutes are spent on the others.
@@ -160,6 +171,9 @@ impl Contender {
         }
         if let Some(nat) = self.nat {
             labels.push(("nat", nat.as_str()));
+        }
+        if self.xdp {
+            labels.push(("xdp", XDP));
         }
         labels
     }
@@ -208,6 +222,7 @@ impl Contender {
                 args.extend(seaway_flags(node));
                 let nat = self.nat.map(Nat::as_str);
                 args.extend(nat.map(|nat| format!("--iptables-nat-variant={nat}")));
+                args.extend(self.xdp.then(|| format!("--xdp={XDP}")));
                 args
             }
             Kind::KubeProxy => {

@@ -8,10 +8,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use seaway_kernel::{NetNs, cgroup, sysctl};
+use seaway_kernel::{MacAddr, NetNs, Offload, cgroup, sysctl};
 
 /// Address of the node on its uplink.
 pub const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 78, 1);
+
+/// Hardware address of the uplink.
+pub const NODE_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0x78, 1]);
+
+/// Address of somebody outside.
+pub const OUTSIDE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 78, 200);
 
 /// Address of another node.
 pub const PEER_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 79, 2);
@@ -156,13 +162,13 @@ impl Node {
         // Until a proxy serves an address, a packet to it must not leave the node: connection tracking would remember
         // it, and let a later one from the same port go the same way.
         let mut node = format!(
-            "link add eth0 type veth peer name eth0 netns {}
+            "link add eth0 address {NODE_MAC} type veth peer name eth0 netns {}
              address add {NODE_IP}/24 dev eth0
              link set eth0 up
              link add eth1 type veth peer name eth0 netns {}
              address add 192.168.79.1/24 dev eth1
              link set eth1 up
-             route add default via 192.168.78.200
+             route add default via {OUTSIDE_IP}
              route add unreachable {SERVICE_CIDR}
              link add seaway.vxlan address 02:00:00:00:00:01 mtu 1450 type vxlan external dstport 8472
              address add 10.244.1.0/32 dev seaway.vxlan
@@ -185,8 +191,7 @@ impl Node {
         ip(&self.space("node"), &node)?;
         ip(
             &self.space("outside"),
-            // What a sender hands over at once is cut before it leaves, as behind a card.
-            "address add 192.168.78.200/24 dev eth0\nlink set eth0 gso_max_segs 1 up",
+            &format!("address add {OUTSIDE_IP}/24 dev eth0\nlink set eth0 up"),
         )?;
         ip(
             &self.space("peer"),
@@ -209,6 +214,10 @@ impl Node {
                 inside += "\nroute add local 10.244.128.0/17 dev lo";
             }
             ip(&self.space(pod.name()), &inside)?;
+        }
+        // What comes in is polled for, as from a card, so that the other end may send frames.
+        for space in [self.netns()?, self.peer_netns()?] {
+            space.run(|| Offload::open()?.set_gro("eth0", true))??;
         }
         self.netns()?
             .run(|| sysctl::write("net.ipv4.ip_forward", "1"))??;

@@ -16,13 +16,12 @@ use seaway_proxy::dataplane::Dataplane as _;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, MapSizes, Programs};
 
 use super::{rings, talk};
+use crate::bench::frames::BATCH;
 use crate::bench::node_port::received;
 
 const LINK: &str = "sw00000000001";
 /// The other end of that link.
 const PEER: &str = "peer";
-/// Frames that a driver hands over at once (`NAPI_POLL_WEIGHT`).
-const BATCH: u32 = 64;
 /// Behind the pod's link, where all routes lead.
 const GATEWAY: u8 = 5;
 
