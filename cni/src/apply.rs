@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use seaway_kernel::{Batch, Ipv4Settings, NetNs, RouteSocket, Scope, VethOptions};
+use seaway_kernel::{
+    Batch, Ipv4Settings, NetNs, RouteFilter, RouteSocket, Scope, TABLE_MAIN, VethOptions,
+};
 
 use crate::attachment::Attachment;
 use crate::bandwidth::Shaping;
 use crate::plan::{self, Plan, Step};
 use crate::protocol::{Code, Error};
+use seaway_model::ownership::ROUTE_PROTOCOL;
 
 /// The two ends of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,11 @@ pub fn add(
             Err(second) => error.details(format!("and taking it back failed: {}", second.message)),
         }
     })
+}
+
+/// Deletes what of an attachment would stay in the pod's namespace without its link.
+pub fn undo_rules(pod: &NetNs, table: u32) -> Result<(), Error> {
+    Ok(RouteSocket::in_namespace(pod)?.delete_rules(table, ROUTE_PROTOCOL)?)
 }
 
 /// Deletes the pair, and the device that limits it; it is fine if there is none.
@@ -103,7 +111,11 @@ fn set_up(
         pod: index_of(inside, &attachment.ifname)?,
         host: index_of(host, &attachment.host_link)?,
     };
-    let plan = plan::add(attachment);
+    let others = inside.routes(RouteFilter {
+        table: Some(TABLE_MAIN),
+        ..RouteFilter::default()
+    })?;
+    let plan = plan::add_beside(attachment, ends.pod, &others);
     on_host(attachment, &plan, ends, host, host_ports)?;
     let mut batch = Batch::default();
     for step in &plan.pod {
@@ -151,6 +163,7 @@ impl Step {
         match self {
             Self::Address(network) => batch.add_address(link, *network, Scope::Global, true),
             Self::Neighbour { address, mac } => batch.replace_neighbour(link, *address, *mac),
+            Self::Rule(rule) => batch.add_rule(*rule),
             Self::Route { route, metrics } => {
                 let mut route = route.clone();
                 route.link = Some(link);

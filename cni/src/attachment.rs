@@ -57,7 +57,12 @@ pub struct Attachment {
     pub routes: Vec<RouteConfig>,
     /// None: the kernel's default.
     pub mtu: Option<u32>,
+    /// Of the pod, for what it sends from these addresses if it has another link as well.
+    pub table: u32,
 }
+
+/// Numbers of routing tables in pods from here on are ours: with five of the attachment's digits.
+const TABLES: u32 = 0x5ea0_0000;
 
 impl Attachment {
     /// Without addresses. Names follow from the owner alone, so that DEL finds them without any record.
@@ -71,6 +76,7 @@ impl Attachment {
             addresses: Vec::new(),
             routes: Vec::new(),
             mtu,
+            table: table(owner),
         }
     }
 
@@ -158,6 +164,16 @@ pub fn digits(owner: &OwnerKey) -> String {
     });
     text.truncate(POD_LINK_DIGITS);
     text
+}
+
+/// The pod's routing table for an attachment.
+pub fn table(owner: &OwnerKey) -> u32 {
+    let digest = digest(owner);
+    let number = digest
+        .iter()
+        .take(4)
+        .fold(0, |number, byte| number << 8 | u32::from(*byte));
+    TABLES | (number >> 12)
 }
 
 /// The name of the host side.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::{MacAddr, Route, RouteMetrics, Scope};
+use seaway_kernel::{MacAddr, Route, RouteMetrics, Scope, SourceRule, TABLE_MAIN};
 use seaway_model::ownership::ROUTE_PROTOCOL;
 
 use crate::attachment::Attachment;
@@ -24,7 +24,13 @@ pub enum Step {
         route: Route,
         metrics: RouteMetrics,
     },
+    /// What the pod sends from one of its addresses leaves by the link of that address.
+    Rule(SourceRule),
 }
+
+/// Metrics of routes that give way to those of another link of the pod: from here on, with the link's index. Behind 1024,
+/// which an IPv6 route has that nobody gave one.
+const SECOND: u32 = 2000;
 
 /// What to do on each side once the pair is there and up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,6 +75,52 @@ pub fn add(attachment: &Attachment) -> Plan {
             plan.pod.extend(gateway(attachment, next));
         }
         plan.pod.push(config_route(route, next));
+    }
+    plan
+}
+
+/// The same in a pod that has other links with these routes. The link that came first keeps its routes: ours to the same
+/// destinations get a metric behind them. What comes from our addresses takes this link all the same, by a table of its own:
+/// the node drops what a pod sends from an address that it does not have on that link.
+pub fn add_beside(attachment: &Attachment, link: u32, others: &[Route]) -> Plan {
+    let mut plan = add(attachment);
+    let first: Vec<&Route> = others
+        .iter()
+        .filter(|route| route.link != Some(link) && route.metric.unwrap_or(0) < SECOND)
+        .collect();
+    let mut gave_way = false;
+    let mut own = Vec::new();
+    for step in &mut plan.pod {
+        let Step::Route { route, metrics } = step else {
+            continue;
+        };
+        if route.table != TABLE_MAIN || route.metric.is_some() {
+            continue;
+        }
+        if route.gateway.is_some() {
+            let route = Route {
+                table: attachment.table,
+                ..route.clone()
+            };
+            let metrics = *metrics;
+            own.push(Step::Route { route, metrics });
+        }
+        let is_taken =
+            |other: &&Route| (other.table, other.destination) == (route.table, route.destination);
+        if first.iter().any(is_taken) {
+            route.metric = Some(SECOND.saturating_add(link));
+            gave_way = true;
+        }
+    }
+    if gave_way {
+        plan.pod.extend(own);
+        plan.pod.extend(attachment.addresses.iter().map(|address| {
+            Step::Rule(SourceRule {
+                from: address.network.ip(),
+                table: attachment.table,
+                protocol: ROUTE_PROTOCOL,
+            })
+        }));
     }
     plan
 }

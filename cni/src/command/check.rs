@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::{Link, Neighbour, NetNs, Route, RouteFilter, RouteSocket};
+use seaway_kernel::{Link, Neighbour, NetNs, Route, RouteFilter, RouteSocket, TABLE_MAIN};
 
 use super::Call;
 use crate::attachment::Attachment;
@@ -115,7 +115,11 @@ impl Call {
                 inside.link.name, inside.link.mtu
             )));
         }
-        let plan = plan::add(attachment);
+        let others = inside.socket.routes(RouteFilter {
+            table: Some(TABLE_MAIN),
+            ..RouteFilter::default()
+        })?;
+        let plan = plan::add_beside(attachment, inside.link.index, &others);
         inside.has(&plan.pod, &host.link.clone())?;
         host.has(&plan.host, &inside.link.clone())?;
         if self.personality == Personality::Seaway && matches!(self.config.ipam()?, Ipam::Node(_)) {
@@ -198,6 +202,15 @@ impl Side {
                     }
                 }
                 Step::Route { route, .. } => self.has_route(route)?,
+                Step::Rule(rule) => {
+                    if !self.socket.source_rules()?.contains(rule) {
+                        let place = self.place;
+                        return Err(wrong(format!(
+                            "there is no rule {place} that packets from {} leave by {name}",
+                            rule.from
+                        )));
+                    }
+                }
                 Step::Neighbour { address, .. } => {
                     let found = self
                         .neighbours

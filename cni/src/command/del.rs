@@ -6,7 +6,7 @@ use seaway_kernel::{NetNs, RouteSocket};
 
 use super::{Call, since_boot};
 use crate::apply;
-use crate::attachment::{host_link, shaping_link};
+use crate::attachment::{host_link, shaping_link, table};
 use crate::ipam::{Ledger, Source};
 use crate::personality::Personality;
 use crate::ports;
@@ -19,10 +19,11 @@ impl Call {
     pub(super) fn del(&self) -> Result<(), Error> {
         if self.personality != Personality::HostLocal {
             // What cannot be opened is gone: the path may still be there as the empty file that was mounted over.
+            let owner = self.owner();
             if let Ok(pod) = NetNs::open(Path::new(&self.invocation.netns)) {
                 self.refuse_own(&pod)?;
+                apply::undo_rules(&pod, table(&owner))?;
             }
-            let owner = self.owner();
             let ports = ports::remove(&self.tag())?;
             let mut host = RouteSocket::open()?;
             // The interface may still be there: the address stays reserved, and the runtime tries again.

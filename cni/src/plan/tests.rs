@@ -23,7 +23,10 @@ fn attachment(
 }
 
 fn text(attachment: &Attachment) -> String {
-    let plan = add(attachment);
+    text_of(&add(attachment))
+}
+
+fn text_of(plan: &Plan) -> String {
     let lines = |side: &str, steps: &[Step]| -> String {
         steps
             .iter()
@@ -35,7 +38,19 @@ fn text(attachment: &Attachment) -> String {
                         .mtu
                         .map(|mtu| format!(" mtu {mtu}"))
                         .unwrap_or_default();
-                    format!("{side}: route {route}{mtu}\n")
+                    let metric = route
+                        .metric
+                        .map(|metric| format!(" metric {metric}"))
+                        .unwrap_or_default();
+                    let table = if route.table == TABLE_MAIN {
+                        String::new()
+                    } else {
+                        format!(" table {:#x}", route.table)
+                    };
+                    format!("{side}: route {route}{mtu}{metric}{table}\n")
+                }
+                Step::Rule(rule) => {
+                    format!("{side}: rule from {} table {:#x}\n", rule.from, rule.table)
                 }
             })
             .collect()
@@ -88,4 +103,44 @@ fn a_pod_of_ptp_is_in_a_subnet_whose_gateway_is_the_node() {
         node: route 10.22.0.5/32
     "#]]
     .assert_eq(&text(&attachment(Style::Ptp, &addresses, &routes)));
+}
+
+#[test]
+fn a_second_link_gives_way_to_the_first_but_for_what_comes_from_its_addresses() {
+    let addresses = [("10.244.2.5/32", None), ("fd00:2::5/128", None)];
+    let second = attachment(Style::Routed, &addresses, &[]);
+    let alone = add_beside(&second, 3, &[]);
+    assert_eq!(text_of(&alone), text(&second));
+
+    let mut others: Vec<Route> = Vec::new();
+    for step in add(&attachment(Style::Routed, &[("10.244.1.5/32", None)], &[])).pod {
+        if let Step::Route { mut route, .. } = step {
+            route.link = Some(2);
+            others.push(route);
+        }
+    }
+    let plan = text_of(&add_beside(&second, 3, &others));
+    let pod: Vec<&str> = plan
+        .lines()
+        .filter(|line| line.contains("pod: r"))
+        .collect();
+    let table = format!("table {:#x}", second.table);
+    assert_eq!(
+        pod,
+        [
+            "pod: route 169.254.1.1/32 metric 2003",
+            "pod: route 0.0.0.0/0 via 169.254.1.1 metric 2003",
+            "pod: route ::/0 via fe80::1",
+            &format!("pod: route 0.0.0.0/0 via 169.254.1.1 {table}"),
+            &format!("pod: route ::/0 via fe80::1 {table}"),
+            &format!("pod: rule from 10.244.2.5 {table}"),
+            &format!("pod: rule from fd00:2::5 {table}"),
+        ]
+    );
+
+    // The first link's CHECK is not disturbed by the second one's routes.
+    for other in &mut others {
+        other.metric = Some(2003);
+    }
+    assert_eq!(text_of(&add_beside(&second, 2, &others)), text(&second));
 }

@@ -57,7 +57,7 @@ impl Outside {
 }
 
 /// Whether a connection is answered by a listener of that namespace.
-fn tcp_reaches(from: &NetNs, to: &NetNs, at: &str, port: u16) -> bool {
+pub(crate) fn tcp_reaches(from: &NetNs, to: &NetNs, at: &str, port: u16) -> bool {
     let at: SocketAddr = at.parse().unwrap();
     let any: IpAddr = if at.is_ipv4() {
         [0; 4].into()

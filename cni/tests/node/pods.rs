@@ -1,11 +1,12 @@
 //! ADD, CHECK and DEL through the built binary, in namespaces.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use crate::capabilities::tcp_reaches;
 use crate::support::{Namespace, Node, address};
 use futures::future::join_all;
-use seaway_kernel::{MacAddr, Route, RouteFilter};
+use seaway_kernel::{MacAddr, Route, RouteFilter, RouteSocket};
 use serde_json::{Value, json};
 
 /// Whether a datagram from one namespace reaches an address in another, and the answer comes back.
@@ -316,4 +317,66 @@ async fn the_nodes_own_namespace_is_refused() {
         "{message}"
     );
     assert_eq!(node.leases().await.len(), 0);
+}
+
+/// One verb for one interface of a pod in two networks.
+async fn of_network(node: &Node, verb: &str, pod: &Namespace, nth: u8, previous: &Value) -> Value {
+    let mut config = node.config("1.0.0");
+    config["name"] = format!("net{nth}").into();
+    config["ipam"] = json!({ "type": "seaway-cni", "ranges": [
+        [{ "subnet": format!("10.9.{nth}.0/24") }], [{ "subnet": format!("fd00:9:{nth}::/64") }],
+    ]});
+    config["prevResult"] = previous.clone();
+    let ifname = format!("eth{nth}");
+    let (more, path) = ([("CNI_IFNAME", ifname.as_str())], pod.path());
+    node.call_as("seaway-cni", verb, ("c", &path), &more, &config)
+        .await
+        .unwrap_or_else(|e| panic!("{verb} of {ifname}: {e:?}"))
+}
+
+#[tokio::test]
+async fn a_pod_in_two_networks_answers_at_all_its_addresses() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let first = of_network(&node, "ADD", &pod, 0, &Value::Null).await;
+    let second = of_network(&node, "ADD", &pod, 1, &Value::Null).await;
+    let addresses = |result: &Value| -> Vec<String> {
+        let ips = result["ips"].as_array().unwrap();
+        let ip = |ip: &Value| {
+            ip["address"]
+                .as_str()
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        ips.iter().map(ip).collect()
+    };
+    // Not by UDP: there, whose socket has no address answers from the first link's.
+    let answers = |address: &str| {
+        let at = SocketAddr::new(address.parse().unwrap(), 80).to_string();
+        tcp_reaches(&node.space.netns, &pod.netns, &at, 80)
+    };
+    for address in [addresses(&first), addresses(&second)].concat() {
+        assert!(answers(&address), "{address}");
+    }
+    of_network(&node, "CHECK", &pod, 0, &first).await;
+    of_network(&node, "CHECK", &pod, 1, &second).await;
+    let mut inside = RouteSocket::in_namespace(&pod.netns).unwrap();
+    let rules = inside.source_rules().unwrap();
+    assert_eq!(rules.len(), 2, "the first link needs none: {rules:?}");
+
+    // Either may go first.
+    of_network(&node, "DEL", &pod, 1, &Value::Null).await;
+    assert_eq!(inside.source_rules().unwrap(), []);
+    of_network(&node, "CHECK", &pod, 0, &first).await;
+    let second = of_network(&node, "ADD", &pod, 1, &Value::Null).await;
+    of_network(&node, "DEL", &pod, 0, &Value::Null).await;
+    of_network(&node, "CHECK", &pod, 1, &second).await;
+    for address in addresses(&second) {
+        assert!(answers(&address), "{address}, alone");
+    }
+    of_network(&node, "DEL", &pod, 1, &Value::Null).await;
+    assert_eq!(inside.source_rules().unwrap(), []);
 }

@@ -222,7 +222,7 @@ impl Batch {
         });
     }
 
-    fn push(
+    pub(crate) fn push(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -238,7 +238,7 @@ impl Batch {
         });
     }
 
-    fn tolerate(&mut self, tolerated: fn(&Error) -> bool) {
+    pub(crate) fn tolerate(&mut self, tolerated: fn(&Error) -> bool) {
         if let Some(request) = self.requests.last_mut() {
             request.tolerated = tolerated;
         }
@@ -423,7 +423,7 @@ impl RouteSocket {
         }
     }
 
-    fn dump(
+    pub(crate) fn dump(
         &mut self,
         request: &RouteNetlinkMessage,
         object: &'static str,

@@ -1,5 +1,6 @@
 //! podman with its CNI backend on one node: what it asks for by flags, it sends as `CNI_ARGS` and capabilities.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -246,4 +247,27 @@ async fn a_port_of_podman_answers_from_another_machine_until_the_container_is_go
     ensure!(after.is_err(), "the port still answers {after:?}");
     drop(podman);
     trace::is_again(node.netns(), &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_of_podman_can_be_in_two_networks() -> Result<()> {
+    with_podman(async |node, podman| {
+        podman
+            .serve("web", &["--network=one", "--network=two"])
+            .await?;
+        let networks = podman.networks("web").await?;
+        let mut seen = BTreeSet::new();
+        for (name, _) in NETWORKS {
+            let ip = address(&networks[name], "IPAddress")?;
+            seen.insert(ip);
+            let target = SocketAddr::new(ip, 8080);
+            let answer = eventually("the container answers", LIMIT, async || {
+                http::get(node.netns(), target)
+            });
+            assert_eq!(answer.await?, "web");
+        }
+        assert_eq!(seen.len(), 2);
+        Ok(())
+    })
+    .await
 }
