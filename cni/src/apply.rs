@@ -150,7 +150,10 @@ fn on_host(
         // A host port answers at 127.0.0.1, too.
         route_localnet: host_ports.into(),
     };
-    batch.no_own_ipv6_address(&attachment.host_link);
+    // Its own address may be the only one by which a node reaches an IPv6 pod.
+    if attachment.addresses.iter().all(|a| a.network.is_ipv4()) {
+        batch.no_own_ipv6_address(&attachment.host_link);
+    }
     batch.set_up(&attachment.host_link, settings);
     for step in &plan.host {
         step.write(ends.host, &mut batch);
