@@ -28,3 +28,6 @@ pub mod probe;
 pub mod reconcile;
 pub mod run;
 pub mod status;
+
+#[cfg(test)]
+mod testing;

@@ -1,44 +1,9 @@
 use proptest::prelude::*;
-use seaway_kernel::{Encap, Link, LinkKind};
+use seaway_kernel::{Encap, Link};
 
 use super::*;
-use crate::mesh::Member;
-use crate::plan::{ChecksumOffload, Findings, Settings, Underlay, Uplink, plan};
-
-fn member(number: u8) -> Member {
-    Member {
-        name: format!("n{number}").into(),
-        address: format!("192.168.0.{number}").parse().unwrap(),
-        second: None,
-        pod_cidrs: vec![
-            format!("10.244.{number}.0/24").parse().unwrap(),
-            format!("fd01:{number}::/64").parse().unwrap(),
-        ],
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        cluster_cidrs: Vec::new(),
-        masquerade_exclusions: Vec::new(),
-        vni: 1,
-        port: 8472,
-        direct_routing: false,
-        checksum_offload: ChecksumOffload::Auto,
-    }
-}
-
-fn underlay() -> Underlay {
-    Underlay {
-        v4: Some(Uplink {
-            index: 2,
-            name: "eth0".into(),
-            mtu: 1500,
-            network: "192.168.0.1/24".parse().unwrap(),
-        }),
-        v6: None,
-    }
-}
+use crate::plan::{Findings, Settings, plan};
+use crate::testing::{link, member, settings, underlay};
 
 fn desired_with(peers: &[u8], settings: &Settings, findings: &Findings) -> Desired {
     let peers: Vec<_> = peers.iter().map(|n| member(*n)).collect();
@@ -52,18 +17,7 @@ fn desired(peers: &[u8]) -> Desired {
 }
 
 fn device(index: u32) -> Link {
-    Link {
-        index,
-        name: VXLAN_LINK.into(),
-        kind: LinkKind::Device,
-        mtu: 0,
-        mac: None,
-        up: true,
-        running: true,
-        master: None,
-        peer: None,
-        peer_netns: None,
-    }
+    link(index, VXLAN_LINK, 0)
 }
 
 /// What would be seen once everything was applied.

@@ -1,58 +1,16 @@
 use ipnetwork::IpNetwork;
-use seaway_kernel::{Address, LinkKind, MacAddr, Scope};
+use seaway_kernel::{Address, MacAddr, Scope};
 
 use super::*;
 use crate::observe::Observed;
-use crate::plan::{ChecksumOffload, Findings, Settings, Uplink, plan};
-
-fn member(number: u8) -> Member {
-    Member {
-        name: format!("n{number}").into(),
-        address: format!("192.168.0.{number}").parse().unwrap(),
-        second: None,
-        pod_cidrs: vec![
-            format!("10.244.{number}.0/24").parse().unwrap(),
-            format!("fd01:{number}::/64").parse().unwrap(),
-        ],
-    }
-}
-
-fn link(index: u32, name: &str, mtu: u32) -> Link {
-    Link {
-        index,
-        name: name.into(),
-        kind: LinkKind::Device,
-        mtu,
-        mac: None,
-        up: true,
-        running: true,
-        master: None,
-        peer: None,
-        peer_netns: None,
-    }
-}
+use crate::plan::{Findings, plan};
+use crate::testing::{link, member, settings, underlay};
 
 fn image() -> Image {
-    let settings = Settings {
-        cluster_cidrs: Vec::new(),
-        masquerade_exclusions: Vec::new(),
-        vni: 1,
-        port: 8472,
-        direct_routing: false,
-        checksum_offload: ChecksumOffload::Auto,
-    };
-    let underlay = Underlay {
-        v4: Some(Uplink {
-            index: 2,
-            name: "eth0".into(),
-            mtu: 1500,
-            network: "192.168.0.1/24".parse().unwrap(),
-        }),
-        v6: None,
-    };
+    let underlay = underlay();
     let own = member(1);
     let peers = [member(2), member(3)];
-    let desired = plan(&own, &peers, &settings, &underlay, &Findings::default());
+    let desired = plan(&own, &peers, &settings(), &underlay, &Findings::default());
     let mut device = link(7, VXLAN_LINK, desired.device.mtu);
     device.mac = Some(desired.device.mac);
     Image::new(own.clone(), own, underlay, desired, device)

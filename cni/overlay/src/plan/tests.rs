@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing;
 
 fn member(name: &str, addresses: &[&str], cidrs: &[&str]) -> Member {
     Member {
@@ -12,11 +13,7 @@ fn member(name: &str, addresses: &[&str], cidrs: &[&str]) -> Member {
 fn settings() -> Settings {
     Settings {
         cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-        masquerade_exclusions: Vec::new(),
-        vni: 1,
-        port: 8472,
-        direct_routing: false,
-        checksum_offload: ChecksumOffload::Auto,
+        ..testing::settings()
     }
 }
 

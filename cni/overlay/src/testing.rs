@@ -1,0 +1,58 @@
+//! A small mesh for tests: nodes `n1` and on in one subnet, one uplink.
+
+#![allow(clippy::unwrap_used)]
+
+use seaway_kernel::{Link, LinkKind};
+
+use crate::mesh::Member;
+use crate::plan::{ChecksumOffload, Settings, Underlay, Uplink};
+
+pub(crate) fn member(number: u8) -> Member {
+    Member {
+        name: format!("n{number}").into(),
+        address: format!("192.168.0.{number}").parse().unwrap(),
+        second: None,
+        pod_cidrs: vec![
+            format!("10.244.{number}.0/24").parse().unwrap(),
+            format!("fd01:{number}::/64").parse().unwrap(),
+        ],
+    }
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        cluster_cidrs: Vec::new(),
+        masquerade_exclusions: Vec::new(),
+        vni: 1,
+        port: 8472,
+        direct_routing: false,
+        checksum_offload: ChecksumOffload::Auto,
+    }
+}
+
+pub(crate) fn underlay() -> Underlay {
+    Underlay {
+        v4: Some(Uplink {
+            index: 2,
+            name: "eth0".into(),
+            mtu: 1500,
+            network: "192.168.0.1/24".parse().unwrap(),
+        }),
+        v6: None,
+    }
+}
+
+pub(crate) fn link(index: u32, name: &str, mtu: u32) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        kind: LinkKind::Device,
+        mtu,
+        mac: None,
+        up: true,
+        running: true,
+        master: None,
+        peer: None,
+        peer_netns: None,
+    }
+}
