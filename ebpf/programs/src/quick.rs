@@ -5,9 +5,7 @@
 //! A packet is carried by a socket buffer here, and by a frame of the driver in [`crate::xdp`].
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT};
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::flow::{
@@ -26,6 +24,7 @@ use crate::dsr;
 use crate::flows;
 use crate::maps::{FLOWS, count, epoch, work};
 use crate::shortcuts::{self, ticks};
+use crate::tc::PASS;
 
 /// Where a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -306,7 +305,7 @@ impl Carrier for TcContext {
     #[inline(always)]
     fn send(&self, way: &Shortcut) -> i32 {
         if way.ifindex == 0 {
-            return TC_ACT_OK;
+            return PASS;
         }
         mark_sent(self);
         if way.flags & SHORTCUT_NEIGHBOUR != 0 {

@@ -8,8 +8,8 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_check_mtu_ret::BPF_MTU_CHK_RET_FRAG_NEEDED;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
-    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_OUTPUT, TC_ACT_OK,
-    TC_ACT_SHOT, bpf_fib_lookup as FibLookup,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_OUTPUT, TC_ACT_SHOT,
+    TC_ACT_UNSPEC, bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::macros::classifier;
@@ -28,7 +28,9 @@ use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Picked, Refusal};
 use crate::{dsr, events, fragments, quick, refuse};
 
-const PASS: i32 = TC_ACT_OK;
+/// The packet is left to whoever is attached behind us, in tcx and in clsact, and then to the stack. `TC_ACT_OK` would keep it
+/// from filters of others, as those that limit what a pod sends.
+pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
 const SHOT: i32 = TC_ACT_SHOT;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;

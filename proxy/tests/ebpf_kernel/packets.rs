@@ -14,7 +14,7 @@ use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Programs};
 pub(crate) const OUTSIDE: &str = "192.168.77.200";
 pub(crate) const OVERLAY: &str = "10.244.1.0";
 
-pub(crate) const PASS: i32 = 0;
+pub(crate) const PASS: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
 pub(crate) const REDIRECT: i32 = 7;
 

@@ -1,9 +1,10 @@
 //! Real packets through the loaded programs, in namespaces that each test makes for itself.
 
 use crate::world::{
-    CLUSTER_IP, LARGE, LOCAL_POD, LOCAL_POD6, NODE_IP, NODE_IP6, REMOTE_POD, REMOTE_POD6, World,
-    service, sync,
+    CLUSTER_IP, LARGE, LOCAL_POD, LOCAL_POD6, NODE_IP, NODE_IP6, POD_LINK, REMOTE_POD, REMOTE_POD6,
+    World, service, sync,
 };
+use seaway_kernel::{Batch, RouteSocket};
 use seaway_model::{Change, Desired, ObjectKey};
 use seaway_proxy::dataplane::Dataplane;
 
@@ -128,6 +129,39 @@ async fn a_pod_outside_of_the_cgroup_is_served_packet_by_packet() {
             );
         }
     }
+}
+
+/// They come behind the programs, where the CNI plugin limits what a pod sends.
+#[tokio::test]
+async fn filters_of_others_see_what_a_pod_sends() {
+    let world = World::new();
+    world.serve("peerpod", "remote");
+    let mut plane = world.plane(world.config());
+    sync(&mut plane, &service(&[(REMOTE_POD, false)])).await;
+    world.ip(
+        "node",
+        "link add sb0 type ifb
+         link set sb0 up",
+    );
+    let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap();
+    let passed = || {
+        // Of the namespace that the thread is in.
+        let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let line = links.lines().find(|line| line.contains("sb0:")).unwrap();
+        let packets = line.split_whitespace().nth(2).unwrap();
+        packets.parse::<u64>().unwrap()
+    };
+    let netns = world.netns("node");
+    netns
+        .run(|| {
+            let mut batch = Batch::default();
+            batch.redirect(index(POD_LINK), index("sb0"));
+            RouteSocket::open().unwrap().apply(&batch).unwrap();
+        })
+        .unwrap();
+    let answer = world.client("pod", false, &format!("tcp {REMOTE_POD}:8080"));
+    assert!(answer.starts_with("remote "), "{answer}");
+    assert!(netns.run(passed).unwrap() >= 3);
 }
 
 /// Two Services claim one cluster IP and node port: the one with the smaller name has them, in whatever order they

@@ -197,7 +197,7 @@ impl Node {
             .unwrap();
         output.truncate(result.data_size_out as usize);
         let verdict = match result.return_value {
-            0 => Verdict::Pass,
+            u32::MAX => Verdict::Pass,
             2 => Verdict::Drop,
             7 => Verdict::Redirect,
             other => panic!("{program} answers {other}"),
