@@ -35,6 +35,8 @@ pub struct Metrics {
     pub services: Gauge,
     pub backends: Gauge,
     pub diagnostics: Gauge,
+    /// From the start of the process until every input had been listed once; 0 until then.
+    lists: Gauge<f64, AtomicU64>,
     pub events_dropped: Counter,
     pub health_check_failures: Counter,
     pub corrections: Counter,
@@ -88,6 +90,7 @@ impl Metrics {
             services: Gauge::default(),
             backends: Gauge::default(),
             diagnostics: Gauge::default(),
+            lists: Gauge::default(),
             events_dropped: Counter::default(),
             health_check_failures: Counter::default(),
             corrections: Counter::default(),
@@ -156,6 +159,12 @@ impl Metrics {
             Unit::Seconds,
             metrics.lock_wait.clone(),
         );
+        ours.register_with_unit(
+            "lists_complete",
+            "Time from the start of this process until everything had been listed once",
+            Unit::Seconds,
+            metrics.lists.clone(),
+        );
         ours.register(
             "iptables_table",
             "Which variant of iptables keeps our rules of a table",
@@ -206,6 +215,12 @@ impl Metrics {
                 waiting.triggers.push(trigger);
             }
         }
+    }
+
+    /// Every input has been listed once.
+    pub fn listed(&self, now: SystemTime) {
+        let since = now.duration_since(self.waiting().started);
+        self.lists.set(since.unwrap_or_default().as_secs_f64());
     }
 
     /// Records a sync that succeeded. `took` covers derive, plan and apply.

@@ -317,7 +317,11 @@ impl<D: Dataplane> Reconciler<D> {
             let now = SystemTime::now();
             let seen = Seen::of(&event);
             let is_node = matches!(event, InputEvent::Node(..));
+            let listing = !self.deriver.is_synced();
             let changed = self.deriver.absorb(event);
+            if listing && self.deriver.is_synced() {
+                self.metrics.listed(now);
+            }
             self.metrics.took_in(seen, changed, now);
             if changed {
                 self.health.waiting(now);

@@ -1,8 +1,8 @@
 //! What a source has handed out, so that it can say what vanished while it was not looking.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use seaway_model::{Diagnostic, InputEvent, Kind};
+use seaway_model::{Diagnostic, InputEvent, Kind, pack};
 
 use crate::convert::{Conversion, ObjectRef};
 
@@ -10,23 +10,22 @@ use crate::convert::{Conversion, ObjectRef};
 /// been deleted meanwhile: the difference has to be taken here.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    known: HashSet<ObjectRef>,
+    /// With the number of the list that was in progress when each was last seen, or the last one. Not a hash table, of
+    /// which a third or more would be empty.
+    known: BTreeMap<ObjectRef, u32>,
+    /// Lists that have begun.
+    lists: u32,
     /// Diagnostics last reported, only of objects that have any; the consumer may not know the object.
     reported: HashMap<ObjectRef, Vec<Diagnostic>>,
-    /// Objects seen since the list in progress began.
-    listed: Option<Listed>,
-}
-
-#[derive(Debug, Default)]
-struct Listed {
-    present: HashSet<ObjectRef>,
-    faulty: HashSet<ObjectRef>,
+    /// Objects with diagnostics, seen since the list in progress began.
+    faulty: Option<HashSet<ObjectRef>>,
 }
 
 impl Ledger {
     /// A list begins (again).
     pub(crate) fn begin_list(&mut self) {
-        self.listed = Some(Listed::default());
+        self.lists = self.lists.wrapping_add(1);
+        self.faulty = Some(HashSet::new());
     }
 
     /// Takes an object that was listed or has changed; the events to send, if the consumer needs any.
@@ -36,10 +35,7 @@ impl Ledger {
     ) -> impl Iterator<Item = InputEvent> + use<> {
         let findings = self.report(&conversion.object, &conversion.diagnostics);
         let event = if conversion.is_present() {
-            if let Some(listed) = &mut self.listed {
-                listed.present.insert(conversion.object.clone());
-            }
-            self.known.insert(conversion.object);
+            self.known.insert(conversion.object, self.lists);
             Some(conversion.event)
         } else {
             self.forget(&conversion.object)
@@ -58,15 +54,21 @@ impl Ledger {
 
     /// The list is complete: the end of everything that it did not mention.
     pub(crate) fn end_list(&mut self) -> Vec<InputEvent> {
-        let Some(listed) = self.listed.take() else {
+        let Some(faulty) = self.faulty.take() else {
             return Vec::new();
         };
-        let gone = self.known.difference(&listed.present);
-        let mut events: Vec<InputEvent> = gone.map(ObjectRef::deleted).collect();
-        self.known = listed.present;
+        let mut events = Vec::new();
+        self.known.retain(|object, seen| {
+            let present = *seen == self.lists;
+            if !present {
+                events.push(object.deleted());
+            }
+            present
+        });
+        pack(&mut self.known);
         let told = self.reported.keys();
         let settled: Vec<ObjectRef> = told
-            .filter(|object| !listed.faulty.contains(object))
+            .filter(|object| !faulty.contains(object))
             .cloned()
             .collect();
         events.extend(settled.iter().filter_map(|object| self.report(object, &[])));
@@ -74,18 +76,15 @@ impl Ledger {
     }
 
     fn forget(&mut self, object: &ObjectRef) -> Option<InputEvent> {
-        if let Some(listed) = &mut self.listed {
-            listed.present.remove(object);
-        }
-        self.known.remove(object).then(|| object.deleted())
+        self.known.remove(object).map(|_| object.deleted())
     }
 
     /// What could not be used, once for each set of findings.
     fn report(&mut self, object: &ObjectRef, diagnostics: &[Diagnostic]) -> Option<InputEvent> {
-        if let Some(listed) = &mut self.listed
+        if let Some(faulty) = &mut self.faulty
             && !diagnostics.is_empty()
         {
-            listed.faulty.insert(object.clone());
+            faulty.insert(object.clone());
         }
         let known = self.reported.get(object);
         if known.map_or(&[][..], Vec::as_slice) == diagnostics {

@@ -76,9 +76,10 @@ pub fn derive_service(
     for port in usable_ports {
         for (&family, &cluster_ip) in &cluster_ips {
             let endpoints = Endpoints::join(&slices, port, family, place);
-            let mut rule = port_rule(service, port, family, &endpoints);
+            let mut rule = port_rule(service, port, family);
             rule.frontends = frontends::of_port(port, cluster_ip, &external);
             rule.source_ranges = source_ranges.get(&family).cloned().unwrap_or_default();
+            choose(&mut rule, &endpoints);
             ports.push(rule);
         }
     }
@@ -101,32 +102,35 @@ pub fn derive_all(inputs: &Inputs, settings: &NodeSettings) -> (Desired, Vec<Dia
     (desired, diagnostics)
 }
 
-/// The rule of a port, without who may come and where.
-fn port_rule(
-    service: &Service,
-    port: &ServicePort,
-    family: Family,
-    endpoints: &Endpoints,
-) -> PortRule {
-    let cluster = endpoints.cluster();
-    let local = endpoints.local();
+/// The rule of a port, without who may come, and where to.
+fn port_rule(service: &Service, port: &ServicePort, family: Family) -> PortRule {
     PortRule {
         port_name: port.name.clone(),
         protocol: port.protocol,
         family,
         frontends: Vec::new(),
-        lingering: match port.protocol {
-            Protocol::Udp => endpoints.lingering([&cluster, &local]),
-            Protocol::Tcp | Protocol::Sctp => Vec::new(),
-        },
-        cluster,
-        local,
-        any_endpoints: endpoints.any(),
+        lingering: Vec::new(),
+        cluster: Vec::new(),
+        local: Vec::new(),
+        any_endpoints: false,
         internal_policy: service.internal_policy,
         external_policy: service.external_policy,
         affinity: service.affinity,
         source_ranges: Vec::new(),
     }
+}
+
+/// Who answers at a port. The set `local` is made only where some packet can meet it: most Services have no use for it,
+/// and on a node with their endpoints it is as large as the other.
+fn choose(rule: &mut PortRule, endpoints: &Endpoints) {
+    rule.cluster = endpoints.cluster();
+    if rule.uses_local() {
+        rule.local = endpoints.local();
+    }
+    if rule.protocol == Protocol::Udp {
+        rule.lingering = endpoints.lingering([&rule.cluster, &rule.local]);
+    }
+    rule.any_endpoints = endpoints.any();
 }
 
 /// Addresses that can stand in a rule: of the right family, and neither unspecified, loopback nor multicast (which

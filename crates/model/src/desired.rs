@@ -88,8 +88,8 @@ pub struct PortRule {
     pub frontends: Vec<Frontend>,
     /// Usable endpoints for policy `Cluster`, sorted, without duplicates.
     pub cluster: Vec<Backend>,
-    /// Usable endpoints for policy `Local`: the ones on this node. Not always a subset of `cluster`: each set falls
-    /// back to terminating endpoints by itself.
+    /// Usable endpoints for policy `Local`: the ones on this node; empty where [no packet can meet it](Self::uses_local). Not
+    /// always a subset of `cluster`: each set falls back to terminating endpoints by itself.
     pub local: Vec<Backend>,
     /// Endpoints in neither set that still answer (condition `serving`), sorted: terminating while others are ready,
     /// or left out by policy or topology. They get no new flow here, but keep those that they have. Of UDP ports only: no data plane cuts

@@ -208,16 +208,16 @@ pub struct SlicePort {
 /// terminating false.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Only the first has a meaning: the API defines none for others.
-    pub addresses: Vec<IpAddr>,
+    /// The first of its addresses: the API defines no meaning for others.
+    pub address: IpAddr,
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
     pub node: Option<Arc<str>>,
     /// The zones from which the endpoint should be used (`hints.forZones`).
-    pub zone_hints: Vec<Arc<str>>,
+    pub zone_hints: Box<[Arc<str>]>,
     /// The nodes from which the endpoint should be used (`hints.forNodes`).
-    pub node_hints: Vec<Arc<str>>,
+    pub node_hints: Box<[Arc<str>]>,
 }
 
 /// A Node, for the proxy (own labels and addresses) and the overlay (peers).

@@ -295,13 +295,13 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         (hints(&["a", "b"]), hints(&[NODE, "n2"])),
     )
         .prop_map(|(address, node, ready, others, hints)| Endpoint {
-            addresses: vec![address],
+            address,
             ready,
             serving: ready || others.0,
             terminating: others.1,
             node: node.map(Arc::from),
-            zone_hints: hints.0,
-            node_hints: hints.1,
+            zone_hints: hints.0.into(),
+            node_hints: hints.1.into(),
         })
 }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
 
 use super::error::EbpfError;
+use super::flow_table::FlowTable;
 use super::observe::counters;
 use super::room::Room;
 use super::tables::Tables;
@@ -29,7 +30,8 @@ pub struct MapUse {
 /// The last look.
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    pub(super) maps: Vec<MapUse>,
+    /// Entries of the flow table, and what the tables of Services held.
+    listed: Option<(u64, Room)>,
     pub(super) evictions: u64,
     /// Counts of frontends that nobody had the last time.
     unknown: BTreeSet<FrontendKey>,
@@ -38,9 +40,9 @@ pub(super) struct Census {
 }
 
 /// Whether a table is filling: from three quarters on, until it is half empty.
-fn is_filling(before: bool, table: &MapUse) -> bool {
+fn is_filling(before: bool, entries: u64, max_entries: u64) -> bool {
     let quarters = if before { 2 } else { 3 };
-    table.entries * 4 > table.max_entries * quarters
+    entries * 4 > max_entries * quarters
 }
 
 /// What has been counted of the entries of the flow table.
@@ -87,15 +89,15 @@ fn balance(before: Turnover, after: Turnover, listed: u64) -> Balance {
 }
 
 impl Census {
-    /// Looks at all maps. `collect` lists the flows and deletes those that are over, and says how many there were and
-    /// how many went; `is_known` says whether a frontend belongs to a Service; `services` is what the tables of Services
-    /// hold: the work does not grow with these.
+    /// Looks at the flows. `collect` lists them and deletes those that are over, and says how many there were and how many
+    /// went. `services` is what the tables of Services hold: the work does not grow with these. If some frontends are
+    /// gone since the last look, `is_known` says which belong to a Service.
     pub(super) fn take(
         &mut self,
         dir: &Path,
-        services: &Room,
+        services: Room,
         collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
-        is_known: impl Fn(&FrontendKey) -> bool,
+        is_known: Option<impl Fn(&FrontendKey) -> bool>,
     ) -> Result<(usize, usize), EbpfError> {
         let before = Turnover::of(&counters(dir)?);
         let (listed, deleted) = collect()?;
@@ -110,25 +112,38 @@ impl Census {
                 }
             }
         }
-        self.prune(dir, is_known)?;
-        if let Some(tables) = Tables::open(dir)? {
-            self.maps = tables.usage((listed - deleted.min(listed)) as u64, Some(services))?;
-            self.warn();
+        if let Some(is_known) = is_known {
+            self.prune(dir, is_known)?;
+        }
+        let left = (listed - deleted.min(listed)) as u64;
+        self.listed = Some((left, services));
+        if let Some(flows) = FlowTable::open(dir)? {
+            self.warn(left, u64::from(flows.max_entries()));
         }
         Ok((listed, deleted))
     }
 
+    /// Whether counts have been found of frontends that nobody has, which go with the next look.
+    pub(super) fn has_unknown(&self) -> bool {
+        !self.unknown.is_empty()
+    }
+
+    /// How full the maps are; nothing before the first look.
+    pub(super) fn maps(&self, dir: &Path) -> Result<Vec<MapUse>, EbpfError> {
+        match (&self.listed, Tables::open(dir)?) {
+            (Some((flows, services)), Some(tables)) => tables.usage(*flows, Some(services)),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Says in time that the flow table is filling. The other tables of programs are full in the course of time: what is pushed
     /// out there is what was not used for longest, mostly closed sockets.
-    fn warn(&mut self) {
-        let Some(flows) = self.maps.iter().find(|map| map.name == maps::FLOWS) else {
-            return;
-        };
-        let filling = is_filling(self.filling, flows);
+    fn warn(&mut self, entries: u64, max_entries: u64) {
+        let filling = is_filling(self.filling, entries, max_entries);
         if filling && !self.filling {
             tracing::warn!(
-                entries = flows.entries,
-                max_entries = flows.max_entries,
+                entries,
+                max_entries,
                 "the flow table is filling: once it is full, the flows that were silent for longest are forgotten; restart with a larger \
                  --max-flows, which takes all flows over"
             );
@@ -235,13 +250,7 @@ mod tests {
             (50, false),
             (75, false),
         ] {
-            let table = MapUse {
-                name: maps::FLOWS,
-                entries,
-                max_entries: 100,
-                memory_bytes: 0,
-            };
-            filling = is_filling(filling, &table);
+            filling = is_filling(filling, entries, 100);
             assert_eq!(filling, expected, "{entries}");
         }
     }

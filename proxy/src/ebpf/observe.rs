@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use seaway_ebpf_abi::counters::{COUNTERS_LEN, Tally};
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     /// Where the maps are pinned.
     dir: PathBuf,
     owners: RwLock<Owners>,
+    /// Some frontend may have counts and no owner: at start, and since one has gone.
+    gone: AtomicBool,
     census: Mutex<Census>,
     roster: Mutex<Roster>,
 }
@@ -40,7 +43,7 @@ pub struct Snapshot {
     pub verdicts: Vec<(Verdict, u64)>,
     /// By Service (`None`: those without series of their own), and by what is counted.
     pub services: BTreeMap<(Option<ObjectKey>, Tally), u64>,
-    /// As they were when flows were last looked through.
+    /// Flows and entries of Services as they were when flows were last looked through; nothing before that.
     pub maps: Vec<MapUse>,
     /// How many entries the flow table has pushed out to make room, at least.
     pub evictions: u64,
@@ -72,6 +75,7 @@ impl Shared {
         Self {
             dir,
             owners: RwLock::default(),
+            gone: AtomicBool::new(true),
             census: Mutex::default(),
             roster: Mutex::default(),
         }
@@ -84,6 +88,9 @@ impl Shared {
 
     /// Takes in what a plan decided.
     pub(super) fn update(&self, changes: OwnerChanges) {
+        if changes.anew || changes.of.values().any(Option::is_none) {
+            self.gone.store(true, Ordering::Relaxed);
+        }
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         owners.update(changes);
     }
@@ -94,18 +101,24 @@ impl Shared {
         *lock(&self.census) = Census::default();
     }
 
-    /// Looks through the flows and at how full the maps are. Takes its time: not for the thread that serves changes.
+    /// Looks through the flows. Takes its time: not for the thread that serves changes.
     ///
     /// # Errors
     ///
     /// If a map cannot be read.
     pub(super) fn look_through(
         &self,
-        services: &Room,
+        services: Room,
         collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
     ) -> Result<(usize, usize), EbpfError> {
         let is_known = |key: &FrontendKey| self.owners().of.contains_key(key);
-        lock(&self.census).take(&self.dir, services, collect, is_known)
+        let mut census = lock(&self.census);
+        let gone = self.gone.swap(false, Ordering::Relaxed) || census.has_unknown();
+        let taken = census.take(&self.dir, services, collect, gone.then_some(is_known));
+        if taken.is_err() {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        taken
     }
 
     fn snapshot(&self) -> Result<Option<Snapshot>, EbpfError> {
@@ -120,7 +133,7 @@ impl Shared {
         Ok(Some(Snapshot {
             verdicts: Verdict::ALL.iter().copied().zip(counts).collect(),
             services: lock(&self.roster).by_service(&tallies, &self.owners()),
-            maps: census.maps.clone(),
+            maps: census.maps(&self.dir)?,
             evictions: census.evictions,
         }))
     }

@@ -44,6 +44,8 @@ pub struct EbpfDataplane {
     pub(super) view: NodeView,
     /// What begins is left to rules.
     pub(super) handover: bool,
+    /// The programs have been told of the node as `view` has it.
+    told: bool,
     /// What was not loaded or attached when the kernel was last looked at.
     pending: Vec<String>,
     names: Names,
@@ -87,6 +89,7 @@ impl EbpfDataplane {
             image: Image::default(),
             view: NodeView::default(),
             handover: false,
+            told: false,
             pending: Vec::new(),
             names: Names::default(),
             active: None,
@@ -124,6 +127,7 @@ impl EbpfDataplane {
         following.reading = JoinSet::new();
         following.stale = false;
         self.view = node::read(&following.netlink, &self.settings.detect_local).await?;
+        self.told = false;
         self.image = match Tables::open(&self.settings.pin_dir())? {
             Some(tables) => tables.image()?,
             None => Image::default(),
@@ -165,7 +169,11 @@ impl EbpfDataplane {
         if first {
             self.load(&room)?;
         }
-        let node_writes = self.write_node()?;
+        // Not for a change of a Service, which says nothing about the node.
+        let node_writes = match first || !self.told {
+            true => self.write_node()?,
+            false => 0,
+        };
         let Some(active) = &mut self.active else {
             return Ok(Report::default());
         };
@@ -264,7 +272,7 @@ impl EbpfDataplane {
     }
 
     /// Tells the programs of the node as it is now.
-    fn write_node(&self) -> Result<usize, EbpfError> {
+    fn write_node(&mut self) -> Result<usize, EbpfError> {
         let Some(active) = &self.active else {
             return Ok(0);
         };
@@ -279,7 +287,9 @@ impl EbpfDataplane {
         }
         let addresses = node::addresses(&self.view, &self.settings);
         let tunnels = tunnels::write(&self.settings.pin_dir(), &self.view.tunnels)?;
-        Ok(tunnels + active.tables.write_node(&config, &addresses)?)
+        let writes = tunnels + active.tables.write_node(&config, &addresses)?;
+        self.told = true;
+        Ok(writes)
     }
 
     /// Attaches to every link that should have programs, and lets go of the others.
@@ -304,6 +314,7 @@ impl EbpfDataplane {
     /// Brings everything in step with the node as it was read.
     fn refresh(&mut self, view: NodeView) -> Result<(), EbpfError> {
         self.view = view;
+        self.told = false;
         self.write_node()?;
         self.attach_links()
     }
@@ -394,10 +405,7 @@ impl EbpfDataplane {
         let Some(tables) = Tables::open(&self.settings.pin_dir())? else {
             return Ok(Some("a map is no longer pinned".to_owned()));
         };
-        Ok(
-            (tables.image()? != self.image)
-                .then(|| "the maps were changed from outside".to_owned()),
-        )
+        Ok((!tables.hold(&self.image)?).then(|| "the maps were changed from outside".to_owned()))
     }
 
     fn collect(&self) {
@@ -405,7 +413,7 @@ impl EbpfDataplane {
         let flows = active.tables.flows.clone();
         let shared = self.shared.clone();
         let services = Room::for_plan(&self.image, &[]);
-        let look = move || shared.look_through(&services, || gc::pass(&flows, sys::monotonic_ns()));
+        let look = move || shared.look_through(services, || gc::pass(&flows, sys::monotonic_ns()));
         tokio::task::spawn_blocking(move || match look() {
             Ok((entries, deleted)) => tracing::debug!(entries, deleted, "looked for silent flows"),
             Err(error) => tracing::warn!(%error, "cannot look for silent flows"),
@@ -453,6 +461,8 @@ impl EbpfDataplane {
                 }
                 Due::Gc => self.collect(),
                 Due::Audit => {
+                    // Of what there is no event: the ports that sockets of the node take.
+                    self.write_node()?;
                     if let Some(difference) = self.audit()? {
                         // Whatever was lost is set up anew from the pins that are left.
                         self.active = None;

@@ -146,6 +146,20 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
         Ok(entries)
     }
 
+    /// Whether there are so many entries, all of them as `is` says. Keeps none.
+    pub(super) fn holds(
+        &self,
+        count: usize,
+        is: impl Fn(&K, &V) -> bool,
+    ) -> Result<bool, EbpfError> {
+        let (mut seen, mut same) = (0, true);
+        self.each(|keys, values| {
+            seen += keys.len();
+            same = same && keys.iter().zip(values).all(|(key, value)| is(key, value));
+        })?;
+        Ok(same && seen == count)
+    }
+
     /// Hands over all entries in portions, likewise.
     fn each(&self, mut portion: impl FnMut(&[K], &[V])) -> Result<(), EbpfError> {
         let mut keys = vec![K::default(); Self::CHUNK];

@@ -20,6 +20,7 @@ use super::plan::Op;
 use super::room::{self, Room};
 use super::table::Table;
 use super::upgrade;
+use super::wanted::Range;
 use crate::dataplane::Report;
 
 /// Open maps.
@@ -99,6 +100,26 @@ impl Tables {
             self.maglev.entries_as(|chunk| chunk.made_of)?,
             self.ranges.entries()?,
         ))
+    }
+
+    /// Whether the Service tables are as the image says. Costs a look at each entry, and no memory.
+    pub(super) fn hold(&self, image: &Image) -> Result<bool, EbpfError> {
+        let slot = |key: &BackendKey| image.sets.get(&key.set)?.get(key.slot as usize);
+        let networks = image.ranges.values().map(Vec::len).sum();
+        let is_network = |key: &RangeKey| {
+            let list = image.ranges.get(&key.ranges);
+            list.is_some_and(|list| list.binary_search(&Range::of(key)).is_ok())
+        };
+        let chunks = image.tables.len() * MAGLEV_CHUNKS as usize;
+        Ok(self.frontends.holds(image.frontends.len(), |key, value| {
+            image.frontends.get(key) == Some(value)
+        })? && self
+            .backends
+            .holds(image.slots, |key, value| slot(key) == Some(value))?
+            && self.maglev.holds(chunks, |key, chunk| {
+                image.tables.get(&key.set) == Some(&chunk.made_of)
+            })?
+            && self.ranges.holds(networks, |key, _| is_network(key))?)
     }
 
     /// Has the programs look up anew what they found before, after a change of what they look up.

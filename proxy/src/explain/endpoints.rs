@@ -76,15 +76,12 @@ fn candidates<'a>(slices: &[&'a EndpointSlice], found: Match<'_>) -> Vec<Candida
         });
         for port in ports {
             for (index, endpoint) in slice.endpoints.iter().enumerate() {
-                // Only the first address of an endpoint counts.
-                if let Some(ip) = endpoint.addresses.first() {
-                    candidates.push(Candidate {
-                        addr: SocketAddr::new(*ip, port.port),
-                        endpoint,
-                        slice: &slice.key.name,
-                        index,
-                    });
-                }
+                candidates.push(Candidate {
+                    addr: SocketAddr::new(endpoint.address, port.port),
+                    endpoint,
+                    slice: &slice.key.name,
+                    index,
+                });
             }
         }
     }

@@ -14,7 +14,7 @@ fn endpoint(ip: &str, conditions: &str, node: &str) -> Endpoint {
 }
 
 fn in_zone(mut endpoint: Endpoint, zone: &str) -> Endpoint {
-    endpoint.zone_hints = vec![zone.into()];
+    endpoint.zone_hints = [zone.into()].into();
     endpoint
 }
 
@@ -244,7 +244,7 @@ proptest! {
             let mut endpoint = endpoint(&format!("10.244.3.{i}"), "", ["n1", "n2", "n3"][*node]);
             (endpoint.ready, endpoint.serving, endpoint.terminating) = (*ready, *serving, *terminating);
             if let Some(zone) = ["a", "b"].get(*zone) {
-                endpoint.zone_hints = vec![(*zone).into()];
+                endpoint.zone_hints = [(*zone).into()].into();
             }
             endpoint
         });

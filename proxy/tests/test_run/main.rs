@@ -180,7 +180,7 @@ fn with_host_network(mut inputs: Inputs, node: &NodeContext) -> Inputs {
         let Some((own, endpoint)) = own.zip(last) else {
             continue;
         };
-        endpoint.addresses = vec![*own];
+        endpoint.address = *own;
         endpoint.node = Some(NODE.into());
         inputs.apply(InputEvent::Slice(slice.key.clone(), Some(slice)));
     }
@@ -211,7 +211,10 @@ fn knocks(desired: &Desired, node: &NodeContext) -> Vec<Packet> {
             // The classifiers tell the node by its addresses, wherever a packet comes from.
             let own = node.addresses.iter().find(of_family);
             sources.extend(own.map(|own| (*own, Origin::External)));
-            let local = rule.local.first().map(|backend| backend.addr.ip());
+            let mut endpoints = rule.cluster.iter().chain(&rule.local);
+            let local = endpoints
+                .find(|backend| backend.local)
+                .map(|backend| backend.addr.ip());
             sources.extend(local.map(|ip| (ip, Origin::LocalPod)));
             for address in addresses {
                 for (source, origin) in &sources {

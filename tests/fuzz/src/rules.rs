@@ -103,9 +103,9 @@ pub(crate) fn packets(desired: &Desired, family: Family) -> Vec<Packet> {
             FrontendAddr::Ip(ip) => ip,
             FrontendAddr::AnyNodeAddress(_) => own,
         };
-        let endpoint = rule
-            .local
-            .first()
+        let mut endpoints = rule.cluster.iter().chain(&rule.local);
+        let endpoint = endpoints
+            .find(|backend| backend.local)
             .map(|backend| (backend.addr.ip(), Origin::LocalPod));
         let sources = strangers(family)
             .into_iter()

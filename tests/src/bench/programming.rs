@@ -1,7 +1,7 @@
 //! What it costs a proxy to keep a kernel in step with many Services.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -23,6 +23,10 @@ const CHURN: u32 = 10;
 
 /// For one change to take effect.
 const CHANGE_LIMIT_MS: u64 = 120_000;
+
+/// How long a proxy at rest is watched: as long as the longest pause between two of its own looks at what is under it, of those
+/// that come often.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// For a proxy to come to rest after its start.
 const REST: Duration = Duration::from_secs(3);
@@ -63,14 +67,14 @@ impl<'a> Measured<'a> {
         sleep(REST).await;
         let rested = running.usage()?;
         self.resident("start", rested);
-        let idle = Duration::from_secs(self.stage.times(10, 3) as u64);
+        let idle = IDLE * self.stage.times(2, 1) as u32;
         sleep(idle).await;
         let spent = running.usage()?.cpu_ms - rested.cpu_ms;
-        let per_second = spent / idle.as_secs_f64();
-        self.named("idle_cpu_ms_per_s", Unit::Milliseconds, per_second);
+        let idle = spent / idle.as_secs_f64();
+        self.named("idle_cpu_ms_per_s", Unit::Milliseconds, idle);
 
-        self.undisturbed(client, &mut running).await?;
-        self.disturbed(client, &mut running).await?;
+        self.undisturbed(client, &mut running, idle).await?;
+        self.disturbed(client, &mut running, idle).await?;
 
         let usage = running.usage()?;
         self.resident("end", usage);
@@ -86,12 +90,15 @@ impl<'a> Measured<'a> {
     /// Several times, from empty rules; the last one stays.
     async fn start(&mut self, client: &mut Pod) -> Result<Running<'a>> {
         let times = self.stage.times(3, 1);
-        let (mut took, mut cpu) = (Vec::new(), Vec::new());
+        let (mut took, mut cpu, mut after) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let (mut running, seconds) = self.stand.cold_start(client, self.contender).await?;
             let spent = running.usage()?.cpu_ms / 1e3;
             took.push(seconds);
             cpu.push(spent);
+            if self.contender.writes_maps() {
+                after.push(seconds - running.lists_seconds()?);
+            }
             let number = took.len();
             self.say(&format!(
                 "start {number} of {times}: {seconds:.2} s, {spent:.2} s of processor time"
@@ -100,19 +107,30 @@ impl<'a> Measured<'a> {
                 let figures = &mut self.figures;
                 figures.median(self.labels, "cold_start", Unit::Seconds, &took);
                 figures.median(self.labels, "cold_start_cpu", Unit::Seconds, &cpu);
+                if !after.is_empty() {
+                    figures.median(self.labels, "cold_start_after_lists", Unit::Seconds, &after);
+                }
                 return Ok(running);
             }
             running.stop().await?;
         }
     }
 
-    async fn undisturbed(&mut self, client: &mut Pod, running: &mut Running<'_>) -> Result<()> {
+    /// `idle` is what it takes while nothing changes, in milliseconds of processor time a second.
+    async fn undisturbed(
+        &mut self,
+        client: &mut Pod,
+        running: &mut Running<'_>,
+        idle: f64,
+    ) -> Result<()> {
         let count = self.stage.times(50, 10);
         let writes_maps = self.contender.writes_maps();
         let counted = writes_maps.then(|| running.syncs()).transpose()?;
         let before = self.settled(client, running).await?;
+        let begun = Instant::now();
         let samples = self.changes(client, count).await?;
         let after = running.usage()?;
+        let idle = idle * begun.elapsed().as_secs_f64();
         if let Some((syncs, seconds)) = counted {
             let now = running.syncs()?;
             let each = (now.1 - seconds) * 1e3 / (now.0 - syncs);
@@ -120,8 +138,8 @@ impl<'a> Measured<'a> {
         }
         let per_change = |total: f64| total / count as f64;
         self.changed("", &samples);
-        let cpu = per_change(after.cpu_ms - before.cpu_ms);
-        self.named("cpu_ms_per_change", Unit::Milliseconds, cpu);
+        let spent = after.cpu_ms - before.cpu_ms;
+        self.cpu_per_change("", spent, idle, count);
         if self.contender.tells_through_pipes() {
             let bytes = per_change((after.written - before.written) as f64);
             self.named("bytes_per_change", Unit::Bytes, bytes);
@@ -129,10 +147,16 @@ impl<'a> Measured<'a> {
         Ok(())
     }
 
-    async fn disturbed(&mut self, client: &mut Pod, running: &mut Running<'_>) -> Result<()> {
+    async fn disturbed(
+        &mut self,
+        client: &mut Pod,
+        running: &mut Running<'_>,
+        idle: f64,
+    ) -> Result<()> {
         let count = self.stage.times(50, 10);
         let before = self.settled(client, running).await?;
         let written = AtomicUsize::new(0);
+        let begun = Instant::now();
         let samples = tokio::select! {
             samples = self.changes(client, count) => samples?,
             ended = self.stand.services.churn(CHURN, &written) => {
@@ -143,9 +167,19 @@ impl<'a> Measured<'a> {
         let spent = running.usage()?.cpu_ms - before.cpu_ms;
         self.changed("_churn", &samples);
         let all = count + written.load(Ordering::Relaxed);
-        let cpu = spent / all as f64;
-        self.named("cpu_ms_per_change_churn", Unit::Milliseconds, cpu);
+        let idle = idle * begun.elapsed().as_secs_f64();
+        self.cpu_per_change("_churn", spent, idle, all);
         Ok(())
+    }
+
+    /// What changes have cost: without what the time they took would have cost anyway, and with it. Milliseconds of
+    /// processor time.
+    fn cpu_per_change(&mut self, name: &str, spent: f64, idle: f64, count: usize) {
+        let count = count as f64;
+        for (of, cpu) in [("", (spent - idle).max(0.0)), ("_with_idle", spent)] {
+            let metric = format!("cpu_ms_per_change{name}{of}");
+            self.named(&metric, Unit::Milliseconds, cpu / count);
+        }
     }
 
     /// The middle target at its first backend, and nothing going on.

@@ -144,7 +144,7 @@ fn endpoint(
         .as_deref()
         .filter(|name| !name.is_empty());
     Some(Endpoint {
-        addresses: vec![address],
+        address,
         ready,
         serving: endpoint.conditions.serving.unwrap_or(ready),
         terminating: endpoint.conditions.terminating.unwrap_or(false),

@@ -81,9 +81,7 @@ pub(super) fn slice(slice: &EndpointSlice, diagnostics: &mut Vec<Diagnostic>) {
         }
     }
     for (i, endpoint) in slice.endpoints.iter().enumerate() {
-        let Some(&ip) = endpoint.addresses.first() else {
-            continue;
-        };
+        let ip = endpoint.address;
         if Family::of(ip) != slice.family {
             say(
                 format!("endpoints[{i}].addresses[0]"),
@@ -93,12 +91,6 @@ pub(super) fn slice(slice: &EndpointSlice, diagnostics: &mut Vec<Diagnostic>) {
             say(
                 format!("endpoints[{i}].addresses[0]"),
                 format!("{ip} is no address that an endpoint can have; it gets no traffic"),
-            );
-        }
-        if let Some(second) = endpoint.addresses.get(1) {
-            say(
-                format!("endpoints[{i}].addresses[1]"),
-                format!("only the first address of an endpoint counts; {second} gets no traffic"),
             );
         }
     }

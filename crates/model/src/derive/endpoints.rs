@@ -226,8 +226,7 @@ pub(super) fn local_ready(slices: &[&EndpointSlice], place: Place<'_>) -> usize 
     ready(Family::V4).max(ready(Family::V6))
 }
 
-/// The address that counts, if it can be forwarded to.
+/// Its address, if it can be forwarded to.
 fn address(endpoint: &Endpoint, family: Family) -> Option<std::net::IpAddr> {
-    let first = endpoint.addresses.first().copied();
-    first.filter(|ip| usable(*ip, family))
+    Some(endpoint.address).filter(|ip| usable(*ip, family))
 }

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::desired::Backend;
-use crate::inputs::{Endpoint, InputEvent, SlicePort};
+use crate::inputs::{Endpoint, InputEvent, SlicePort, TrafficPolicy};
 use crate::testing::plain;
 
 mod balance;
@@ -14,9 +14,11 @@ mod history;
 mod lifeline;
 mod node;
 
+/// Its internal policy asks for both sets of endpoints, so that tests see both.
 fn service(change: impl FnOnce(&mut Service)) -> Service {
     let port = plain::port("http", Protocol::Tcp, 80);
     let mut service = plain::service("web", vec![[10, 96, 0, 10].into()], vec![port]);
+    service.internal_policy = TrafficPolicy::Local;
     change(&mut service);
     service
 }
@@ -24,6 +26,30 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
 /// `ready`, `serving`, `terminating` as letters; local when on `n1`.
 fn endpoint(ip: &str, conditions: &str, node: &str) -> Endpoint {
     plain::endpoint(ip.parse().unwrap(), conditions, Some(node))
+}
+
+#[test]
+fn the_local_set_is_made_where_a_packet_can_meet_it() {
+    let local = |change: fn(&mut Service)| {
+        let web = service(|s| {
+            s.internal_policy = TrafficPolicy::Cluster;
+            change(s);
+        });
+        let here = vec![endpoint("10.244.1.2", "rs", "n1")];
+        let (rules, _) = derive(web, vec![slice("a", 8080, here)]);
+        rules.ports[0].local.len()
+    };
+    assert_eq!(local(|_| {}), 0);
+    assert_eq!(local(|s| s.internal_policy = TrafficPolicy::Local), 1);
+    let external = |s: &mut Service| s.external_policy = TrafficPolicy::Local;
+    assert_eq!(local(external), 0, "no frontend is external");
+    assert_eq!(
+        local(|s| {
+            s.external_policy = TrafficPolicy::Local;
+            s.ports[0].node_port = Some(30080);
+        }),
+        1
+    );
 }
 
 fn slice(name: &str, port: u16, endpoints: Vec<Endpoint>) -> EndpointSlice {

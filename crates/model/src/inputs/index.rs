@@ -23,11 +23,32 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Lets go of room that a list has left in the maps.
+    /// Lets go of room that a list has left in the maps, and of second copies of the names of Services: slices come with
+    /// their own.
     pub fn pack(&mut self) {
         pack(&mut self.services);
-        pack(&mut self.slices);
-        pack(&mut self.owner_of_slice);
+        let services = &self.services;
+        let shared = |key: ObjectKey| match services.get_key_value(&key) {
+            Some((known, _)) => known.clone(),
+            None => key,
+        };
+        let slices = std::mem::take(&mut self.slices).into_iter();
+        self.slices = slices
+            .map(|(owner, mut slices)| {
+                let owner = shared(owner);
+                slices
+                    .iter_mut()
+                    .for_each(|slice| slice.service = owner.name.clone());
+                (owner, slices)
+            })
+            .collect();
+        let owners = std::mem::take(&mut self.owner_of_slice).into_iter();
+        self.owner_of_slice = owners
+            .map(|(key, name)| {
+                let namespace = key.namespace.clone();
+                (key, shared(ObjectKey { namespace, name }).name)
+            })
+            .collect();
     }
 
     /// Takes one event in and returns the Services it touches (none for `Synced`).

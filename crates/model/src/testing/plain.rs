@@ -64,12 +64,12 @@ pub fn target(name: &str, protocol: Protocol, port: u16) -> SlicePort {
 /// An endpoint without hints; its conditions as letters: ready, serving, terminating.
 pub fn endpoint(addr: IpAddr, conditions: &str, node: Option<&str>) -> Endpoint {
     Endpoint {
-        addresses: vec![addr],
+        address: addr,
         ready: conditions.contains('r'),
         serving: conditions.contains('s'),
         terminating: conditions.contains('t'),
         node: node.map(Into::into),
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        zone_hints: Box::default(),
+        node_hints: Box::default(),
     }
 }

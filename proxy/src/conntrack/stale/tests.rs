@@ -217,7 +217,7 @@ fn endpoints(events: &[InputEvent], family: Family) -> Vec<SocketAddr> {
         let InputEvent::Slice(_, Some(slice)) = event else {
             continue;
         };
-        let addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
+        let addresses = slice.endpoints.iter().map(|e| &e.address);
         for &ip in addresses.filter(|ip| Family::of(**ip) == family) {
             all.extend(slice.ports.iter().map(|p| SocketAddr::new(ip, p.port)));
         }

@@ -125,10 +125,7 @@ fn endpoints(inputs: &Inputs, key: &ObjectKey) -> BTreeSet<SocketAddr> {
     let slices = inputs.slices.get(key).into_iter().flatten();
     slices
         .flat_map(|slice| {
-            let addresses = slice
-                .endpoints
-                .iter()
-                .flat_map(|endpoint| &endpoint.addresses);
+            let addresses = slice.endpoints.iter().map(|endpoint| &endpoint.address);
             addresses.flat_map(|ip| {
                 slice
                     .ports

@@ -62,6 +62,22 @@ impl<'a> Running<'a> {
 
     /// How many syncs there were for IPv4, and how many seconds they took, as our proxy counts them itself.
     pub fn syncs(&self) -> Result<(f64, f64)> {
+        let text = self.metrics()?;
+        let of = |what: &str| {
+            let name = format!("kubeproxy_sync_proxy_rules_duration_seconds_{what}");
+            value(&text, &format!("{name}{{ip_family=\"IPv4\"}}"))
+        };
+        let both = of("count").zip(of("sum"));
+        both.context("the metrics do not say how long syncs take")
+    }
+
+    /// After how many seconds our proxy had listed everything.
+    pub fn lists_seconds(&self) -> Result<f64> {
+        let found = value(&self.metrics()?, "seaway_proxy_lists_complete_seconds");
+        found.context("the metrics do not say when everything was listed")
+    }
+
+    fn metrics(&self) -> Result<String> {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, METRICS_PORT))?;
             stream
@@ -70,16 +86,7 @@ impl<'a> Running<'a> {
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        let text = self.node.netns()?.run(ask)?.context("ask for metrics")?;
-        let value = |name: &str| {
-            let name = format!(
-                "kubeproxy_sync_proxy_rules_duration_seconds_{name}{{ip_family=\"IPv4\"}} "
-            );
-            let found = text.lines().find_map(|line| line.strip_prefix(&name));
-            found.and_then(|value| value.trim().parse().ok())
-        };
-        let both = value("count").zip(value("sum"));
-        both.context("the metrics do not say how long syncs take")
+        self.node.netns()?.run(ask)?.context("ask for metrics")
     }
 
     /// The end of its log.
@@ -110,6 +117,13 @@ impl<'a> Running<'a> {
         }
         Ok(())
     }
+}
+
+/// The value of a series in an exposition.
+fn value(text: &str, series: &str) -> Option<f64> {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
 }
 
 impl Drop for Running<'_> {

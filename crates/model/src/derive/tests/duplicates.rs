@@ -28,7 +28,7 @@ fn derived(slices: [&str; 2]) -> PortRule {
         Some(node::node(Some("a"), "192.0.2.1")),
     ));
     let other = Endpoint {
-        addresses: vec![[10, 244, 2, 2].into()],
+        address: [10, 244, 2, 2].into(),
         ..said("rs n2 zone=b node=n2")
     };
     for (name, endpoints) in [

@@ -29,7 +29,7 @@ fn inputs() -> Inputs {
         let mut slice = slice(name, 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
         slice.service = name.into();
         if name == "hinted" {
-            slice.endpoints[0].zone_hints = vec!["a".into()];
+            slice.endpoints[0].zone_hints = ["a".into()].into();
         }
         inputs.apply(InputEvent::Service(service.key.clone(), Some(service)));
         inputs.apply(InputEvent::Slice(slice.key.clone(), Some(slice)));

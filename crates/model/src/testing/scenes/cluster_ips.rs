@@ -102,7 +102,7 @@ pub(super) fn tables(t: &mut Tables) {
             slice.key = crate::inputs::ObjectKey::new("default", "web-other");
             slice.family = other;
             for (endpoint, name) in slice.endpoints.iter_mut().zip(["here2", "there2"]) {
-                endpoint.addresses = vec![names::address(name, other)];
+                endpoint.address = names::address(name, other);
             }
             s.slices.push(slice);
         },

@@ -1,7 +1,7 @@
 //! Conditions of endpoints, and many slices.
 
 use super::Tables;
-use crate::inputs::{Endpoint, TrafficPolicy::Local};
+use crate::inputs::TrafficPolicy::Local;
 
 pub(super) fn tables(t: &mut Tables) {
     let mut conditions = |name, endpoints: &[&str], table| {
@@ -104,15 +104,6 @@ pub(super) fn tables(t: &mut Tables) {
         |s| {
             s.slice("web-2", 9100, &["there2 rs"]);
             s.slices[1].ports[0].name = "metrics".into();
-        },
-        "pod -> cluster:80/tcp = here there",
-    );
-    t.scene(
-        "only the first address of an endpoint counts",
-        |s| {
-            let more = s.ip("there2");
-            let add = |e: &mut Endpoint| e.addresses.push(more);
-            s.slices[0].endpoints.iter_mut().for_each(add);
         },
         "pod -> cluster:80/tcp = here there",
     );
