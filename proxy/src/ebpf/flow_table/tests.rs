@@ -20,7 +20,8 @@ use super::*;
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
 const SERVICE: [u8; 4] = [198, 51, 100, 1];
 const BACKEND: [u8; 4] = [203, 0, 113, 1];
-const PASS: u32 = 0;
+/// `TC_ACT_UNSPEC`, -1.
+const PASS: u32 = u32::MAX;
 const SHOT: u32 = 2;
 const REDIRECT: u32 = 7;
 
