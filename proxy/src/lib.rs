@@ -28,4 +28,5 @@ pub mod privileges;
 pub mod reconcile;
 pub mod switch;
 mod systemd;
+mod task;
 pub mod tuning;

@@ -13,20 +13,29 @@ pub fn lab_name() -> LabName {
         .unwrap_or_else(|error| panic!("{name} is no lab name: {error}"))
 }
 
+/// Two nodes: iptables, ebpf.
+pub fn one_of_each_mode() -> LabConfig {
+    nodes(2, &["n2"])
+}
+
 /// Three nodes, with the modes of the demo: iptables, ebpf, iptables.
 pub fn mixed() -> LabConfig {
-    LabConfig::new(lab_name())
-        .map(|config| config.nodes(3, Mode::Iptables))
-        .and_then(|config| config.mode("n2", Mode::Ebpf))
-        .unwrap_or_else(|error| panic!("{error}"))
+    nodes(3, &["n2"])
 }
 
 /// Four nodes: iptables, ebpf, iptables, ebpf.
 pub fn two_of_each_mode() -> LabConfig {
+    nodes(4, &["n2", "n4"])
+}
+
+/// So many nodes, these of them in mode ebpf and the others in mode iptables.
+fn nodes(count: usize, ebpf: &[&str]) -> LabConfig {
     LabConfig::new(lab_name())
-        .map(|config| config.nodes(4, Mode::Iptables))
-        .and_then(|config| config.mode("n2", Mode::Ebpf))
-        .and_then(|config| config.mode("n4", Mode::Ebpf))
+        .map(|config| config.nodes(count, Mode::Iptables))
+        .and_then(|config| {
+            ebpf.iter()
+                .try_fold(config, |config, name| config.mode(name, Mode::Ebpf))
+        })
         .unwrap_or_else(|error| panic!("{error}"))
 }
 

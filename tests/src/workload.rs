@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use seaway_lab::{Lab, NodeConfig};
 
 /// The node port of `echo.yaml`.
@@ -26,6 +26,17 @@ pub fn manifest(name: &str) -> PathBuf {
 pub async fn apply(lab: &Lab, name: &str) -> Result<String> {
     let file = manifest(name).to_string_lossy().into_owned();
     Ok(lab.kubectl_ok(["apply", "-f", &file]).await?)
+}
+
+/// Pods of a manifest, all ready; `app` is their label.
+pub async fn start_pods(lab: &Lab, manifest: &str, app: &str) -> Result<()> {
+    let applied = lab.kubectl_with(manifest, ["apply", "-f", "-"]).await?;
+    ensure!(applied.code == Some(0), "{}", applied.stderr);
+    let label = format!("app={app}");
+    let ready = ["-l", &label, "--for=condition=Ready", "--timeout=60s"];
+    lab.kubectl_ok([&["wait", "pod"][..], &ready].concat())
+        .await?;
+    Ok(())
 }
 
 /// The echo Deployment with its Services, and one client on each of three nodes, all ready.

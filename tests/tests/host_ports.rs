@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use seaway_lab::traffic::Transport;
-use seaway_lab::{Daemon, Lab, LabConfig, Mode, NodeConfig};
-use seaway_tests::{fixture, reach, require};
+use seaway_lab::{Daemon, Lab, Mode, NodeConfig};
+use seaway_tests::{fixture, reach, require, workload};
 
 /// The port of the node; of the pod it is 8080.
 const PORT: u16 = 18080;
@@ -17,17 +17,9 @@ async fn host_ports_answer_from_everywhere_in_both_modes() {
     if !require::met(require::LAB) {
         return;
     }
-    let config = LabConfig::new(fixture::lab_name())
-        .map(|config| config.nodes(2, Mode::Iptables))
-        .and_then(|config| config.mode("n2", Mode::Ebpf))
-        .unwrap_or_else(|error| panic!("{error}"));
-    fixture::with_lab(config, async |lab| {
+    fixture::with_lab(fixture::one_of_each_mode(), async |lab| {
         let manifest: String = lab.nodes().map(manifest).collect();
-        let applied = lab.kubectl_with(&manifest, ["apply", "-f", "-"]).await?;
-        ensure!(applied.code == Some(0), "{}", applied.stderr);
-        let ready = ["-l", "app=ports", "--for=condition=Ready", "--timeout=60s"];
-        lab.kubectl_ok([&["wait", "pod"][..], &ready].concat())
-            .await?;
+        workload::start_pods(lab, &manifest, "ports").await?;
         answers(lab).await?;
         for node in ["n1", "n2"] {
             lab.stop(&Daemon::Proxy(node.into())).await?;

@@ -26,11 +26,7 @@ async fn modes_of_client_entry_and_endpoint_do_not_matter() {
     }
     fixture::with_lab(fixture::two_of_each_mode(), async |lab| {
         let manifest: String = lab.nodes().map(manifest).collect();
-        let applied = lab.kubectl_with(&manifest, ["apply", "-f", "-"]).await?;
-        ensure!(applied.code == Some(0), "{}", applied.stderr);
-        let ready = ["-l", "app=back", "--for=condition=Ready", "--timeout=60s"];
-        lab.kubectl_ok([&["wait", "pod"][..], &ready].concat())
-            .await?;
+        workload::start_pods(lab, &manifest, "back").await?;
         let lab = &*lab;
         let nodes = &lab.config().nodes;
         try_join_all(nodes.iter().map(|client| from_pod(lab, client))).await?;

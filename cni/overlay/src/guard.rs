@@ -115,32 +115,20 @@ impl Rules {
                 not: false,
             },
         ];
-        for (is_v4, fields, set) in [
-            (true, [Field::Ipv4Source], V4),
-            (false, [Field::Ipv6Source], V6),
-        ] {
-            let [udp, port] = vxlan;
-            let known = Match::In {
-                fields: &fields,
-                set,
-            };
-            let known = [udp, port, Match::Ipv4(is_v4), known];
-            transaction.append_rule(INPUT, &known, Statement::Accept);
-        }
+        let of_peers = |chain, [v4, v6]: [Field; 2], transaction: &mut Transaction<'_>, verdict| {
+            for (is_v4, fields, set) in [(true, [v4], V4), (false, [v6], V6)] {
+                let [udp, port] = vxlan;
+                let fields = &fields;
+                let rule = [udp, port, Match::Ipv4(is_v4), Match::In { fields, set }];
+                transaction.append_rule(chain, &rule, verdict);
+            }
+        };
+        let source = [Field::Ipv4Source, Field::Ipv6Source];
+        of_peers(INPUT, source, transaction, Statement::Accept);
         transaction.append_rule(INPUT, &vxlan, Statement::CountAndDrop(STRANGERS));
         transaction.create_filter_chain(OUTPUT, Hook::Output, BEFORE_TRACKING);
-        for (is_v4, fields, set) in [
-            (true, [Field::Ipv4Destination], V4),
-            (false, [Field::Ipv6Destination], V6),
-        ] {
-            let [udp, port] = vxlan;
-            let known = Match::In {
-                fields: &fields,
-                set,
-            };
-            let known = [udp, port, Match::Ipv4(is_v4), known];
-            transaction.append_rule(OUTPUT, &known, Statement::DoNotTrack);
-        }
+        let destination = [Field::Ipv4Destination, Field::Ipv6Destination];
+        of_peers(OUTPUT, destination, transaction, Statement::DoNotTrack);
         if !self.uplinks.is_empty() {
             let links: Vec<_> = self.uplinks.iter().map(String::as_str).collect();
             transaction.create_ingress_chain(UPLINKS, &links, 0);

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::frontends::{Due, Frontends};
 use super::stale::NodeAddresses;
+use crate::task::blocking;
 
 /// First wait after a failure; doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -174,7 +175,7 @@ async fn look(shared: &Arc<Shared>, place: &Arc<dyn Place>, due: &Due) -> anyhow
         NodeAddresses::default()
     };
     let (shared, place, due) = (shared.clone(), place.clone(), due.clone());
-    tokio::task::spawn_blocking(move || {
+    blocking(move || {
         place.clean(&Ties {
             frontends: &shared.frontends,
             due: &due,
@@ -182,7 +183,6 @@ async fn look(shared: &Arc<Shared>, place: &Arc<dyn Place>, due: &Due) -> anyhow
         })
     })
     .await
-    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 async fn own_addresses() -> Result<impl Iterator<Item = IpAddr>, Error> {

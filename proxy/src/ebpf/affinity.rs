@@ -16,10 +16,10 @@ use seaway_model::{Desired, Protocol};
 use super::error::EbpfError;
 use super::plane::EbpfDataplane;
 use super::spaces::{Space, by_address};
-use super::task::blocking;
 use super::wanted::affinity_id;
 use super::{sys, tables::Tables};
 use crate::iptables::names;
+use crate::task::blocking;
 
 #[cfg(test)]
 mod tests;
@@ -182,7 +182,7 @@ impl EbpfDataplane {
     ) -> Result<(), EbpfError> {
         let endpoints = endpoints(desired);
         let netns = self.netns.clone();
-        let clients = blocking(move || {
+        let clients = blocking(move || -> Result<_, EbpfError> {
             let mut listed = Vec::new();
             {
                 let _inside = netns.enter()?;

@@ -28,7 +28,7 @@ use super::config::pin_dir;
 use super::error::EbpfError;
 use super::spaces::addresses;
 use super::table::Table;
-use super::task::finished;
+use crate::task::blocking;
 use redirect::Rules;
 
 #[cfg(test)]
@@ -102,12 +102,12 @@ async fn follow(own: NetNs, pin_dir: PathBuf, mut labelled: Labelled) {
             }
         }
         let node = own.clone();
-        let scan = tokio::task::spawn_blocking(move || {
+        let scan = blocking(move || {
             let changed = scan(&mut known, &node, Instant::now());
             (known, changed)
         });
         let changed;
-        (known, changed) = finished(scan.await);
+        (known, changed) = scan.await;
         // First what needs no look at rules; then namespace by namespace, since one may have a great many rules.
         store(&pin_dir, &known, &labelled);
         for (place, netns, rules) in changed {

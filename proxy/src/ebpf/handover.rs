@@ -26,9 +26,9 @@ use super::error::EbpfError;
 use super::flow_table::FlowTable;
 use super::plane::EbpfDataplane;
 use super::tables::Tables;
-use super::task::blocking;
 use super::unconnected::Seed;
 use super::{cleanup, sys};
+use crate::task::blocking;
 
 /// Longer than a program runs, or a packet takes from a hook to connection tracking.
 const IN_FLIGHT: Duration = Duration::from_millis(50);
@@ -317,7 +317,7 @@ impl EbpfDataplane {
         let flows = tables.flows.clone();
         let mut conntrack = Conntrack::in_namespace(&self.netns)?;
         let mut moved = std::mem::take(done);
-        let (moved, result) = blocking(move || {
+        let (moved, result) = blocking(move || -> Result<_, EbpfError> {
             let result = moved.tell(&flows, &mut conntrack);
             Ok((moved, result))
         })
@@ -339,7 +339,7 @@ impl EbpfDataplane {
     ) -> Result<Adoption, EbpfError> {
         let tables = self.tables()?;
         let mut conntrack = Conntrack::in_namespace(&self.netns)?;
-        blocking(move || {
+        blocking(move || -> Result<_, EbpfError> {
             for flow in done.inserted.values() {
                 conntrack.evict(flow.entry.protocol, &flow.entry.original)?;
             }

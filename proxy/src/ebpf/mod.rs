@@ -43,7 +43,6 @@ mod sys;
 mod table;
 mod tables;
 mod tallies;
-mod task;
 mod tunnels;
 mod unconnected;
 mod upgrade;

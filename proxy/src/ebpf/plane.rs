@@ -22,10 +22,10 @@ use super::pending::pending;
 use super::plan::{self, EbpfPlan};
 use super::room::Room;
 use super::tables::Tables;
-use super::task::finished;
 use super::{bpffs, cleanup, dump, features, gc, sys, tunnels, upgrade};
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::flows::Names;
+use crate::task::finished;
 
 /// How often silent flows are looked for.
 const GC_INTERVAL: Duration = Duration::from_secs(15);

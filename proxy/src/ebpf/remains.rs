@@ -16,8 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::config::{EbpfConfig, pin_dir};
 use super::error::EbpfError;
 use super::table::Table;
-use super::task::blocking;
 use super::{bpffs, cleanup};
+use crate::task::blocking;
 
 /// How often sockets are looked for.
 const PERIOD: Duration = Duration::from_secs(30);

@@ -22,7 +22,7 @@ use super::plane::EbpfDataplane;
 use super::spaces::Space;
 use super::table::Table;
 use super::tables::Tables;
-use super::task::blocking;
+use crate::task::blocking;
 
 #[cfg(test)]
 mod tests;
@@ -221,7 +221,7 @@ impl EbpfDataplane {
         }
         let backends = served.iter().map(|(_, value)| backend(value)).collect();
         let netns = self.netns.clone();
-        let (sockets, direct) = blocking(move || {
+        let (sockets, direct) = blocking(move || -> Result<_, EbpfError> {
             let mut conntrack = Conntrack::in_namespace(&netns)?;
             let direct = direct(&mut conntrack, &backends)?;
             Ok((Sockets::list(None, &BTreeSet::new()), direct))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use seaway_kernel::{NetNs, Process, Signal};
-use seaway_lab::{Lab, LabConfig, Mode, eventually};
+use seaway_lab::{Lab, eventually};
 use seaway_tests::require::{self, Need};
 use seaway_tests::runtimes::{REFERENCE_PLUGINS, Scratch, node};
 use seaway_tests::{fixture, http, trace};
@@ -50,11 +50,7 @@ async fn with_nodes(test: impl AsyncFnOnce(&Lab, &mut [Node; 2]) -> Result<()>) 
     if !require::met(require::LAB) || !require::met(NEEDS) {
         return;
     }
-    let config = LabConfig::new(fixture::lab_name())
-        .map(|config| config.nodes(2, Mode::Iptables))
-        .and_then(|config| config.mode("n2", Mode::Ebpf))
-        .unwrap_or_else(|error| panic!("{error}"));
-    fixture::with_lab(config, async |lab| {
+    fixture::with_lab(fixture::one_of_each_mode(), async |lab| {
         let scratch = Scratch::new("runtimes")?;
         let image = image::build(scratch.path())?;
         let first = Node::start(lab, "n1", scratch.path(), &image).await?;

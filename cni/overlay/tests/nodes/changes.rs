@@ -4,7 +4,7 @@ use seaway_kernel::{Event, Route, Scope, Watch, WatchGroups};
 use seaway_model::ownership::{ROUTE_PROTOCOL, VXLAN_LINK};
 use seaway_overlay::admin::Status;
 
-use crate::support::{Layout, Node, PODS_V4, PODS_V6, Pair, mended};
+use crate::support::{Layout, Node, Pair, V4, mended};
 
 /// Listens in the namespace of a node, from now on.
 struct Ear {
@@ -85,11 +85,7 @@ fn there<'a>(name: &'a str, address: &'a str, cidrs: &'a [&str]) -> impl Fn(&Sta
 
 #[tokio::test]
 async fn a_change_of_one_peer_touches_no_other() {
-    let layout = Layout {
-        pod_cidrs: vec![PODS_V4, PODS_V6],
-        ..Layout::default()
-    };
-    let pair = Pair::with(layout).await;
+    let pair = Pair::with(Layout::of_both_families(&[V4])).await;
     let [one, two] = &pair.nodes;
     let (a, b) = (one.add_pod(), two.add_pod());
     let third = |address: &str, cidrs: [&str; 2]| {

@@ -19,13 +19,8 @@ const V4_ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const V6_ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// How much of the underlay's MTU is left.
-async fn mtu_over(addresses: Vec<&'static str>) -> u32 {
-    let layout = Layout {
-        addresses,
-        pod_cidrs: vec![PODS_V4, PODS_V6],
-        ..Layout::default()
-    };
-    let pair = Pair::with(layout).await;
+async fn mtu_over(addresses: &[&'static str]) -> u32 {
+    let mut pair = Pair::with(Layout::of_both_families(addresses)).await;
     let [one, two] = &pair.nodes;
     let (a, b) = (one.add_pod(), two.add_pod());
     assert_eq!(a.addresses.len(), 2);
@@ -37,7 +32,6 @@ async fn mtu_over(addresses: Vec<&'static str>) -> u32 {
     // What was made is read back as it was meant, by a daemon that has just been started.
     let device = one.netlink().link(VXLAN_LINK).await.unwrap().unwrap();
     assert_eq!(device.mtu, mtu);
-    let mut pair = pair;
     pair.nodes[0].daemon.kill();
     let before = pair.nodes[0].log().len();
     pair.nodes[0].start();
@@ -49,18 +43,18 @@ async fn mtu_over(addresses: Vec<&'static str>) -> u32 {
 
 #[tokio::test]
 async fn pods_of_both_families_over_ipv4() {
-    assert_eq!(mtu_over(vec![V4]).await, 1450);
+    assert_eq!(mtu_over(&[V4]).await, 1450);
 }
 
 #[tokio::test]
 async fn pods_of_both_families_over_ipv6() {
-    assert_eq!(mtu_over(vec![V6]).await, 1430);
+    assert_eq!(mtu_over(&[V6]).await, 1430);
 }
 
 #[tokio::test]
 async fn nodes_of_both_families_use_the_first() {
-    assert_eq!(mtu_over(vec![V6, V4]).await, 1430);
-    assert_eq!(mtu_over(vec![V4, V6]).await, 1450);
+    assert_eq!(mtu_over(&[V6, V4]).await, 1430);
+    assert_eq!(mtu_over(&[V4, V6]).await, 1450);
 }
 
 #[tokio::test]
@@ -152,12 +146,7 @@ async fn intrude(from: &Node, network: &str, to: &str) {
 
 #[tokio::test]
 async fn strangers_of_ipv6_are_dropped_and_counted_too() {
-    let layout = Layout {
-        addresses: vec![V6],
-        pod_cidrs: vec![PODS_V4, PODS_V6],
-        ..Layout::default()
-    };
-    let pair = Pair::with(layout).await;
+    let pair = Pair::with(Layout::of_both_families(&[V6])).await;
     let [one, two] = &pair.nodes;
     let (a, b) = (one.add_pod(), two.add_pod());
     assert!(echoes_in_all_families(&a, &b, 64));
@@ -183,13 +172,8 @@ fn tracked(node: &Node) -> BTreeSet<u16> {
 
 #[tokio::test]
 async fn connection_tracking_leaves_tunnels_alone() {
-    for addresses in [vec![V4], vec![V6]] {
-        let layout = Layout {
-            addresses,
-            pod_cidrs: vec![PODS_V4, PODS_V6],
-            ..Layout::default()
-        };
-        let pair = Pair::with(layout).await;
+    for addresses in [&[V4], &[V6]] {
+        let pair = Pair::with(Layout::of_both_families(addresses)).await;
         let [one, two] = &pair.nodes;
         let (a, b) = (one.add_pod(), two.add_pod());
         for (here, there) in a.addresses.iter().zip(&b.addresses) {

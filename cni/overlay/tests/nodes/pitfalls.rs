@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::wire::Faults;
-use crate::support::{
-    Layout, Node, PODS_V4, PODS_V6, Pair, V6, bound, echoes_in_all_families, mended, sent,
-};
+use crate::support::{Layout, Node, Pair, V4, V6, bound, echoes_in_all_families, mended, sent};
 use seaway_cni::protocol::Code;
 use seaway_kernel::{Address, LinkKind, MacAddr, Offload, RouteFilter, Scope, VethOptions};
 use seaway_model::ownership::VXLAN_LINK;
@@ -193,12 +191,7 @@ async fn pitfall_07_the_mtu_is_not_reduced_twice() {
 
 #[tokio::test]
 async fn pitfall_08_ipv6_outside_takes_twenty_bytes_more() {
-    let layout = Layout {
-        addresses: vec![V6],
-        pod_cidrs: vec![PODS_V4, PODS_V6],
-        ..Layout::default()
-    };
-    let pair = Pair::with(layout).await;
+    let pair = Pair::with(Layout::of_both_families(&[V6])).await;
     let [one, two] = &pair.nodes;
     let (a, b) = (one.add_pod(), two.add_pod());
     assert_eq!((vxlan(one).await.mtu, one.node_file().mtu), (1430, 1430));
@@ -253,11 +246,7 @@ async fn pitfall_10_the_address_of_a_node_changes() {
 
 #[tokio::test]
 async fn pitfall_11_one_family_of_a_node_changes() {
-    let layout = Layout {
-        pod_cidrs: vec![PODS_V4, PODS_V6],
-        ..Layout::default()
-    };
-    let pair = Pair::with(layout).await;
+    let pair = Pair::with(Layout::of_both_families(&[V4])).await;
     let one = &pair.nodes[0];
     let far = |four: &str, six: &str| {
         let cidrs = [four.to_owned(), six.to_owned()];

@@ -50,6 +50,17 @@ impl Default for Layout {
     }
 }
 
+impl Layout {
+    /// Pods of both families over such addresses of the nodes.
+    pub(crate) fn of_both_families(addresses: &[&'static str]) -> Self {
+        Self {
+            addresses: addresses.to_vec(),
+            pod_cidrs: vec![PODS_V4, PODS_V6],
+            ..Self::default()
+        }
+    }
+}
+
 fn numbered(texts: &[&str], number: usize) -> Vec<String> {
     let number = number.to_string();
     texts
