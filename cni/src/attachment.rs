@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use seaway_kernel::MacAddr;
 use seaway_model::ownership::{
-    POD_GATEWAY_V4, POD_LINK_DIGITS, POD_LINK_PREFIX, SHAPING_LINK_PREFIX,
+    POD_GATEWAY_V4, POD_LINK_DIGITS, POD_LINK_PREFIX, POD_ROUTE_TABLES, SHAPING_LINK_PREFIX,
 };
 use sha2::{Digest, Sha256};
 
@@ -60,9 +60,6 @@ pub struct Attachment {
     /// Of the pod, for what it sends from these addresses if it has another link as well.
     pub table: u32,
 }
-
-/// Numbers of routing tables in pods from here on are ours: with five of the attachment's digits.
-const TABLES: u32 = 0x5ea0_0000;
 
 impl Attachment {
     /// Without addresses. Names follow from the owner alone, so that DEL finds them without any record.
@@ -173,7 +170,7 @@ pub fn table(owner: &OwnerKey) -> u32 {
         .iter()
         .take(4)
         .fold(0, |number, byte| number << 8 | u32::from(*byte));
-    TABLES | (number >> 12)
+    POD_ROUTE_TABLES | (number >> 12)
 }
 
 /// The name of the host side.

@@ -3,6 +3,7 @@
 
 use seaway_kernel::shaping::Limit;
 use seaway_kernel::{Batch, Ipv4Settings, RouteSocket};
+use seaway_model::ownership::SHAPING_LINK_GROUPS;
 
 use crate::attachment::shaping_link;
 use crate::protocol::{Bandwidth, Code, Error, OwnerKey};
@@ -14,9 +15,6 @@ pub struct Shaping {
     pub from_pod: Option<Limit>,
     pub link: String,
 }
-
-/// Numbers of link groups from here on are ours: with the index of the node's end. An administrator's are small.
-const GROUPS: u32 = 0x5ea0_0000;
 
 impl Shaping {
     /// The limits of the config win over those that the runtime asks for; `None` if there is none.
@@ -48,7 +46,7 @@ impl Shaping {
 
     /// The group of a pair's node end and of its device, by which both are deleted at once.
     pub fn group(host_end: u32) -> u32 {
-        GROUPS.wrapping_add(host_end)
+        SHAPING_LINK_GROUPS.wrapping_add(host_end)
     }
 
     /// Sets the limits on the node's end of a pair. If the pair is `ours`, it goes together with the device.

@@ -77,5 +77,12 @@ pub const CONFLIST_FILE: &str = "10-seaway.conflist";
 /// Prefix of the `ifb` device that limits what a pod sends; the digits of its link follow.
 pub const SHAPING_LINK_PREFIX: &str = "sb";
 
+/// Numbers of link groups from here on are ours, of pairs with such a device: with the index of the node's end. An
+/// administrator's are small.
+pub const SHAPING_LINK_GROUPS: u32 = 0x5ea0_0000;
+
+/// Numbers of routing tables in pods from here on are ours: with five of the attachment's digits.
+pub const POD_ROUTE_TABLES: u32 = 0x5ea0_0000;
+
 /// The nftables table (family `inet`) of the CNI plugin: host ports of pods, and pods whose traffic is masqueraded.
 pub const HOST_PORTS_TABLE: &str = "seaway-cni";
