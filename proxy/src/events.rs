@@ -66,8 +66,8 @@ impl Events {
 /// `status`, which slices do not have.
 fn object_of(diagnostic: &Diagnostic) -> ObjectRef {
     let key = diagnostic.object.clone();
-    if key.namespace.is_empty() {
-        return ObjectRef::Node(key.name);
+    if key.namespace().is_empty() {
+        return ObjectRef::Node(key.name().into());
     }
     let service = ["spec", "status"]
         .iter()

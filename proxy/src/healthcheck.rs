@@ -230,7 +230,7 @@ async fn answer(State(answer): State<Answer>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let body = json!({
-        "service": {"namespace": answer.service.namespace, "name": answer.service.name},
+        "service": {"namespace": answer.service.namespace(), "name": answer.service.name()},
         "localEndpoints": count,
         "serviceProxyHealthy": healthy,
     });

@@ -40,7 +40,7 @@ impl ObjectRef {
     pub fn key(&self) -> ObjectKey {
         match self {
             Self::Service(key) | Self::Slice(key) => key.clone(),
-            Self::Node(name) => ObjectKey::new("", name.clone()),
+            Self::Node(name) => ObjectKey::new("", name),
         }
     }
 
@@ -87,8 +87,8 @@ impl Object {
     /// Identity of the object; the namespace defaults to `default` as kubectl's does.
     pub fn reference(&self, names: &mut Interner) -> ObjectRef {
         match self {
-            Self::Service(service) => ObjectRef::Service(key_of(&service.metadata, names)),
-            Self::Slice(slice) => ObjectRef::Slice(key_of(&slice.metadata, names)),
+            Self::Service(service) => ObjectRef::Service(key_of(&service.metadata)),
+            Self::Slice(slice) => ObjectRef::Slice(key_of(&slice.metadata)),
             Self::Node(node) => {
                 ObjectRef::Node(names.get(node.metadata.name.as_deref().unwrap_or_default()))
             }
@@ -146,16 +146,13 @@ impl Report {
     }
 }
 
-fn key_of(metadata: &ObjectMeta, names: &mut Interner) -> ObjectKey {
+fn key_of(metadata: &ObjectMeta) -> ObjectKey {
     let namespace = metadata
         .namespace
         .as_deref()
         .filter(|name| !name.is_empty());
-    ObjectKey {
-        namespace: names.get(namespace.unwrap_or("default")),
-        // Nobody else has this one, so that there is nothing to share.
-        name: metadata.name.as_deref().unwrap_or_default().into(),
-    }
+    let name = metadata.name.as_deref().unwrap_or_default();
+    ObjectKey::new(namespace.unwrap_or("default"), name)
 }
 
 fn has_label(metadata: &ObjectMeta, label: &str) -> bool {

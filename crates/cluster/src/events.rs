@@ -149,11 +149,11 @@ async fn send_all(client: Client, node: String, mut findings: mpsc::Receiver<Fin
 async fn send(client: &Client, node: &str, finding: &Finding) -> Result<(), kube::Error> {
     let regarding = match &finding.object {
         ObjectRef::Service(key) => {
-            let api = Api::<wire::Service>::namespaced(client.clone(), &key.namespace);
+            let api = Api::<wire::Service>::namespaced(client.clone(), key.namespace());
             regarding(&api, key).await
         }
         ObjectRef::Slice(key) => {
-            let api = Api::<wire::EndpointSlice>::namespaced(client.clone(), &key.namespace);
+            let api = Api::<wire::EndpointSlice>::namespaced(client.clone(), key.namespace());
             regarding(&api, key).await
         }
         ObjectRef::Node(_) => {
@@ -172,15 +172,15 @@ async fn regarding<K>(api: &Api<K>, key: &ObjectKey) -> ObjectReference
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let uid = match api.get_metadata(&key.name).await {
+    let uid = match api.get_metadata(key.name()).await {
         Ok(object) => object.metadata.uid,
         Err(_) => None,
     };
     ObjectReference {
         api_version: Some(K::api_version(&()).into_owned()),
         kind: Some(K::kind(&()).into_owned()),
-        namespace: Some(key.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
-        name: Some(key.name.to_string()),
+        namespace: Some(key.namespace().to_owned()).filter(|namespace| !namespace.is_empty()),
+        name: Some(key.name().to_owned()),
         uid,
         ..ObjectReference::default()
     }

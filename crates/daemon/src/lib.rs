@@ -6,6 +6,6 @@ mod node_name;
 mod signals;
 
 pub use logging::{LogArgs, LogFormat};
-pub use memory::release_memory;
+pub use memory::{release_memory, share_memory};
 pub use node_name::host_name;
 pub use signals::stop_signal;

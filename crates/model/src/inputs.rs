@@ -15,35 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::derive::Diagnostic;
 
 mod index;
+mod key;
 #[cfg(test)]
 mod tests;
 
 pub use index::Inputs;
-
-/// `namespace/name` of a namespaced object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ObjectKey {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
-}
-
-impl ObjectKey {
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            return self.name.fmt(f);
-        }
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+pub use key::ObjectKey;
 
 /// An IP family; each is an independent pipeline (KEP-563).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -170,8 +147,8 @@ pub struct ServicePort {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     pub key: ObjectKey,
-    /// Name of the Service, from the label `kubernetes.io/service-name`; same namespace.
-    pub service: Arc<str>,
+    /// The Service, by the label `kubernetes.io/service-name`; same namespace.
+    pub service: ObjectKey,
     pub family: Family,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<Endpoint>,

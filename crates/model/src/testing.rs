@@ -91,6 +91,7 @@ pub fn events(length: usize) -> impl Strategy<Value = Vec<InputEvent>> {
             InputEvent::Service(key, Some(service))
         }),
         6 => (slice_key(), slice()).prop_map(|(key, mut slice)| {
+            slice.service = key.neighbour(slice.service.name());
             slice.key = key.clone();
             InputEvent::Slice(key, Some(slice))
         }),
@@ -278,7 +279,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
     )
         .prop_map(|(service, family, ports, endpoints)| EndpointSlice {
             key: ObjectKey::new("", ""),
-            service: service.into(),
+            service: ObjectKey::new("", service),
             family,
             ports,
             endpoints,

@@ -79,7 +79,7 @@ fn candidates<'a>(slices: &[&'a EndpointSlice], found: Match<'_>) -> Vec<Candida
                 candidates.push(Candidate {
                     addr: SocketAddr::new(endpoint.address, port.port),
                     endpoint,
-                    slice: &slice.key.name,
+                    slice: slice.key.name(),
                     index,
                 });
             }

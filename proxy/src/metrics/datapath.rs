@@ -70,7 +70,7 @@ fn direction(tally: Tally) -> &'static str {
 
 /// Namespace and name; both empty for the Services that are counted together.
 fn names(service: Option<&ObjectKey>) -> (&str, &str) {
-    service.map_or(("", ""), |key| (&*key.namespace, &*key.name))
+    service.map_or(("", ""), |key| (key.namespace(), key.name()))
 }
 
 fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {

@@ -6,7 +6,7 @@ fn slice(last_change: SystemTime) -> InputEvent {
     let key = ObjectKey::new("default", "web-1");
     let slice = EndpointSlice {
         key: key.clone(),
-        service: "web".into(),
+        service: ObjectKey::new("default", "web"),
         family: Family::V6,
         ports: Vec::new(),
         endpoints: Vec::new(),

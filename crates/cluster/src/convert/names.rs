@@ -10,9 +10,9 @@ const SUBDOMAIN_MAX: usize = 253;
 /// Whether the object can be spoken of; says so if not.
 pub(super) fn check(object: &ObjectRef, report: &mut Report) -> bool {
     let (namespace, name, fits) = match object {
-        ObjectRef::Service(key) => (Some(&key.namespace), &key.name, is_label(&key.name)),
-        ObjectRef::Slice(key) => (Some(&key.namespace), &key.name, is_subdomain(&key.name)),
-        ObjectRef::Node(name) => (None, name, is_subdomain(name)),
+        ObjectRef::Service(key) => (Some(key.namespace()), key.name(), is_label(key.name())),
+        ObjectRef::Slice(key) => (Some(key.namespace()), key.name(), is_subdomain(key.name())),
+        ObjectRef::Node(name) => (None, &**name, is_subdomain(name)),
     };
     let before = report.diagnostics.len();
     if let Some(namespace) = namespace.filter(|namespace| !is_label(namespace)) {

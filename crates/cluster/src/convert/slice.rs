@@ -49,7 +49,7 @@ pub(super) fn convert(
     };
     Some(EndpointSlice {
         key: key.clone(),
-        service: service.as_str().into(),
+        service: key.neighbour(service),
         family,
         ports: ports(slice, names, report),
         endpoints: endpoints(slice, family, names, report),

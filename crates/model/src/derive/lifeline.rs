@@ -16,7 +16,7 @@ pub fn keep_lifeline(
     before: Option<&ServiceRules>,
     now: &mut ServiceRules,
 ) -> Option<Diagnostic> {
-    if (&*key.namespace, &*key.name) != LIFELINE {
+    if (key.namespace(), key.name()) != LIFELINE {
         return None;
     }
     let had = |port: &PortRule| {

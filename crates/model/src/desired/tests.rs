@@ -82,7 +82,7 @@ fn an_update_changes_what_it_names_and_nothing_else() {
         let port = |key| desired.services[key].ports[0].frontends[0].port;
         let keys = desired.keys();
         keys.iter()
-            .map(|key| (key.name.to_string(), port(key)))
+            .map(|key| (key.name().to_owned(), port(key)))
             .collect()
     };
 

@@ -16,8 +16,8 @@ pub struct Inputs {
     pub slices: BTreeMap<ObjectKey, Vec<EndpointSlice>>,
     pub nodes: BTreeMap<Arc<str>, Node>,
     pub synced: bool,
-    /// Slice key → name of its Service, so that a deleted or relabelled slice finds its old one.
-    owner_of_slice: BTreeMap<ObjectKey, Arc<str>>,
+    /// Slice key → its Service, so that a deleted or relabelled slice finds its old one.
+    owner_of_slice: BTreeMap<ObjectKey, ObjectKey>,
     /// What the source could not read, only of objects of which there is something to say.
     findings: BTreeMap<Kind, BTreeMap<ObjectKey, Vec<Diagnostic>>>,
 }
@@ -38,17 +38,12 @@ impl Inputs {
                 let owner = shared(owner);
                 slices
                     .iter_mut()
-                    .for_each(|slice| slice.service = owner.name.clone());
+                    .for_each(|slice| slice.service = owner.clone());
                 (owner, slices)
             })
             .collect();
         let owners = std::mem::take(&mut self.owner_of_slice).into_iter();
-        self.owner_of_slice = owners
-            .map(|(key, name)| {
-                let namespace = key.namespace.clone();
-                (key, shared(ObjectKey { namespace, name }).name)
-            })
-            .collect();
+        self.owner_of_slice = owners.map(|(key, owner)| (key, shared(owner))).collect();
     }
 
     /// Takes one event in and returns the Services it touches (none for `Synced`).
@@ -83,12 +78,8 @@ impl Inputs {
         slice: Option<EndpointSlice>,
     ) -> BTreeSet<ObjectKey> {
         let mut touched = BTreeSet::new();
-        let owner = |name| ObjectKey {
-            namespace: key.namespace.clone(),
-            name,
-        };
-        let new_owner = slice.as_ref().map(|slice| owner(slice.service.clone()));
-        let old_owner = self.owner_of_slice.remove(key).map(owner);
+        let new_owner = slice.as_ref().map(|slice| slice.service.clone());
+        let old_owner = self.owner_of_slice.remove(key);
         if old_owner != new_owner && self.found(Kind::Slice, key).next().is_some() {
             // Its findings counted for itself before, or will now.
             touched.insert(key.clone());
@@ -97,7 +88,7 @@ impl Inputs {
             && new_owner.as_ref() != Some(&old_owner)
         {
             if let Some(slices) = self.slices.get_mut(&old_owner) {
-                slices.retain(|slice| slice.key.name != key.name);
+                slices.retain(|slice| slice.key != *key);
                 if slices.is_empty() {
                     self.slices.remove(&old_owner);
                 }
@@ -105,9 +96,9 @@ impl Inputs {
             touched.insert(old_owner);
         }
         if let (Some(slice), Some(owner)) = (slice, new_owner) {
-            self.owner_of_slice.insert(key.clone(), owner.name.clone());
+            self.owner_of_slice.insert(key.clone(), owner.clone());
             let slices = self.slices.entry(owner.clone()).or_default();
-            match slices.binary_search_by(|known| known.key.name.cmp(&key.name)) {
+            match slices.binary_search_by(|known| known.key.cmp(key)) {
                 Ok(found) => {
                     if !slices[found].forwards_as(&slice) {
                         touched.insert(owner);
@@ -157,10 +148,7 @@ impl Inputs {
             Kind::Service | Kind::Node => None,
             Kind::Slice => self.owner_of_slice.get(&key),
         };
-        let owner = ObjectKey {
-            namespace: key.namespace.clone(),
-            name: owner.unwrap_or(&key.name).clone(),
-        };
+        let owner = owner.unwrap_or(&key).clone();
         let of_kind = self.findings.entry(kind).or_default();
         let changed = of_kind.get(&key).is_some_and(|known| *known != found)
             || (!found.is_empty() && !of_kind.contains_key(&key));

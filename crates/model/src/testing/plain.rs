@@ -44,7 +44,7 @@ pub fn slice(
 ) -> EndpointSlice {
     EndpointSlice {
         key: ObjectKey::new("default", name),
-        service: service.into(),
+        service: ObjectKey::new("default", service),
         family,
         ports: vec![port],
         endpoints,

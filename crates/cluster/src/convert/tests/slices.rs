@@ -17,7 +17,7 @@ fn slice_conditions_and_ports_default_as_the_api_says() {
         ],
     }));
     let got = got.unwrap();
-    assert_eq!((&*got.service, got.family), ("web", Family::V4));
+    assert_eq!((got.service.name(), got.family), ("web", Family::V4));
     check(
         &got.ports,
         &expect![[

@@ -19,7 +19,7 @@ fn finding(name: &str) -> Diagnostic {
 fn check(inputs: &mut Inputs, event: InputEvent, touched: &str, said: &[&str]) {
     let step = format!("{event:?}");
     let keys = inputs.apply(event);
-    let names: Vec<String> = keys.iter().map(|key| key.name.to_string()).collect();
+    let names: Vec<String> = keys.iter().map(|key| key.name().to_owned()).collect();
     assert_eq!(names.join(" "), touched, "{step}");
     let (_, diagnostics) = derive_service(inputs, &key("web"), &settings());
     let expected: Vec<Diagnostic> = said.iter().map(|name| finding(name)).collect();
@@ -50,7 +50,7 @@ fn findings_follow_their_object() {
         "web",
         &["web", "web-1", "web-1"],
     );
-    one.service = "api".into();
+    one.service = one.key.neighbour("api");
     let moves = InputEvent::Slice(key("web-1"), Some(one));
     check(inputs, moves, "api web web-1", &["web"]);
     check(inputs, found(Kind::Slice, "web-1", 0), "api", &["web"]);

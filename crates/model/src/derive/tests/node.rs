@@ -27,7 +27,7 @@ fn inputs() -> Inputs {
             }
         });
         let mut slice = slice(name, 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
-        slice.service = name.into();
+        slice.service = slice.key.neighbour(name);
         if name == "hinted" {
             slice.endpoints[0].zone_hints = ["a".into()].into();
         }
@@ -42,7 +42,7 @@ fn a_change_of_the_node_touches_whom_it_concerns() {
     let mut inputs = inputs();
     let mut touched = |node: Option<Node>| {
         let touched = inputs.apply(InputEvent::Node("n1".into(), node));
-        let names = touched.iter().map(|key| key.name.to_string());
+        let names = touched.iter().map(|key| key.name().to_owned());
         names.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(touched(Some(node(None, "192.0.2.1"))), "guarded");
@@ -63,7 +63,7 @@ fn a_change_of_the_node_touches_whom_it_concerns() {
 fn the_time_of_a_change_touches_nobody() {
     let mut inputs = inputs();
     let mut slice = slice("plain", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
-    slice.service = "plain".into();
+    slice.service = slice.key.neighbour("plain");
     slice.last_change = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
     let event = InputEvent::Slice(slice.key.clone(), Some(slice));
     assert_eq!(inputs.apply(event), BTreeSet::new());
@@ -108,7 +108,7 @@ fn a_slice_that_changes_its_service_touches_both() {
     let mut moving = slice("a", 8080, vec![endpoint("10.244.1.2", "rs", "n1")]);
     let key = moving.key.clone();
     inputs.apply(InputEvent::Slice(key.clone(), Some(moving.clone())));
-    moving.service = Arc::from("api");
+    moving.service = key.neighbour("api");
     let touched = inputs.apply(InputEvent::Slice(key.clone(), Some(moving.clone())));
     assert_eq!(
         touched,

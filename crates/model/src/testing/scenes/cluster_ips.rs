@@ -78,7 +78,7 @@ pub(super) fn tables(t: &mut Tables) {
             let other = service("api", vec![s.ip("cluster2")], ports);
             let mut slice = s.slices[0].clone();
             slice.key = crate::inputs::ObjectKey::new("default", "api-1");
-            slice.service = "api".into();
+            slice.service = slice.key.neighbour("api");
             slice.endpoints = vec![s.endpoint("there2 rs")];
             s.others.push(other);
             s.slices.push(slice);
