@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::cli::Mode;
 use crate::health::{Health, Verdict};
 use crate::metrics::{KubeProxyMetrics, exposition};
+use crate::task::blocking;
 
 /// Opens a listening socket, or says which flag asked for an address that is not to be had.
 pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -91,7 +92,9 @@ pub async fn serve_metrics(
     }
 }
 
-async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
+/// Beside the threads that follow the API: with many Services there is much to be counted.
+async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
     const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, OPENMETRICS)], exposition(&registry))
+    let text = blocking(move || exposition(&registry)).await;
+    ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
 }

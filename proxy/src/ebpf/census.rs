@@ -11,7 +11,6 @@ use std::path::Path;
 use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
 
 use super::error::EbpfError;
-use super::flow_table::FlowTable;
 use super::observe::counters;
 use super::room::Room;
 use super::tables::Tables;
@@ -30,8 +29,8 @@ pub struct MapUse {
 /// The last look.
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    /// Entries of the flow table, and what the tables of Services held.
-    listed: Option<(u64, Room)>,
+    /// How full the maps were.
+    pub(super) maps: Vec<MapUse>,
     pub(super) evictions: u64,
     /// Counts of frontends that nobody had the last time.
     unknown: BTreeSet<FrontendKey>,
@@ -116,9 +115,9 @@ impl Census {
             self.prune(dir, is_known)?;
         }
         let left = (listed - deleted.min(listed)) as u64;
-        self.listed = Some((left, services));
-        if let Some(flows) = FlowTable::open(dir)? {
-            self.warn(left, u64::from(flows.max_entries()));
+        if let Some(tables) = Tables::open(dir)? {
+            self.maps = tables.usage(left, Some(&services))?;
+            self.warn(left, u64::from(tables.flows.max_entries()));
         }
         Ok((listed, deleted))
     }
@@ -126,14 +125,6 @@ impl Census {
     /// Whether counts have been found of frontends that nobody has, which go with the next look.
     pub(super) fn has_unknown(&self) -> bool {
         !self.unknown.is_empty()
-    }
-
-    /// How full the maps are; nothing before the first look.
-    pub(super) fn maps(&self, dir: &Path) -> Result<Vec<MapUse>, EbpfError> {
-        match (&self.listed, Tables::open(dir)?) {
-            (Some((flows, services)), Some(tables)) => tables.usage(*flows, Some(services)),
-            _ => Ok(Vec::new()),
-        }
     }
 
     /// Says in time that the flow table is filling. The other tables of programs are full in the course of time: what is pushed
@@ -161,12 +152,11 @@ impl Census {
         let Some(tallies) = Tallies::open(dir)? else {
             return Ok(());
         };
-        let entries = tallies.entries()?;
-        let unknown: BTreeSet<FrontendKey> = entries
-            .iter()
-            .map(|(key, _)| *key)
-            .filter(|key| !is_known(&FrontendKey { pad: 0, ..*key }))
-            .collect();
+        let mut unknown = BTreeSet::new();
+        tallies.each(|portion| {
+            let keys = portion.iter().map(|(key, _)| *key);
+            unknown.extend(keys.filter(|key| !is_known(&FrontendKey { pad: 0, ..*key })));
+        })?;
         for gone in unknown.intersection(&self.unknown) {
             tallies.delete(gone)?;
         }

@@ -28,7 +28,7 @@ pub(super) struct Image {
 pub(super) struct Owners {
     pub(super) of: BTreeMap<FrontendKey, ObjectKey>,
     /// The same the other way round.
-    pub(super) owned: BTreeMap<ObjectKey, Vec<FrontendKey>>,
+    owned: BTreeSet<(ObjectKey, FrontendKey)>,
     /// Two Services want one frontend: then one leaving has to let the other in, and every plan is a full one.
     pub(super) contested: bool,
     /// The last ids given to sets and to ranges. Flows remember the id of their set, so that one that was given does not come
@@ -118,33 +118,59 @@ fn whole_tables(chunks: Vec<(MaglevKey, u64)>) -> BTreeMap<u32, u64> {
 }
 
 impl Owners {
-    /// Takes in what a plan decided.
-    pub(super) fn update(&mut self, changes: OwnerChanges) {
-        let anew = changes.anew;
-        if anew {
-            *self = Self::default();
+    /// Takes in what a plan decided. Returns the Services that have no frontend any more, unless all is known anew.
+    pub(super) fn update(&mut self, changes: OwnerChanges) -> Vec<ObjectKey> {
+        if changes.anew {
+            *self = Self::anew(changes);
+            return Vec::new();
         }
+        let mut left = Vec::new();
         self.last = changes.last;
         self.contested |= changes.contested;
         for (frontend, owner) in changes.of {
-            if let Some(before) = self.of.remove(&frontend)
-                && let Some(owned) = self.owned.get_mut(&before)
-            {
-                owned.retain(|key| *key != frontend);
-                if owned.is_empty() {
-                    self.owned.remove(&before);
-                }
+            if let Some(before) = self.of.remove(&frontend) {
+                let pair = (before, frontend);
+                self.owned.remove(&pair);
+                left.push(pair.0);
             }
             if let Some(owner) = owner {
-                self.owned.entry(owner.clone()).or_default().push(frontend);
+                self.owned.insert((owner.clone(), frontend));
                 self.of.insert(frontend, owner);
             }
         }
-        if anew {
-            pack(&mut self.of);
-            pack(&mut self.owned);
-            self.owned.values_mut().for_each(Vec::shrink_to_fit);
+        left.retain(|service| !self.has(service));
+        left
+    }
+
+    /// All at once, since maps that are made in one go are full and leave no holes.
+    fn anew(changes: OwnerChanges) -> Self {
+        let owners = changes.of.into_iter();
+        let of: BTreeMap<FrontendKey, ObjectKey> = owners
+            .filter_map(|(frontend, owner)| Some((frontend, owner?)))
+            .collect();
+        Self {
+            owned: of
+                .iter()
+                .map(|(frontend, owner)| (owner.clone(), *frontend))
+                .collect(),
+            of,
+            contested: changes.contested,
+            last: changes.last,
         }
+    }
+
+    /// The frontends of a Service.
+    pub(super) fn frontends(&self, service: &ObjectKey) -> impl Iterator<Item = &FrontendKey> {
+        let first = (service.clone(), FrontendKey::default());
+        let from_there = self.owned.range(first..);
+        from_there
+            .take_while(move |(owner, _)| owner == service)
+            .map(|(_, frontend)| frontend)
+    }
+
+    /// Whether a Service has a frontend.
+    pub(super) fn has(&self, service: &ObjectKey) -> bool {
+        self.frontends(service).next().is_some()
     }
 }
 

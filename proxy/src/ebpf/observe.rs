@@ -1,7 +1,7 @@
 //! What the programs have counted, by Service and by map, for the metrics. The data plane shares what it alone knows (whose a
 //! frontend is); the rest is read from the maps when somebody asks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     /// Some frontend may have counts and no owner: at start, and since one has gone.
     gone: AtomicBool,
     census: Mutex<Census>,
+    /// Taken after `owners`, if both are.
     roster: Mutex<Roster>,
 }
 
@@ -43,7 +44,7 @@ pub struct Snapshot {
     pub verdicts: Vec<(Verdict, u64)>,
     /// By Service (`None`: those without series of their own), and by what is counted.
     pub services: BTreeMap<(Option<ObjectKey>, Tally), u64>,
-    /// Flows and entries of Services as they were when flows were last looked through; nothing before that.
+    /// As they were when flows were last looked through; nothing before that.
     pub maps: Vec<MapUse>,
     /// How many entries the flow table has pushed out to make room, at least.
     pub evictions: u64,
@@ -91,13 +92,20 @@ impl Shared {
         if changes.anew || changes.of.values().any(Option::is_none) {
             self.gone.store(true, Ordering::Relaxed);
         }
+        let anew = changes.anew;
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
-        owners.update(changes);
+        let left = owners.update(changes);
+        let mut roster = lock(&self.roster);
+        match anew {
+            true => roster.retain(|key| owners.has(key)),
+            false => left.iter().for_each(|key| roster.remove(key)),
+        }
     }
 
     /// Nothing of ours is in the kernel any more.
     pub(super) fn forget(&self) {
         *self.owners.write().unwrap_or_else(PoisonError::into_inner) = Owners::default();
+        *lock(&self.roster) = Roster::default();
         *lock(&self.census) = Census::default();
     }
 
@@ -125,37 +133,39 @@ impl Shared {
         let Some(counts) = table::counters(&self.dir, COUNTERS_LEN)? else {
             return Ok(None);
         };
-        let tallies = match Tallies::open(&self.dir)? {
-            Some(tallies) => tallies.entries()?,
-            None => Vec::new(),
-        };
+        let mut services = Sums::new();
+        if let Some(tallies) = Tallies::open(&self.dir)? {
+            // A change of Services waits for a portion at most.
+            tallies.each(|portion| {
+                let owners = self.owners();
+                lock(&self.roster).sum(portion, &owners, &mut services);
+            })?;
+        }
         let census = lock(&self.census);
         Ok(Some(Snapshot {
             verdicts: Verdict::ALL.iter().copied().zip(counts).collect(),
-            services: lock(&self.roster).by_service(&tallies, &self.owners()),
-            maps: census.maps(&self.dir)?,
+            services,
+            maps: census.maps.clone(),
             evictions: census.evictions,
         }))
     }
 }
 
+/// Counts by Service (`None`: those without series of their own), and by what is counted.
+type Sums = BTreeMap<(Option<ObjectKey>, Tally), u64>;
+
 /// Which Services have series of their own: the first that had traffic, until they are gone. So no series ever counts
 /// back, and their number is bounded whatever the cluster does.
 #[derive(Debug, Default)]
 struct Roster {
-    named: BTreeSet<ObjectKey>,
-    others: BTreeSet<ObjectKey>,
+    /// Those that had traffic, and whether they have series of their own. Asked for each count.
+    known: HashMap<ObjectKey, bool>,
+    named: usize,
 }
 
 impl Roster {
-    fn by_service(
-        &mut self,
-        tallies: &[(FrontendKey, u64)],
-        owners: &Owners,
-    ) -> BTreeMap<(Option<ObjectKey>, Tally), u64> {
-        self.named.retain(|key| owners.owned.contains_key(key));
-        self.others.retain(|key| owners.owned.contains_key(key));
-        let mut sums = BTreeMap::new();
+    /// Adds a portion of the counts to the sums.
+    fn sum(&mut self, tallies: &[(FrontendKey, u64)], owners: &Owners, sums: &mut Sums) {
         for (key, count) in tallies {
             let frontend = FrontendKey { pad: 0, ..*key };
             // Of a Service that is just gone, or not known yet.
@@ -165,18 +175,28 @@ impl Roster {
             let name = self.admits(owner).then(|| owner.clone());
             *sums.entry((name, Tally::of_pad(key.pad))).or_insert(0) += count;
         }
-        sums
     }
 
     fn admits(&mut self, key: &ObjectKey) -> bool {
-        if self.named.contains(key) {
-            return true;
+        if let Some(named) = self.known.get(key) {
+            return *named;
         }
-        if self.others.contains(key) || self.named.len() >= SERVICES_NAMED {
-            self.others.insert(key.clone());
-            return false;
+        let named = self.named < SERVICES_NAMED;
+        self.named += usize::from(named);
+        self.known.insert(key.clone(), named);
+        named
+    }
+
+    /// A Service is gone.
+    fn remove(&mut self, key: &ObjectKey) {
+        if self.known.remove(key) == Some(true) {
+            self.named -= 1;
         }
-        self.named.insert(key.clone())
+    }
+
+    fn retain(&mut self, is_there: impl Fn(&ObjectKey) -> bool) {
+        self.known.retain(|key, _| is_there(key));
+        self.named = self.known.values().filter(|named| **named).count();
     }
 }
 

@@ -150,7 +150,7 @@ impl Planner<'_> {
 
     /// Lets go of what a Service had and does not want any more.
     fn leave(&mut self, service: &ObjectKey, wanted: &BTreeMap<FrontendKey, Wanted>) {
-        let before = self.known.owned.get(service).into_iter().flatten();
+        let before = self.known.frontends(service);
         for gone in before.filter(|key| !wanted.contains_key(key)) {
             self.owners.of.insert(*gone, None);
             self.remove(gone);

@@ -11,7 +11,7 @@ use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
 use super::error::EbpfError;
 use super::sys;
 
-/// Elements read in one call, each with a word for every CPU.
+/// Elements read in one call, each with a word for every CPU; and looked at while a change of Services has to wait.
 const CHUNK: usize = 512;
 
 /// The map of counts by frontend.
@@ -28,23 +28,30 @@ impl Tallies {
         Ok(opened.map(|(fd, cpus)| Self { fd, cpus }))
     }
 
-    /// All of them, summed over CPUs. What is counted meanwhile may or may not be seen.
-    pub(super) fn entries(&self) -> Result<Vec<(FrontendKey, u64)>, EbpfError> {
-        let mut chunk = CHUNK;
-        let mut entries = Vec::new();
+    /// Hands over all of them in portions, summed over CPUs. What is counted meanwhile may or may not be seen.
+    pub(super) fn each(
+        &self,
+        mut portion: impl FnMut(&[(FrontendKey, u64)]),
+    ) -> Result<(), EbpfError> {
+        let mut keys = vec![FrontendKey::default(); CHUNK];
+        let mut values = vec![0_u64; CHUNK * self.cpus];
+        let mut entries = Vec::with_capacity(CHUNK);
         let mut cursor = sys::Cursor::default();
         loop {
-            let mut keys = vec![FrontendKey::default(); chunk];
-            let mut values = vec![0_u64; chunk * self.cpus];
             match sys::map_lookup_batch(self.fd.as_fd(), &mut cursor, &mut keys, &mut values) {
                 Ok((count, last)) => {
                     let sums = values.chunks_exact(self.cpus).map(|v| v.iter().sum());
-                    entries.extend(keys.into_iter().zip(sums).take(count));
+                    entries.clear();
+                    entries.extend(keys.iter().copied().zip(sums).take(count));
+                    portion(&entries);
                     if last {
-                        return Ok(entries);
+                        return Ok(());
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => chunk *= 2,
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    keys.resize(2 * keys.len(), FrontendKey::default());
+                    values.resize(2 * values.len(), 0);
+                }
                 Err(error) => return Err(EbpfError::map("read", maps::TALLIES, error)),
             }
         }

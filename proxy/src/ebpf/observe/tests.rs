@@ -18,19 +18,30 @@ fn counted(n: u32, what: u8, outside: bool) -> FrontendKey {
     }
 }
 
-/// Frontend `n` belongs to Service `s<n / 10>`.
-fn owners(frontends: impl IntoIterator<Item = u32>) -> Owners {
-    let mut owners = Owners::default();
-    let of = frontends.into_iter().map(|n| {
-        let key = ObjectKey::new("default", format!("s{}", n / 10));
-        (frontend(n), Some(key))
-    });
-    owners.update(OwnerChanges {
+/// The Service that frontend `n` belongs to.
+fn service(n: u32) -> ObjectKey {
+    ObjectKey::new("default", format!("s{}", n / 10))
+}
+
+fn shared(frontends: impl IntoIterator<Item = u32>) -> Shared {
+    let shared = Shared::new(PathBuf::new());
+    let of = frontends
+        .into_iter()
+        .map(|n| (frontend(n), Some(service(n))));
+    shared.update(OwnerChanges {
         anew: true,
         of: of.collect(),
         ..OwnerChanges::default()
     });
-    owners
+    shared
+}
+
+fn sums(shared: &Shared, tallies: &[(FrontendKey, u64)]) -> Sums {
+    let mut sums = Sums::new();
+    for portion in tallies.chunks(7) {
+        lock(&shared.roster).sum(portion, &shared.owners(), &mut sums);
+    }
+    sums
 }
 
 #[test]
@@ -43,7 +54,7 @@ fn frontends_of_a_service_are_summed_by_direction_and_reason() {
         // Nobody's.
         (counted(30, 0, false), 16),
     ];
-    let sums = Roster::default().by_service(&tallies, &owners([10, 11, 20]));
+    let sums = sums(&shared([10, 11, 20]), &tallies);
     let named: Vec<_> = sums
         .iter()
         .map(|((service, tally), count)| {
@@ -67,18 +78,50 @@ fn services_beyond_the_limit_are_counted_together_and_stay_there() {
     let tallies: Vec<_> = (0..limit + 2)
         .map(|n| (counted(10 * n, 0, false), 1))
         .collect();
-    let all = owners((0..limit + 2).map(|n| 10 * n));
-    let mut roster = Roster::default();
+    let shared = shared((0..limit + 2).map(|n| 10 * n));
     let opened = Tally {
         what: 0,
         outside: false,
     };
-    let sums = roster.by_service(&tallies, &all);
-    assert_eq!(sums.len(), SERVICES_NAMED + 1);
-    assert_eq!(sums[&(None, opened)], 2);
+    let before = sums(&shared, &tallies);
+    assert_eq!(before.len(), SERVICES_NAMED + 1);
+    assert_eq!(before[&(None, opened)], 2);
     // A named one goes. The sum of the others must not count back.
-    let without = owners((1..limit + 2).map(|n| 10 * n));
-    let sums = roster.by_service(&tallies, &without);
-    assert_eq!(sums.len(), SERVICES_NAMED);
-    assert_eq!(sums[&(None, opened)], 2);
+    let change = |of: [(FrontendKey, Option<ObjectKey>); 2]| OwnerChanges {
+        of: of.into(),
+        ..OwnerChanges::default()
+    };
+    shared.update(change([(frontend(0), None), (frontend(1), None)]));
+    let after = sums(&shared, &tallies);
+    assert_eq!(after.len(), SERVICES_NAMED);
+    assert_eq!(after[&(None, opened)], 2);
+    // One that changes all of its frontends has not gone; a new one takes the place that is free.
+    shared.update(change([
+        (frontend(10), None),
+        (frontend(11), Some(service(11))),
+    ]));
+    let new = 10 * (limit + 5);
+    shared.update(change([
+        (frontend(new), Some(service(new))),
+        (frontend(new + 1), Some(service(new))),
+    ]));
+    let moved = [
+        (counted(11, 0, false), 1),
+        (counted(new, 0, false), 1),
+        (counted(10 * limit, 0, false), 1),
+    ];
+    let named: Vec<_> = sums(&shared, &moved)
+        .into_keys()
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(named, [None, Some(service(11)), Some(service(new))]);
+    // Nor does it matter to a full plan.
+    let of = [(frontend(20), Some(service(20)))].into();
+    shared.update(OwnerChanges {
+        anew: true,
+        of,
+        ..OwnerChanges::default()
+    });
+    let roster = lock(&shared.roster);
+    assert_eq!((roster.known.len(), roster.named), (1, 1));
 }
