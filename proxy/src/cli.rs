@@ -16,7 +16,7 @@ use seaway_model::{Algorithm, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
-use crate::ebpf::{Forwarding, MAX_FLOWS, XdpMode};
+use crate::ebpf::{Forwarding, MAX_FLOWS, PodFastPath, XdpMode};
 use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
@@ -97,6 +97,11 @@ pub struct KernelArgs {
     /// them, or by the endpoint's node itself, which sees their address. With dsr every node has to be in eBPF mode.
     #[arg(long, value_enum, value_name = "snat|dsr", default_value_t = Forwarding::Snat)]
     pub forwarding: Forwarding,
+
+    /// eBPF mode: whether packets between pods go past the node's stack, and so past FORWARD rules of others: auto does it
+    /// unless there are any.
+    #[arg(long, value_enum, value_name = "auto|on|off", default_value_t = PodFastPath::Auto)]
+    pub pod_fast_path: PodFastPath,
 
     /// eBPF mode: connections and UDP flows that are translated packet by packet and remembered at once; as many sockets of each
     /// protocol, and clients of Services with session affinity. A start with a larger number takes over what is there; a smaller one

@@ -1,6 +1,8 @@
 //! Rate limits of links: a token bucket (tc-tbf(8)) for what leaves a link, and an `ifb` device for what enters it, since
 //! only what leaves can be queued. Parts of a [`Batch`]; linux/pkt_sched.h and linux/pkt_cls.h name the numbers.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
 
 use crate::netlink::message::{Message, attribute};
@@ -177,6 +179,31 @@ impl RouteSocket {
     /// The limit of what leaves a link, in bytes a second; `None` if there is none.
     pub fn limit_of(&mut self, link: u32) -> Result<Option<u64>, Error> {
         let mut found = None;
+        self.disciplines(link, |index, attributes| {
+            if index == link {
+                found = found.or(rate_of(attributes));
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// The links that have a queueing discipline, or filters for what enters them. `noqueue` is none, and `clsact` may be there for
+    /// programs alone.
+    pub fn queued_links(&mut self) -> Result<BTreeSet<u32>, Error> {
+        let mut links = BTreeSet::new();
+        self.disciplines(0, |index, attributes| {
+            if attribute(attributes, TCA_KIND)
+                .is_some_and(|kind| kind != b"noqueue\0" && kind != b"clsact\0")
+            {
+                links.insert(index);
+            }
+        })?;
+        Ok(links)
+    }
+
+    /// Asks for the disciplines of a link, or of all (0): `each` is given the link and the attributes. Of others the kernel
+    /// tells all the same.
+    fn disciplines(&mut self, link: u32, mut each: impl FnMut(u32, &[u8])) -> Result<(), Error> {
         self.dump_bytes(
             GET_QDISC,
             NLM_F_REQUEST | NLM_F_DUMP,
@@ -184,12 +211,11 @@ impl RouteSocket {
             "rate limits",
             |payload| {
                 let index = payload.get(4..8).and_then(|b| b.try_into().ok());
-                if index.map(u32::from_ne_bytes) == Some(link) {
-                    found = found.or(payload.get(20..).and_then(rate_of));
+                if let Some((index, attributes)) = index.zip(payload.get(20..)) {
+                    each(u32::from_ne_bytes(index), attributes);
                 }
             },
-        )?;
-        Ok(found)
+        )
     }
 
     /// Asks for all of a kind; `each` is given what follows the header of each message.

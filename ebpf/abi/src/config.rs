@@ -47,6 +47,10 @@ pub const CONFIG_PODS_BY_LINK: u32 = 2;
 pub const CONFIG_LOCALHOST_NODE_PORTS: u32 = 4;
 /// Clients outside are answered by the node of the backend itself, where the overlay leads there (`--forwarding dsr`).
 pub const CONFIG_DSR: u32 = 8;
+/// Flows between pods that begin in the stack are taken note of.
+pub const CONFIG_POD_DETOURS: u32 = 0x10;
+/// Packets between pods go past the stack (`--pod-fast-path`); detours have been taken note of since before.
+pub const CONFIG_POD_FAST: u32 = 0x20;
 /// A change of mode is under way: what is no known flow is left to the stack, and so are the datagrams that follow it.
 pub const CONFIG_HANDOVER: u32 = 0x100;
 

@@ -92,6 +92,12 @@ verdicts! {
     SentOn = 33, "sent_on";
     /// Dropped: its flow is on its way to connection tracking at this moment.
     DroppedHeld = 34, "dropped_held";
+    /// Dropped: a pod sent it with an address that is not its own.
+    DroppedSpoofed = 35, "dropped_spoofed";
+    /// Between pods, of which neither is a Service's: handed to a pod of this node past the stack.
+    PodLocal = 36, "pod_local";
+    /// The same: sent through the overlay.
+    PodRemote = 37, "pod_remote";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

@@ -7,7 +7,7 @@
 //! A change of any layout here, or of the meaning of a field, raises [`LAYOUT_VERSION`]: it is part of the pin path,
 //! so two builds with different layouts never meet in one map.
 //!
-//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`shortcut`] → [`fragment`] → [`dsr`] → [`socket`]; [`config`], [`counters`] and
+//! Reading order: [`addr`] → [`frontend`] → [`maglev`] → [`flow`] → [`shortcut`] → [`fragment`] → [`dsr`] → [`pod`] → [`socket`]; [`config`], [`counters`] and
 //! [`event`] are what remains.
 
 #![no_std]
@@ -22,6 +22,7 @@ pub mod fragment;
 pub mod frontend;
 pub mod legacy;
 pub mod maglev;
+pub mod pod;
 pub mod shortcut;
 pub mod socket;
 
@@ -36,6 +37,7 @@ pub use frontend::{
     AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey,
 };
 pub use maglev::{MaglevChunk, MaglevKey};
+pub use pod::{PeerValue, PodLink, PodValue};
 pub use shortcut::Shortcut;
 pub use socket::{SocketKey, SocketValue, SteadyValue};
 
@@ -83,6 +85,14 @@ pub mod maps {
     pub const VTEPS: &str = "VTEPS";
     /// Links that send frames which XDP redirects to them: index → index.
     pub const XDP_LINKS: &str = "XDP_LINKS";
+    /// Addresses of this node's pods ([`Addr`](crate::Addr)) → [`PodValue`](crate::PodValue).
+    pub const PODS: &str = "PODS";
+    /// [`PodLink`](crate::PodLink)s by [`pod_link`](crate::pod::pod_link).
+    pub const POD_LINKS: &str = "POD_LINKS";
+    /// [`TunnelKey`](crate::TunnelKey) → [`PeerValue`](crate::PeerValue): how packets get to pods of other nodes.
+    pub const PEERS: &str = "PEERS";
+    /// [`FlowKey`](crate::FlowKey) → 1: flows between pods that began in the stack and stay there, both directions.
+    pub const DETOURS: &str = "DETOURS";
     /// Per-CPU `u64` by [`Verdict`](crate::Verdict).
     pub const COUNTERS: &str = "COUNTERS";
     /// [`FrontendKey`](crate::FrontendKey), padded with a [`Tally`](crate::Tally) → per-CPU `u64`.
@@ -93,7 +103,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
 
     /// All of them.
-    pub const ALL: [&str; 23] = [
+    pub const ALL: [&str; 27] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -113,6 +123,10 @@ pub mod maps {
         TUNNELS,
         VTEPS,
         XDP_LINKS,
+        PODS,
+        POD_LINKS,
+        PEERS,
+        DETOURS,
         COUNTERS,
         TALLIES,
         LISTENER,
@@ -216,6 +230,9 @@ plain! {
     TunnelKey, 20, 4;
     TunnelValue, 20, 4;
     VtepValue, 40, 4;
+    PodValue, 20, 4;
+    PodLink, 32, 4;
+    PeerValue, 52, 4;
     legacy::OldFlowValue, 56, 8;
     legacy::OldSocketValue, 20, 4;
     Config, 352, 8;

@@ -2,7 +2,7 @@
 //! decided there and tested on the host.
 //!
 //! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets by [`rewrite`], with the flows of
-//! [`flows`] and [`fragments`], by [`quick`] and [`shortcuts`] where it can, answers them by [`refuse`], or leaves the answer to another node by [`dsr`]; [`services`] finds a frontend and a backend for both,
+//! [`flows`] and [`fragments`], by [`quick`] and [`shortcuts`] where it can, answers them by [`refuse`], or leaves the answer to another node by [`dsr`], and sends packets between pods by [`pods`]; [`services`] finds a frontend and a backend for both,
 //! [`events`] counts for Services and tells listeners.
 
 #![no_std]
@@ -14,6 +14,7 @@ mod events;
 mod flows;
 mod fragments;
 mod maps;
+mod pods;
 mod quick;
 mod refuse;
 mod rewrite;

@@ -7,12 +7,13 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use seaway_ebpf_abi::counters::COUNTERS_LEN;
 use seaway_ebpf_abi::event::EVENTS_LEN;
+use seaway_ebpf_abi::pod::{PEERS_LEN, POD_LINKS_LEN, PODS_LEN};
 use seaway_ebpf_abi::shortcut::REVISIONS_LEN;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, Event, FlowKey, FlowValue,
     FragmentKey, FragmentValue, FrontendKey, FrontendValue, Listener, MaglevChunk, MaglevKey,
-    NODE_ADDR_LOCAL, Shortcut, SocketKey, SocketValue, SteadyValue, TunnelValue, Verdict,
-    VtepValue,
+    NODE_ADDR_LOCAL, PeerValue, PodLink, PodValue, Shortcut, SocketKey, SocketValue, SteadyValue,
+    TunnelValue, Verdict, VtepValue,
 };
 use seaway_ebpf_logic::packet::Packet;
 
@@ -64,6 +65,15 @@ pub(crate) static TUNNELS: LpmTrie<[u32; 4], TunnelValue, 65536> = LpmTrie::new(
 pub(crate) static VTEPS: LruHashMap<Addr, VtepValue, 4096> = LruHashMap::new();
 #[btf_map]
 pub(crate) static XDP_LINKS: DevMapHash<1024> = DevMapHash::new();
+#[btf_map]
+pub(crate) static PODS: HashMap<Addr, PodValue, { PODS_LEN as usize }, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub(crate) static POD_LINKS: Array<PodLink, { POD_LINKS_LEN as usize }> = Array::new();
+/// Keys are those of [`seaway_ebpf_abi::TunnelKey`] behind the prefix.
+#[btf_map]
+pub(crate) static PEERS: LpmTrie<[u32; 4], PeerValue, { PEERS_LEN as usize }> = LpmTrie::new();
+#[btf_map]
+pub(crate) static DETOURS: LruHashMap<FlowKey, u32, 32768> = LruHashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
 #[btf_map]

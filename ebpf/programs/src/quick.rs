@@ -235,8 +235,14 @@ pub(crate) fn mark_sent(ctx: &TcContext) {
     unsafe { (*skb(ctx)).tc_index = SENT };
 }
 
-/// Whether a program has sent the packet on, of this node or of another one in the same kernel: in neither case is it from a
-/// socket here.
+/// Forgets what another node in the same kernel, or a pod, has put there: what is forwarded by the stack here is taken note of.
+#[inline(always)]
+pub(crate) fn mark_arrived(ctx: &TcContext) {
+    // SAFETY: the kernel's context.
+    unsafe { (*skb(ctx)).tc_index = 0 };
+}
+
+/// Whether a program has sent the packet on, in which case it is not from a socket here.
 #[inline(always)]
 pub(crate) fn is_sent(ctx: &TcContext) -> bool {
     // SAFETY: the kernel's context.

@@ -26,7 +26,7 @@ use crate::flows::{self, Known, Origin};
 use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Picked, Refusal};
-use crate::{dsr, events, fragments, quick, refuse};
+use crate::{dsr, events, fragments, pods, quick, refuse};
 
 /// The packet is left to whoever is attached behind us, in tcx and in clsact, and then to the stack. `TC_ACT_OK` would keep it
 /// from filters of others, as those that limit what a pod sends.
@@ -43,11 +43,15 @@ pub fn idle(_: TcContext) -> i32 {
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
+    if pods::may_send(&ctx) == 0 {
+        return SHOT;
+    }
     ingress(&ctx, true)
 }
 
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
+    quick::mark_arrived(&ctx);
     match ingress(&ctx, false) {
         PASS => dsr::stray(&ctx, PASS),
         code => code,
@@ -67,7 +71,11 @@ pub fn to_link(ctx: TcContext) -> i32 {
     let Some(work) = parse(&ctx) else {
         return PASS;
     };
-    if !is_node_addr(&work.packet.key.src) || !flows::find(work) {
+    if !is_node_addr(&work.packet.key.src) {
+        pods::leaves(work);
+        return PASS;
+    }
+    if !flows::find(work) {
         return PASS;
     }
     if !work.flow.is_reverse() || work.flow.flags & FLOW_NODE == 0 {
@@ -134,6 +142,14 @@ const BEGIN: i32 = FORWARD + 1;
 #[inline(always)]
 fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
     let code = quick::ingress(ctx);
+    if code != quick::LEFT {
+        return code;
+    }
+    let code = if over_pod_link {
+        pods::from_pod(ctx)
+    } else {
+        pods::from_overlay(ctx)
+    };
     if code != quick::LEFT {
         return code;
     }

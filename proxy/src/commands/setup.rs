@@ -279,6 +279,7 @@ pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<Ebp
         xdp: kernel.xdp,
         sizes: MapSizes::for_flows(kernel.max_flows),
         forwarding: kernel.forwarding,
+        pod_fast_path: kernel.pod_fast_path,
         ..EbpfConfig::new(name, cgroup_root)
     })
 }

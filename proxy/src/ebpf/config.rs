@@ -7,6 +7,7 @@ use seaway_model::DetectLocal;
 use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::BPFFS_ROOT;
 
+use super::pods::PodFastPath;
 use super::tunnels::Forwarding;
 use super::xdp::XdpMode;
 
@@ -35,6 +36,8 @@ pub struct EbpfConfig {
     pub xdp: XdpMode,
     /// Who answers clients outside whose endpoint is at another node.
     pub forwarding: Forwarding,
+    /// Whether packets between pods go past the stack.
+    pub pod_fast_path: PodFastPath,
     /// Sizes of the maps.
     pub sizes: MapSizes,
 }
@@ -93,6 +96,7 @@ impl EbpfConfig {
             tcx: None,
             xdp: XdpMode::default(),
             forwarding: Forwarding::default(),
+            pod_fast_path: PodFastPath::default(),
             sizes: MapSizes::default(),
         }
     }

@@ -11,6 +11,7 @@ use super::error::EbpfError;
 use super::links;
 use super::observe::counters;
 use super::plan::{backend, frontend, networks, target};
+use super::pods;
 use super::tables::Tables;
 use super::{bpffs, sys};
 use crate::flows::{Entry, Names};
@@ -27,6 +28,7 @@ pub(super) fn dump(settings: &EbpfConfig, names: &Names) -> Result<String, EbpfE
         return Ok(text);
     };
     describe_node(&mut text, &tables)?;
+    pods::describe(&mut text, &dir, &tables.read_config()?)?;
     describe_links(&mut text, settings)?;
     describe_services(&mut text, &tables, names)?;
     let flows = tables.flows.entries()?;

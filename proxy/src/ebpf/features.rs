@@ -73,7 +73,7 @@ const fn at_socket(helper: BpfHelper) -> Need {
 
 /// Everything that we use and that is younger than Linux 4.0, oldest first. Calls of `bpf(2)` are not asked for one by one
 /// (batches 5.6, links 5.7 to 5.9): no build of a kernel that has the youngest of these lacks them.
-const FEATURES: [Feature; 36] = [
+const FEATURES: [Feature; 37] = [
     feature(Need::Program(TC), "tc classifiers", "4.1", "packets"),
     feature(
         at_tc(BpfHelper::BPF_FUNC_get_prandom_u32),
@@ -242,6 +242,12 @@ const FEATURES: [Feature; 36] = [
         "bpf_redirect_neigh",
         "5.10",
         "sending past the node's stack",
+    ),
+    feature(
+        at_tc(BpfHelper::BPF_FUNC_redirect_peer),
+        "bpf_redirect_peer",
+        "5.10",
+        "packets between pods of one node",
     ),
     feature(
         at_tc(BpfHelper::BPF_FUNC_ktime_get_coarse_ns),

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use seaway_ebpf_abi::config::CONFIG_HANDOVER;
+use seaway_ebpf_abi::config::{CONFIG_HANDOVER, CONFIG_POD_FAST};
 use seaway_ebpf_abi::flow::FLOW_STACK;
 use seaway_ebpf_abi::{FlowKey, FlowValue, SocketKey, SteadyValue, TCP, UDP};
 use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, Status};
@@ -133,10 +133,12 @@ impl EbpfDataplane {
 
     fn set_handover(&mut self, on: bool) -> Result<(), EbpfError> {
         self.handover = on;
+        // What begins meanwhile is connection tracking's, and has to be looked for before pods go past it again.
+        self.fast.forget();
         // The programs may be another process's.
         if let Some(tables) = Tables::open(&self.settings.pin_dir())? {
             let mut config = tables.read_config()?;
-            config.flags &= !CONFIG_HANDOVER;
+            config.flags &= !(CONFIG_HANDOVER | CONFIG_POD_FAST);
             if on {
                 config.flags |= CONFIG_HANDOVER;
             }

@@ -4,7 +4,7 @@
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
 //! [`gc`] (old flows), [`handover`] (flows from connection tracking and back, as [`adopt`] says; [`unconnected`] and [`affinity`]: what is no flow of packets, in
 //! [`spaces`]), [`sockets`] (UDP sockets of backends that are gone), [`remains`] (what sockets need in iptables mode), [`aside`] (pods whose sockets are left alone),
-//! [`tunnels`] (which pods are at which node), [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
+//! [`tunnels`] (which pods are at which node), [`pods`] (where packets between pods go past the stack), [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
 //! tables have to be, [`upgrade`] what a build with another layout has left. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
@@ -34,6 +34,7 @@ mod observe;
 mod pending;
 mod plan;
 mod plane;
+mod pods;
 mod remains;
 mod room;
 mod sockets;
@@ -62,6 +63,7 @@ pub use objects::Programs;
 pub use observe::{Observed, SERVICES_NAMED, Snapshot};
 pub use plan::EbpfPlan;
 pub use plane::EbpfDataplane;
+pub use pods::PodFastPath;
 pub use remains::{Remains, is_all_there_is};
 pub use sockets::Sockets;
 pub use tunnels::Forwarding;

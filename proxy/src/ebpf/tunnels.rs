@@ -77,7 +77,7 @@ impl Tunnels {
     }
 }
 
-fn key(network: &IpNetwork) -> TunnelKey {
+pub(super) fn key(network: &IpNetwork) -> TunnelKey {
     let cidr = Cidr::new(network.ip(), network.prefix());
     TunnelKey {
         prefix: cidr.mask.words.iter().map(|word| word.count_ones()).sum(),

@@ -14,6 +14,7 @@ mod lifecycle;
 mod maglev;
 mod observed;
 mod packets;
+mod pods;
 mod semantics;
 mod sockets;
 mod traffic;

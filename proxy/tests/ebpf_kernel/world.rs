@@ -66,7 +66,7 @@ impl World {
         world
     }
 
-    fn name(&self, short: &str) -> String {
+    pub(crate) fn name(&self, short: &str) -> String {
         format!("{}-{short}", self.id)
     }
 

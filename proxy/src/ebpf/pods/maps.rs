@@ -1,0 +1,136 @@
+//! The maps of pods: written as far as they differ, and shown.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use seaway_ebpf_abi::config::CONFIG_POD_FAST;
+use seaway_ebpf_abi::pod::{POD_FAST, POD_LINKS_LEN};
+use seaway_ebpf_abi::{Addr, Config, PeerValue, Plain, PodLink, PodValue, maps};
+
+use super::Local;
+use super::peers::Peers;
+use crate::ebpf::error::EbpfError;
+use crate::ebpf::table::Table;
+
+/// What the maps hold of this node's pods.
+pub(super) fn read_local(dir: &Path) -> Result<Local, EbpfError> {
+    let mut links = read::<u32, PodLink>(dir, maps::POD_LINKS)?;
+    links.retain(|place, link| *place < POD_LINKS_LEN && link.ifindex != 0);
+    Ok(Local {
+        addresses: read(dir, maps::PODS)?,
+        links,
+    })
+}
+
+/// Likewise of those of other nodes.
+pub(super) fn read_peers(dir: &Path) -> Result<Peers, EbpfError> {
+    read(dir, maps::PEERS)
+}
+
+/// Writes what is wanted where something else is there. Returns the number of writes.
+pub(super) fn write_local(dir: &Path, there: &Local, wanted: &Local) -> Result<usize, EbpfError> {
+    let Some(links) = Table::<u32, PodLink>::open(dir, maps::POD_LINKS)? else {
+        return Ok(0);
+    };
+    // What belongs to a link that is gone goes first: its addresses may be another's now.
+    let mut writes = 0;
+    for (place, link) in &there.links {
+        let stays = wanted.links.get(place);
+        if stays.is_none_or(|wanted| wanted.ifindex != link.ifindex) {
+            links.set(place, &PodLink::default())?;
+            writes += 1;
+        }
+    }
+    writes += write(dir, maps::PODS, &there.addresses, &wanted.addresses)?;
+    for (place, link) in &wanted.links {
+        if there.links.get(place) != Some(link) {
+            links.set(place, link)?;
+            writes += 1;
+        }
+    }
+    Ok(writes)
+}
+
+/// The same.
+pub(super) fn write_peers(dir: &Path, there: &Peers, wanted: &Peers) -> Result<usize, EbpfError> {
+    write(dir, maps::PEERS, there, wanted)
+}
+
+fn read<K, V>(dir: &Path, name: &'static str) -> Result<BTreeMap<K, V>, EbpfError>
+where
+    K: Plain + Default + Ord,
+    V: Plain + Default,
+{
+    Ok(match Table::open(dir, name)? {
+        Some(table) => table.entries()?.into_iter().collect(),
+        None => BTreeMap::new(),
+    })
+}
+
+fn write<K, V>(
+    dir: &Path,
+    name: &'static str,
+    there: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+) -> Result<usize, EbpfError>
+where
+    K: Plain + Default + Ord,
+    V: Plain + Default + PartialEq,
+{
+    let Some(table) = Table::<K, V>::open(dir, name)? else {
+        return Ok(0);
+    };
+    let mut writes = 0;
+    // First: what comes needs the room.
+    for key in there.keys().filter(|key| !wanted.contains_key(key)) {
+        table.delete(key)?;
+        writes += 1;
+    }
+    for (key, value) in wanted {
+        if there.get(key) != Some(value) {
+            table.set(key, value)?;
+            writes += 1;
+        }
+    }
+    Ok(writes)
+}
+
+/// What the programs know, for people.
+pub(in crate::ebpf) fn describe(
+    text: &mut String,
+    dir: &Path,
+    config: &Config,
+) -> Result<(), EbpfError> {
+    let way = match config.flags & CONFIG_POD_FAST {
+        0 => "through",
+        _ => "past",
+    };
+    let mut lines = vec![format!("packets between pods: {way} the stack")];
+    let pods: BTreeMap<Addr, PodValue> = read(dir, maps::PODS)?;
+    lines.extend(pods.iter().map(|(addr, pod)| {
+        let slow = match pod.flags & POD_FAST {
+            0 => ", through the stack",
+            _ => "",
+        };
+        format!("  {} at link {}{slow}", addr.ip(), pod.ifindex)
+    }));
+    let peers = read_peers(dir)?;
+    lines.extend(peers.iter().map(|(key, peer)| {
+        let network = key.addr.ip();
+        let prefix = match key.addr.is_v4() {
+            true => key.prefix.saturating_sub(96),
+            false => key.prefix,
+        };
+        if *peer == PeerValue::default() {
+            return format!("  {network}/{prefix} elsewhere, through the stack");
+        }
+        let (remote, vni) = (peer.remote.ip(), peer.vni);
+        format!("  {network}/{prefix} at node {remote}, VNI {vni}")
+    }));
+    for line in lines {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{line}");
+    }
+    Ok(())
+}
