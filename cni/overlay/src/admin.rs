@@ -1,5 +1,6 @@
 //! The HTTP server of the daemon: `/healthz`, `/livez`, `/metrics`, and `/status` for the `status` command.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -93,7 +94,7 @@ impl PeerStatus {
         let newer = |change: &Change| change.at < record.since;
         if self.last_change.as_ref().is_none_or(newer) {
             let what = match (found.reachable, found.mangled) {
-                (Health::Broken, _) => "no longer answers probes",
+                (Health::Broken, _) => "does not answer probes",
                 (_, true) => "checksums arrive wrong, whoever makes them",
                 (_, false) => "probed",
             };
@@ -102,6 +103,21 @@ impl PeerStatus {
                 what: what.into(),
             });
         }
+    }
+}
+
+/// What is new of peers.
+#[derive(Debug)]
+pub enum Peers {
+    /// These are all.
+    All(BTreeMap<Arc<str>, PeerStatus>),
+    /// The others are as they were; `None` of one that is gone.
+    Some(BTreeMap<Arc<str>, Option<PeerStatus>>),
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self::All(BTreeMap::new())
     }
 }
 
@@ -121,10 +137,58 @@ impl Change {
     }
 }
 
+/// The last status, kept up to date peer by peer.
+#[derive(Debug, Default)]
+struct Board {
+    /// Without the peers.
+    status: Status,
+    peers: BTreeMap<Arc<str>, PeerStatus>,
+    connected: usize,
+}
+
+impl Board {
+    /// Puts what is new of a peer in place; answers its state if that is bad news.
+    fn put(&mut self, name: Arc<str>, peer: Option<PeerStatus>) -> Option<String> {
+        let is_connected = |peer: &&PeerStatus| peer.state == CONNECTED;
+        let trouble = peer.as_ref().map(|peer| peer.state.clone());
+        self.connected += peer.iter().filter(is_connected).count();
+        let before = match peer {
+            Some(peer) => self.peers.insert(name, peer),
+            None => self.peers.remove(&name),
+        };
+        self.connected -= before.iter().filter(is_connected).count();
+        let former = before.map(|peer| peer.state);
+        trouble.filter(|state| state != CONNECTED && former.as_ref() != Some(state))
+    }
+
+    fn put_all(&mut self, peers: Peers) -> Vec<String> {
+        let new = match peers {
+            Peers::Some(new) => new,
+            Peers::All(all) => {
+                let gone = self.peers.keys().filter(|name| !all.contains_key(*name));
+                let gone: Vec<_> = gone.map(|name| (name.clone(), None)).collect();
+                let all = all.into_iter().map(|(name, peer)| (name, Some(peer)));
+                gone.into_iter().chain(all).collect()
+            }
+        };
+        let told = new
+            .into_iter()
+            .filter_map(|(name, peer)| self.put(name, peer));
+        told.collect()
+    }
+
+    /// Those that take part come first.
+    fn peers(&self) -> Vec<PeerStatus> {
+        let (there, left_out): (Vec<_>, Vec<_>) =
+            self.peers.values().cloned().partition(|p| p.via.is_some());
+        [there, left_out].concat()
+    }
+}
+
 /// The status as the loop, the prober and the server share it.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    last: Arc<Mutex<Arc<Status>>>,
+    board: Arc<Mutex<Board>>,
     strangers: Arc<AtomicU64>,
     probes: Option<Probes>,
 }
@@ -133,20 +197,27 @@ impl Shared {
     /// With what probing finds, if there is probing.
     pub fn new(probes: Option<Probes>) -> Self {
         Self {
-            last: Arc::default(),
+            board: Arc::default(),
             strangers: Arc::default(),
             probes,
         }
     }
 
-    /// What the last comparison found.
-    pub fn get(&self) -> Arc<Status> {
-        self.lock().clone()
+    /// What the last comparison found of this node.
+    pub fn get(&self) -> Status {
+        self.lock().status.clone()
     }
 
-    /// Puts a new one in place.
-    pub fn set(&self, status: Status) {
-        *self.lock() = Arc::new(status);
+    /// How many peers are connected.
+    pub fn connected(&self) -> usize {
+        self.lock().connected
+    }
+
+    /// Puts a new one in place; answers what bad news of peers there is.
+    pub fn set(&self, status: Status, peers: Peers) -> Vec<String> {
+        let mut board = self.lock();
+        board.status = status;
+        board.put_all(peers)
     }
 
     /// So many packets of strangers were dropped.
@@ -156,7 +227,13 @@ impl Shared {
 
     /// The same with what is known beyond the comparison.
     fn whole(&self) -> Status {
-        let mut status = Status::clone(&self.get());
+        let mut status = {
+            let board = self.lock();
+            Status {
+                peers: board.peers(),
+                ..board.status.clone()
+            }
+        };
         status.strangers = self.strangers.load(Ordering::Relaxed);
         let records = self.probes.as_ref().map(Probes::records);
         let records = records.unwrap_or_default();
@@ -168,9 +245,9 @@ impl Shared {
         status
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Status>> {
-        // A panic elsewhere cannot leave a value half-written: it is replaced whole.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        // Nothing in here panics between two changes of it.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

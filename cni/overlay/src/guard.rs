@@ -246,6 +246,27 @@ impl Guard {
         Ok(true)
     }
 
+    /// Tells the kernel of peers that come and go; answers whether that was enough. Otherwise everything has to be told.
+    pub fn change(&mut self, gone: Vec<IpAddr>, new: Vec<IpAddr>) -> Result<bool, Error> {
+        let Some(mut rules) = self.told.take() else {
+            return Ok(false);
+        };
+        let difference = Difference {
+            whole: false,
+            gone,
+            new,
+        };
+        if difference != Difference::default() {
+            self.tables.commit(&rules.transaction(&difference))?;
+            for address in &difference.gone {
+                rules.known.remove(address);
+            }
+            rules.known.extend(&difference.new);
+        }
+        self.told = Some(rules);
+        Ok(true)
+    }
+
     /// How many packets of strangers were dropped since the table was made; `None` if it is gone.
     pub fn strangers(&mut self) -> Result<Option<u64>, Error> {
         let count = self.tables.count(TABLE, STRANGERS)?;

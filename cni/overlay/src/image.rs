@@ -7,7 +7,7 @@ use seaway_kernel::{Event, Link, Neighbour, Route};
 use seaway_model::ownership::VXLAN_LINK;
 
 use crate::diff::{metric, same};
-use crate::mesh::Member;
+use crate::mesh::{Member, Roster};
 use crate::observe::{is_link_local, is_ours};
 use crate::plan::{Desired, Underlay};
 
@@ -19,8 +19,8 @@ mod tests;
 pub struct Image {
     /// This node as its Node says.
     pub node: Member,
-    /// The same with those addresses that are on links.
-    pub own: Member,
+    /// The same with those addresses that are on links, and its peers.
+    pub roster: Roster,
     pub underlay: Underlay,
     pub desired: Desired,
     /// The VXLAN device.
@@ -33,14 +33,14 @@ impl Image {
     /// Of what was just brought about.
     pub fn new(
         node: Member,
-        own: Member,
+        roster: Roster,
         underlay: Underlay,
         desired: Desired,
         device: Link,
     ) -> Self {
         Self {
             node,
-            own,
+            roster,
             underlay,
             desired,
             device,

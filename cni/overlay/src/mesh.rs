@@ -1,6 +1,8 @@
 //! Nodes as the API has them → this node, its peers, and what is wrong with some of them. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+mod roster;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use seaway_kernel::MacAddr;
 use seaway_model::{Family, Node};
+
+pub use roster::{Roster, Verdict, canonical};
 
 /// A node that takes part: it has an address and pod CIDRs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,33 +120,6 @@ pub fn own(nodes: &BTreeMap<Arc<str>, Node>, name: &str) -> Result<Member, Probl
     member(node)
 }
 
-/// Sorts the other Nodes out. When two of them claim the same thing, this node keeps its own, and among peers the first
-/// by name does, so that every node decides alike.
-pub fn peers(nodes: &BTreeMap<Arc<str>, Node>, own: &Member) -> (Vec<Member>, Vec<Problem>) {
-    let mut claims = Claims::default();
-    claims.take(own);
-    let (mut peers, mut problems) = (Vec::with_capacity(nodes.len()), Vec::new());
-    for node in nodes.values().filter(|node| node.name != own.name) {
-        let candidate = member(node).and_then(|candidate| {
-            let problem = match own.ends(&candidate) {
-                Some(_) => claims.conflict(&candidate),
-                None => Some(Problem::NoAddress {
-                    node: candidate.name.clone(),
-                }),
-            };
-            problem.map_or(Ok(candidate), Err)
-        });
-        match candidate {
-            Ok(peer) => {
-                claims.take(&peer);
-                peers.push(peer);
-            }
-            Err(problem) => problems.push(problem),
-        }
-    }
-    (peers, problems)
-}
-
 fn member(node: &Node) -> Result<Member, Problem> {
     let name = node.name.clone();
     let Some(&address) = node.addresses.first() else {
@@ -159,55 +136,6 @@ fn member(node: &Node) -> Result<Member, Problem> {
         second: others.find(|ip| Family::of(*ip) != family),
         pod_cidrs: node.pod_cidrs.clone(),
     })
-}
-
-/// What the nodes that were let in have.
-#[derive(Debug, Default)]
-struct Claims {
-    addresses: HashMap<IpAddr, Arc<str>>,
-    /// By first address; none overlaps another, of another node at least.
-    cidrs: BTreeMap<IpAddr, (IpNetwork, Arc<str>)>,
-}
-
-impl Claims {
-    fn take(&mut self, member: &Member) {
-        for address in member.addresses() {
-            self.addresses.insert(address, member.name.clone());
-        }
-        for cidr in &member.pod_cidrs {
-            let claim = (*cidr, member.name.clone());
-            self.cidrs.insert(cidr.network(), claim);
-        }
-    }
-
-    fn conflict(&self, candidate: &Member) -> Option<Problem> {
-        let node = &candidate.name;
-        let same = candidate.addresses().find_map(|address| {
-            let other = self.addresses.get(&address)?;
-            Some(Problem::SameAddress {
-                node: node.clone(),
-                other: other.clone(),
-                address,
-            })
-        });
-        same.or_else(|| {
-            candidate.pod_cidrs.iter().find_map(|&cidr| {
-                // Those that were let in lie side by side: if any overlaps, then the last that begins before our end.
-                let before = self.cidrs.range(..=cidr.broadcast()).next_back();
-                let (_, (other_cidr, other)) = before?;
-                overlap(cidr, *other_cidr).then(|| Problem::Overlap {
-                    node: node.clone(),
-                    cidr,
-                    other: other.clone(),
-                    other_cidr: *other_cidr,
-                })
-            })
-        })
-    }
-}
-
-fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
-    a.contains(b.network()) || b.contains(a.network())
 }
 
 /// The link-layer address of a node's VXLAN device: every node derives it from the node's address, so nobody has to
@@ -231,23 +159,26 @@ pub fn vtep_mac(address: IpAddr) -> MacAddr {
 mod tests {
     use super::*;
 
+    /// A Node; lists are separated by spaces.
+    pub(super) fn node(name: &str, addresses: &str, cidrs: &str) -> Node {
+        Node {
+            name: name.into(),
+            addresses: addresses
+                .split_whitespace()
+                .map(|a| a.parse().unwrap())
+                .collect(),
+            pod_cidrs: cidrs
+                .split_whitespace()
+                .map(|c| c.parse().unwrap())
+                .collect(),
+            zone: None,
+            draining: false,
+        }
+    }
+
     fn nodes(list: &[(&str, &str, &str)]) -> BTreeMap<Arc<str>, Node> {
-        let all = |text: &str| {
-            text.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
         list.iter()
-            .map(|(name, addresses, cidrs)| {
-                let node = Node {
-                    name: (*name).into(),
-                    addresses: all(addresses).iter().map(|a| a.parse().unwrap()).collect(),
-                    pod_cidrs: all(cidrs).iter().map(|c| c.parse().unwrap()).collect(),
-                    zone: None,
-                    draining: false,
-                };
-                (node.name.clone(), node)
-            })
+            .map(|(name, addresses, cidrs)| ((*name).into(), node(name, addresses, cidrs)))
             .collect()
     }
 
@@ -257,13 +188,13 @@ mod tests {
             Ok(own) => own,
             Err(problem) => return problem.to_string(),
         };
-        let (peers, problems) = peers(&nodes, &own);
+        let roster = Roster::new(own.clone(), &nodes);
         let mut text = String::new();
-        for peer in &peers {
+        for peer in roster.peers() {
             let (ours, theirs) = own.ends(peer).unwrap();
             text += &format!("{} from {ours} to {theirs}\n", peer.name);
         }
-        for problem in problems {
+        for problem in roster.problems() {
             text += &format!("{problem}\n");
         }
         text
@@ -323,41 +254,6 @@ mod tests {
         assert!(missing.starts_with("this node (n2) is not among the Nodes"));
         let bare = summary(&[("n2", "192.168.0.2", "")]);
         assert_eq!(bare, "node n2 has no spec.podCIDRs yet");
-    }
-
-    proptest::proptest! {
-        /// Whoever is let in shares nothing with anybody else who is, and whoever is not has a reason.
-        #[test]
-        fn members_share_nothing(
-            list in proptest::collection::vec((0u8..12, 0u8..16, 8u8..=16), 1..12),
-        ) {
-            let rows: Vec<_> = list
-                .iter()
-                .enumerate()
-                .map(|(index, (address, cidr, prefix))| {
-                    let network = IpNetwork::new([10, 0, cidr * 16, 0].into(), prefix + 8).unwrap();
-                    let network = format!("{}/{}", network.network(), network.prefix());
-                    (format!("n{index}"), format!("192.168.0.{address}"), network)
-                })
-                .collect();
-            let rows: Vec<_> = rows.iter().map(|(n, a, c)| (&**n, &**a, &**c)).collect();
-            let nodes = nodes(&rows);
-            let own = own(&nodes, "n0").unwrap();
-            let (peers, problems) = peers(&nodes, &own);
-            proptest::prop_assert_eq!(peers.len() + problems.len() + 1, nodes.len());
-            let members: Vec<_> = std::iter::once(&own).chain(&peers).collect();
-            for (index, one) in members.iter().enumerate() {
-                for other in &members[index + 1..] {
-                    proptest::prop_assert_ne!(one.address, other.address);
-                    proptest::prop_assert!(!overlap(one.pod_cidrs[0], other.pod_cidrs[0]));
-                }
-            }
-            for problem in &problems {
-                if let Problem::Overlap { cidr, other_cidr, .. } = problem {
-                    proptest::prop_assert!(overlap(*cidr, *other_cidr));
-                }
-            }
-        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use seaway_kernel::{Encap, MacAddr, Route};
 use seaway_model::Family;
 use seaway_model::ownership::{ROUTE_PROTOCOL, VXLAN_LINK};
 
-use crate::mesh::{Member, vtep_mac};
+use crate::mesh::{Member, Roster, canonical, vtep_mac};
 
 #[cfg(test)]
 mod tests;
@@ -171,61 +171,71 @@ pub fn overlay_mtu(uplink_mtu: u32, family: Family) -> u32 {
     uplink_mtu.saturating_sub(overhead)
 }
 
-/// The wanted state of this node. `own` has only addresses of families that the underlay has.
-pub fn plan(
-    own: &Member,
-    peers: &[Member],
-    settings: &Settings,
-    underlay: &Underlay,
-    findings: &Findings,
-) -> Desired {
-    let mut families = BTreeSet::from([Family::of(own.address)]);
-    families.extend(
-        peers
-            .iter()
-            .filter_map(|peer| own.ends(peer))
-            .map(|(ours, _)| Family::of(ours)),
-    );
-    let mtu = families
-        .into_iter()
-        .filter_map(|family| Some(overlay_mtu(underlay.of(family)?.mtu, family)))
-        .min()
-        .unwrap_or_default();
-    let mut desired = Desired {
-        device: Device {
-            port: settings.port,
+/// How this node goes about its peers, all of them alike.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner<'a> {
+    pub settings: &'a Settings,
+    pub underlay: &'a Underlay,
+    pub findings: &'a Findings,
+}
+
+impl Manner<'_> {
+    /// The wanted state of this node. It has only addresses of families that the underlay has.
+    pub fn plan(&self, roster: &Roster) -> Desired {
+        let own = roster.own();
+        let mut desired = Desired {
+            device: self.device(roster),
+            addresses: own
+                .pod_cidrs
+                .iter()
+                .map(|cidr| base(*cidr).into())
+                .collect(),
+            settings: kernel_settings(own),
+            routes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            known: BTreeSet::new(),
+        };
+        for peer in roster.peers() {
+            self.add(own, peer, &mut desired);
+        }
+        desired
+    }
+
+    /// The device that is wanted.
+    pub fn device(&self, roster: &Roster) -> Device {
+        let own = roster.own();
+        let families = roster.families().chain([Family::of(own.address)]);
+        let mtu = families
+            .filter_map(|family| Some(overlay_mtu(self.underlay.of(family)?.mtu, family)))
+            .min()
+            .unwrap_or_default();
+        Device {
+            port: self.settings.port,
             mac: vtep_mac(own.address),
             mtu,
-            checksum_offload: match settings.checksum_offload {
-                ChecksumOffload::Auto => !findings.offload_broken,
+            checksum_offload: match self.settings.checksum_offload {
+                ChecksumOffload::Auto => !self.findings.offload_broken,
                 ChecksumOffload::On => true,
                 ChecksumOffload::Off => false,
             },
-        },
-        addresses: own
-            .pod_cidrs
-            .iter()
-            .map(|cidr| base(*cidr).into())
-            .collect(),
-        settings: kernel_settings(own),
-        routes: BTreeMap::new(),
-        neighbours: BTreeMap::new(),
-        known: BTreeSet::new(),
-    };
-    for peer in peers {
+        }
+    }
+
+    /// What one peer adds.
+    pub fn add(&self, own: &Member, peer: &Member, desired: &mut Desired) {
         let Some((source, remote)) = own.ends(peer) else {
-            continue;
+            return;
         };
         let encap = Encap {
             source: Some(source),
-            ..Encap::new(settings.vni.into(), remote)
+            ..Encap::new(self.settings.vni.into(), remote)
         };
-        let narrow = findings.mtu.get(&peer.name).copied();
-        let narrow = narrow.filter(|narrow| *narrow < mtu);
+        let narrow = self.findings.mtu.get(&peer.name).copied();
+        let mtu = narrow.filter(|narrow| *narrow < desired.device.mtu);
         // It may have other flags than we do, and another opinion on which family to take.
         desired.known.extend(peer.addresses());
         for &cidr in &peer.pod_cidrs {
-            let way = match direct(peer, cidr, settings, underlay) {
+            let way = match direct(peer, cidr, self.settings, self.underlay) {
                 Some(way) => way,
                 None => {
                     let gateway = base(cidr);
@@ -233,11 +243,42 @@ pub fn plan(
                     Way::Tunnel { gateway, encap }
                 }
             };
-            let hop = Hop { way, mtu: narrow };
-            desired.routes.insert(canonical(cidr), hop);
+            desired.routes.insert(canonical(cidr), Hop { way, mtu });
         }
     }
-    desired
+}
+
+impl Desired {
+    /// The same without peers.
+    pub fn without_peers(&self) -> Self {
+        Self {
+            device: self.device,
+            addresses: self.addresses.clone(),
+            settings: self.settings.clone(),
+            routes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Moves what a peer added to another. Peers share nothing.
+    pub fn give(&mut self, peer: &Member, to: &mut Self) {
+        for &cidr in &peer.pod_cidrs {
+            let destination = canonical(cidr);
+            to.routes.extend(self.routes.remove_entry(&destination));
+            to.neighbours
+                .extend(self.neighbours.remove_entry(&base(cidr)));
+        }
+        to.known
+            .extend(peer.addresses().filter_map(|ip| self.known.take(&ip)));
+    }
+
+    /// Takes in what peers add to another.
+    pub fn take_peers(&mut self, mut from: Self) {
+        self.routes.append(&mut from.routes);
+        self.neighbours.append(&mut from.neighbours);
+        self.known.append(&mut from.known);
+    }
 }
 
 /// The way without a tunnel, to a peer in our subnet.
@@ -271,9 +312,4 @@ fn kernel_settings(own: &Member) -> BTreeMap<String, &'static str> {
 /// The base address of a pod CIDR: the node's own on the overlay, never a pod's.
 pub fn base(cidr: IpNetwork) -> IpAddr {
     cidr.network()
-}
-
-/// Without host bits, as the kernel shows it.
-fn canonical(cidr: IpNetwork) -> IpNetwork {
-    IpNetwork::new(cidr.network(), cidr.prefix()).unwrap_or(cidr)
 }

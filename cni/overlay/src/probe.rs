@@ -49,6 +49,47 @@ pub struct Targets {
     pub offloaded: bool,
 }
 
+/// Whom to probe from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aim {
+    /// These.
+    All(Targets),
+    /// Those as until now, but for these.
+    Some {
+        /// `None`: not any more.
+        peers: Vec<(Arc<str>, Option<IpAddr>)>,
+        /// Who else may not ask any more, and who may; who is in both may.
+        gone: BTreeSet<IpAddr>,
+        new: BTreeSet<IpAddr>,
+    },
+}
+
+impl Targets {
+    /// Answers whether it is something else now.
+    fn take(&mut self, aim: Aim) -> bool {
+        match aim {
+            Aim::All(targets) => {
+                let new = *self != targets;
+                *self = targets;
+                new
+            }
+            Aim::Some { peers, gone, new } => {
+                for (name, address) in peers {
+                    match address {
+                        Some(address) => self.peers.insert(name, address),
+                        None => self.peers.remove(&name),
+                    };
+                }
+                for address in &gone {
+                    self.known.remove(address);
+                }
+                self.known.extend(new);
+                true
+            }
+        }
+    }
+}
+
 /// What was found of a peer, and when that last changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
@@ -94,12 +135,8 @@ impl Probes {
     }
 
     /// Probes these from now on.
-    pub fn aim(&self, targets: Targets) {
-        self.targets.send_if_modified(|current| {
-            let new = *current != targets;
-            *current = targets;
-            new
-        });
+    pub fn aim(&self, aim: Aim) {
+        self.targets.send_if_modified(|targets| targets.take(aim));
     }
 
     /// Returns when something new was found that has to be worked around, or no longer; safe to drop and call again.

@@ -1,10 +1,11 @@
 //! One comparison of the kernel with the mesh: observe, diff, apply, publish.
 //!
-//! After a comparison that succeeded the kernel is known: a change of a Node is then compared with the image of it, and
-//! nothing is listed. What others do to the kernel is heard as events; one that does not fit the image, a failure, and
-//! the audit make the next comparison list everything.
+//! After a comparison that succeeded the kernel is known: of a changed Node only its own part is then compared with the image
+//! of it, and nothing is listed. What others do to the kernel is heard as events; one that does not fit the image, a failure,
+//! and the audit make the next comparison list everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -13,17 +14,18 @@ use seaway_kernel::{Error, Event, Link, Netlink, Offload};
 use seaway_model::ownership::VXLAN_LINK;
 use seaway_model::{InputEvent, Node};
 
-use crate::admin::{CONNECTED, Change, PeerStatus, Status};
+use crate::admin::{CONNECTED, Change, PeerStatus, Peers, Status};
 use crate::apply::{Failure, apply};
+use crate::change::{Part, change};
 use crate::diff::{Operation, diff};
 use crate::egress::{self, Egress};
 use crate::files::Places;
 use crate::guard::{Guard, Rules};
 use crate::image::Image;
-use crate::mesh::{self, Member, Problem};
+use crate::mesh::{self, Member, Roster, canonical};
 use crate::observe::{Observed, observe, underlay};
-use crate::plan::{Desired, Findings, Settings, Underlay, Way, plan};
-use crate::probe::Targets;
+use crate::plan::{Desired, Findings, Manner, Settings, Underlay, Way};
+use crate::probe::{Aim, Targets};
 
 /// Keeps what has been heard, and brings the kernel in step with it.
 #[derive(Debug)]
@@ -35,32 +37,37 @@ pub struct Reconciler {
     guard: Result<Guard, Error>,
     nodes: BTreeMap<Arc<str>, Node>,
     findings: Findings,
+    /// Of whom something new was heard or found since the last comparison.
+    changed: BTreeSet<Arc<str>>,
     /// The device was found with checksum offload off: somebody had a reason, and with it off nothing can be found out.
     adopted_off: Option<bool>,
     synced: bool,
     /// What is in the kernel; `None` when that has to be looked at.
     image: Option<Image>,
+    /// What the status says of this node, for as long as there is an image.
+    status: Status,
     history: BTreeMap<Arc<str>, (Member, Change)>,
 }
 
 /// What a comparison did and found.
 #[derive(Debug, Default)]
 pub struct Outcome {
+    /// Without the peers,
     pub status: Status,
+    /// which are here.
+    pub peers: Peers,
     /// Changes that were made.
     pub operations: usize,
     /// Nodes that are left out.
     pub problems: usize,
     /// Whom to probe from now on, if that is known.
-    pub targets: Option<Targets>,
+    pub aim: Option<Aim>,
 }
 
 /// The mesh, and what follows from it.
 struct Wanted {
-    own: Member,
+    roster: Roster,
     underlay: Underlay,
-    peers: Vec<Member>,
-    problems: Vec<Problem>,
     desired: Desired,
 }
 
@@ -75,9 +82,11 @@ impl Reconciler {
             guard: Guard::open(),
             nodes: BTreeMap::new(),
             findings: Findings::default(),
+            changed: BTreeSet::new(),
             adopted_off: None,
             synced: false,
             image: None,
+            status: Status::default(),
             history: BTreeMap::new(),
         }
     }
@@ -85,11 +94,17 @@ impl Reconciler {
     /// Takes an input in; answers whether it calls for a comparison.
     pub fn hear(&mut self, event: InputEvent) -> bool {
         match event {
-            InputEvent::Node(name, Some(node)) => {
-                let before = self.nodes.insert(name, node.clone());
-                self.synced && before != Some(node)
+            InputEvent::Node(name, node) => {
+                let before = match node.clone() {
+                    Some(node) => self.nodes.insert(name.clone(), node),
+                    None => self.nodes.remove(&name),
+                };
+                let new = before != node;
+                if new {
+                    self.changed.insert(name);
+                }
+                new && self.synced
             }
-            InputEvent::Node(name, None) => self.nodes.remove(&name).is_some() && self.synced,
             InputEvent::Synced => {
                 self.synced = true;
                 true
@@ -106,9 +121,11 @@ impl Reconciler {
 
     /// Takes in what probing found; answers whether it calls for a comparison.
     pub fn find(&mut self, findings: Findings) -> bool {
-        let new = self.findings != findings;
-        self.findings = findings;
-        new && self.synced
+        let before = std::mem::replace(&mut self.findings, findings);
+        let names = before.mtu.keys().chain(self.findings.mtu.keys());
+        let other = names.filter(|name| before.mtu.get(*name) != self.findings.mtu.get(*name));
+        self.changed.extend(other.cloned());
+        before != self.findings && self.synced
     }
 
     /// Whether a change in the kernel concerns us: it does not fit what we made.
@@ -169,42 +186,86 @@ impl Reconciler {
     }
 
     async fn bring_up(&mut self, outcome: &mut Outcome) -> Vec<String> {
-        let known = self.image.take();
+        match self.some(outcome).await {
+            Some(errors) => errors,
+            None => self.everything(outcome).await,
+        }
+    }
+
+    /// Brings about what changed. `None` if that does not do: the kernel has to be looked at, or it concerns everybody.
+    async fn some(&mut self, outcome: &mut Outcome) -> Option<Vec<String>> {
+        let changed = std::mem::take(&mut self.changed);
+        let mut image = self.image.take()?;
+        let own = mesh::own(&self.nodes, &self.node_name).ok()?;
+        if own != image.node {
+            return None;
+        }
+        let findings = self.findings();
+        let manner = Manner {
+            settings: &self.settings,
+            underlay: &image.underlay,
+            findings: &findings,
+        };
+        let (roster, desired) = (&mut image.roster, &mut image.desired);
+        let part = change(roster, desired, &self.nodes, &changed, manner)?;
+        outcome.status = self.status.clone();
+        outcome.problems = image.roster.left_out();
+        let warning = self.guard_part(&part, &image);
+        outcome.status.warnings.extend(warning);
+        let observed = Observed::image(&part.before, image.device.clone());
+        let operations = diff(&part.after, &observed);
+        outcome.operations += operations.len();
+        let failures = apply(&self.netlink, operations).await;
+        outcome.aim = Some(aim(&part, &image.roster));
+        let peers = part.names.iter().map(|name| {
+            let status = self.peer(name, &image.roster, &part.after, &failures);
+            (name.clone(), status)
+        });
+        outcome.peers = Peers::Some(peers.collect());
+        let errors: Vec<_> = failures.iter().map(|f| f.error.to_string()).collect();
+        if errors.is_empty() {
+            image.desired.take_peers(part.after);
+            self.image = Some(image);
+        }
+        Some(errors)
+    }
+
+    async fn everything(&mut self, outcome: &mut Outcome) -> Vec<String> {
         if let Err(error) = self.adopt().await {
             return vec![error.to_string()];
         }
-        let wanted = match self.wanted(known.as_ref(), outcome).await {
+        let wanted = match self.wanted(outcome).await {
             Ok(wanted) => wanted,
             Err(error) => return vec![error],
         };
-        // The image holds for the device that it was made for, and for this node as it was.
-        let known = known.filter(|image| image.own == wanted.own);
-        let desired = &wanted.desired;
-        outcome.problems = wanted.problems.len();
+        let (roster, desired) = (&wanted.roster, &wanted.desired);
+        outcome.problems = roster.left_out();
         outcome.status.mtu = Some(desired.device.mtu);
         outcome.status.checksum_offload = desired.device.checksum_offload;
-        let listed = match &known {
-            Some(image) => Ok(Observed::image(&image.desired, image.device.clone())),
-            None => observe(&self.netlink, desired.settings.keys()).await,
-        };
-        let observed = match listed {
+        let observed = match observe(&self.netlink, desired.settings.keys()).await {
             Ok(observed) => observed,
             Err(error) => return vec![error.to_string()],
         };
+        self.status = outcome.status.clone();
         // Before the routes: a new peer is no stranger when its first packet comes.
-        outcome.status.warnings.extend(self.guard_peers(&wanted));
+        let warning = self.guard_all(roster.own(), &wanted.underlay, desired.known.clone());
+        outcome.status.warnings.extend(warning);
         let operations = diff(desired, &observed);
         outcome.operations += operations.len();
         let failures = apply(&self.netlink, operations).await;
-        outcome.targets = Some(targets(&wanted));
-        outcome.status.peers = self.peers(&wanted, &failures);
+        outcome.aim = Some(Aim::All(targets(&wanted)));
+        self.history
+            .retain(|name, _| roster.verdict(name).is_some());
+        let peers = self.nodes.keys().cloned().collect::<Vec<_>>().into_iter();
+        let peers = peers.filter_map(|name| {
+            let status = self.peer(&name, roster, desired, &failures)?;
+            Some((name, status))
+        });
+        outcome.peers = Peers::All(peers.collect());
         let mut errors: Vec<_> = failures.iter().map(|f| f.error.to_string()).collect();
-        if known.is_none() {
-            errors.extend(self.masquerade(&wanted.own, outcome).await);
-        }
-        let told = known.is_some_and(|image| image.desired.device.mtu == desired.device.mtu);
-        if !told && !failures.iter().any(Failure::is_vital) {
-            errors.extend(self.publish(&wanted.own, desired.device.mtu));
+        errors.extend(self.masquerade(roster.own(), outcome).await);
+        if !failures.iter().any(Failure::is_vital) {
+            errors.extend(self.publish(roster.own(), desired.device.mtu));
         }
         if errors.is_empty() {
             match self.picture(wanted).await {
@@ -224,17 +285,21 @@ impl Reconciler {
         Ok(())
     }
 
+    fn findings(&self) -> Findings {
+        Findings {
+            offload_broken: self.findings.offload_broken || self.adopted_off == Some(true),
+            ..self.findings.clone()
+        }
+    }
+
     /// What should be.
-    async fn wanted(&self, known: Option<&Image>, outcome: &mut Outcome) -> Result<Wanted, String> {
+    async fn wanted(&self, outcome: &mut Outcome) -> Result<Wanted, String> {
         let mut own = mesh::own(&self.nodes, &self.node_name).map_err(|p| p.to_string())?;
         outcome.status.address = Some(own.address.to_string());
         outcome.status.pod_cidrs = strings(&own.pod_cidrs);
-        let underlay = match known.filter(|image| image.node == own) {
-            Some(image) => image.underlay.clone(),
-            None => underlay(&self.netlink, &own)
-                .await
-                .map_err(|error| error.to_string())?,
-        };
+        let underlay = underlay(&self.netlink, &own)
+            .await
+            .map_err(|error| error.to_string())?;
         let uplink = underlay.of(seaway_model::Family::of(own.address));
         let Some(uplink) = uplink else {
             return Err(format!(
@@ -252,17 +317,16 @@ impl Reconciler {
             }
             there
         });
-        let (peers, problems) = mesh::peers(&self.nodes, &own);
-        let findings = Findings {
-            offload_broken: self.findings.offload_broken || self.adopted_off == Some(true),
-            ..self.findings.clone()
+        let roster = Roster::new(own, &self.nodes);
+        let manner = Manner {
+            settings: &self.settings,
+            underlay: &underlay,
+            findings: &self.findings(),
         };
-        let desired = plan(&own, &peers, &self.settings, &underlay, &findings);
+        let desired = manner.plan(&roster);
         Ok(Wanted {
-            own,
+            roster,
             underlay,
-            peers,
-            problems,
             desired,
         })
     }
@@ -276,19 +340,38 @@ impl Reconciler {
         let node = mesh::own(&self.nodes, &self.node_name).map_err(|p| p.to_string())?;
         Ok(Image::new(
             node,
-            wanted.own,
+            wanted.roster,
             wanted.underlay,
             wanted.desired,
             device,
         ))
     }
 
-    fn guard_peers(&mut self, wanted: &Wanted) -> Option<String> {
+    fn guard_part(&mut self, part: &Part, image: &Image) -> Option<String> {
+        let (before, after) = (&part.before.known, &part.after.known);
+        let gone = before.difference(after).copied().collect();
+        let new = after.difference(before).copied().collect();
+        match self.guard.as_mut().map(|guard| guard.change(gone, new)) {
+            Ok(Ok(true)) => None,
+            // It has to be told everything, or says once more why that is not possible.
+            _ => {
+                let known = image.desired.known.union(after).copied().collect();
+                self.guard_all(image.roster.own(), &image.underlay, known)
+            }
+        }
+    }
+
+    fn guard_all(
+        &mut self,
+        own: &Member,
+        underlay: &Underlay,
+        known: BTreeSet<IpAddr>,
+    ) -> Option<String> {
         let rules = Rules {
             port: self.settings.port,
-            known: wanted.desired.known.clone(),
-            own: wanted.own.addresses().collect(),
-            uplinks: wanted.underlay.names(),
+            known,
+            own: own.addresses().collect(),
+            uplinks: underlay.names(),
         };
         let set = match &mut self.guard {
             Ok(guard) => guard.set(rules).map_err(|error| error.to_string()),
@@ -343,40 +426,42 @@ impl Reconciler {
         }
     }
 
-    fn peers(&mut self, wanted: &Wanted, failures: &[Failure]) -> Vec<PeerStatus> {
-        self.remember(&wanted.peers);
-        let connected = wanted.peers.iter().map(|peer| {
-            let ends = wanted.own.ends(peer);
-            PeerStatus {
-                address: ends.map(|(_, theirs)| theirs.to_string()),
-                pod_cidrs: strings(&peer.pod_cidrs),
-                via: Some(via(peer, &wanted.desired)),
-                last_change: self
-                    .history
-                    .get(&peer.name)
-                    .map(|(_, change)| change.clone()),
-                ..PeerStatus::new(&peer.name, state(peer, failures))
+    /// What there is to say of a peer; `None` of one that is gone.
+    fn peer(
+        &mut self,
+        name: &Arc<str>,
+        roster: &Roster,
+        desired: &Desired,
+        failures: &[Failure],
+    ) -> Option<PeerStatus> {
+        let peer = match roster.verdict(name) {
+            Some(Ok(peer)) => peer,
+            other => {
+                self.history.remove(name);
+                let problem = other?.as_ref().err()?;
+                return Some(PeerStatus::new(name, problem.to_string()));
             }
-        });
-        let left_out = wanted
-            .problems
-            .iter()
-            .map(|problem| PeerStatus::new(problem.node(), problem.to_string()));
-        connected.chain(left_out).collect()
+        };
+        let ends = roster.own().ends(peer);
+        Some(PeerStatus {
+            address: ends.map(|(_, theirs)| theirs.to_string()),
+            pod_cidrs: strings(&peer.pod_cidrs),
+            via: Some(via(peer, desired)),
+            last_change: Some(self.remember(peer)),
+            ..PeerStatus::new(name, state(peer, failures))
+        })
     }
 
-    /// Notes what is new of each peer.
-    fn remember(&mut self, peers: &[Member]) {
-        let mut history = BTreeMap::new();
-        for peer in peers {
-            let entry = match self.history.remove(&peer.name) {
-                Some((before, change)) if before == *peer => (before, change),
-                Some((before, _)) => (peer.clone(), Change::now(moved(&before, peer))),
-                None => (peer.clone(), Change::now("joined".into())),
-            };
-            history.insert(peer.name.clone(), entry);
-        }
-        self.history = history;
+    /// Notes what is new of a peer; answers what was new last.
+    fn remember(&mut self, peer: &Member) -> Change {
+        let change = match self.history.get(&peer.name) {
+            Some((before, change)) if before == peer => return change.clone(),
+            Some((before, _)) => Change::now(moved(before, peer)),
+            None => Change::now("joined".into()),
+        };
+        let entry = (peer.clone(), change.clone());
+        self.history.insert(peer.name.clone(), entry);
+        change
     }
 }
 
@@ -393,16 +478,33 @@ fn moved(before: &Member, after: &Member) -> String {
     format!("address from {before} to {after}")
 }
 
+/// Where a peer is probed: on the way that packets of pods go.
+fn target(peer: &Member) -> Option<IpAddr> {
+    Some(peer.pod_cidrs.first()?.network())
+}
+
 fn targets(wanted: &Wanted) -> Targets {
-    let first = |peer: &Member| {
-        let cidr = peer.pod_cidrs.first()?;
-        Some((peer.name.clone(), cidr.network()))
-    };
+    let peers = wanted.roster.peers();
+    let peers = peers.filter_map(|peer| Some((peer.name.clone(), target(peer)?)));
     Targets {
-        peers: wanted.peers.iter().filter_map(first).collect(),
+        peers: peers.collect(),
         known: wanted.desired.known.iter().copied().collect(),
         full: wanted.desired.device.mtu,
         offloaded: wanted.desired.device.checksum_offload,
+    }
+}
+
+fn aim(part: &Part, roster: &Roster) -> Aim {
+    let peers = part.names.iter().map(|name| {
+        let peer = roster
+            .verdict(name)
+            .and_then(|verdict| verdict.as_ref().ok());
+        (name.clone(), peer.and_then(target))
+    });
+    Aim::Some {
+        peers: peers.collect(),
+        gone: part.before.known.clone(),
+        new: part.after.known.clone(),
     }
 }
 
@@ -412,8 +514,7 @@ fn strings(cidrs: &[IpNetwork]) -> Vec<String> {
 
 fn via(peer: &Member, desired: &Desired) -> String {
     let ways = peer.pod_cidrs.iter().filter_map(|cidr| {
-        let destination = IpNetwork::new(cidr.network(), cidr.prefix()).ok()?;
-        Some(match desired.routes.get(&destination)?.way {
+        Some(match desired.routes.get(&canonical(*cidr))?.way {
             Way::Tunnel { .. } => "tunnel",
             Way::Direct { .. } => "direct",
         })

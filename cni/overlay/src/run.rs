@@ -1,6 +1,5 @@
 //! The daemon: waits for what concerns it, and compares.
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
-use crate::admin::{self, CONNECTED, PeerStatus, Shared};
+use crate::admin::{self, Shared};
 use crate::cli::RunArgs;
 use crate::metrics::Metrics;
 use crate::plan::Findings;
@@ -138,15 +137,15 @@ async fn follow(
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
                 let started = Instant::now();
-                let outcome = reconciler.sync().await;
+                let mut outcome = reconciler.sync().await;
                 last = Instant::now();
-                metrics.record(&outcome, last - started);
                 let in_sync = outcome.status.in_sync;
-                report(&outcome, &shared);
-                if let Some((probes, targets)) = probes.as_ref().zip(outcome.targets) {
-                    probes.aim(targets);
+                if let Some((probes, aim)) = probes.as_ref().zip(outcome.aim.take()) {
+                    probes.aim(aim);
                 }
-                shared.set(outcome.status);
+                metrics.record(&outcome, last - started);
+                report(outcome, &shared);
+                metrics.peers.set(whole(shared.connected()));
                 if in_sync {
                     failed = 0;
                     if !ready {
@@ -186,28 +185,25 @@ async fn found(probes: Option<&Probes>) -> Findings {
     }
 }
 
-/// Logs what is new.
-fn report(outcome: &Outcome, shared: &Shared) {
-    let before = shared.get();
-    if outcome.status.errors != before.errors {
-        for error in &outcome.status.errors {
+/// Logs what is new, and puts it in place.
+fn report(outcome: Outcome, shared: &Shared) {
+    let (before, status) = (shared.get(), outcome.status);
+    if status.errors != before.errors {
+        for error in &status.errors {
             tracing::error!("{error}");
         }
     }
-    if outcome.status.warnings != before.warnings {
-        for warning in &outcome.status.warnings {
+    if status.warnings != before.warnings {
+        for warning in &status.warnings {
             tracing::warn!("{warning}");
         }
     }
-    let troubles = |peers: &[PeerStatus]| -> BTreeSet<String> {
-        let troubled = peers.iter().filter(|peer| peer.state != CONNECTED);
-        troubled.map(|peer| peer.state.clone()).collect()
-    };
-    for trouble in troubles(&outcome.status.peers).difference(&troubles(&before.peers)) {
+    let in_sync = status.in_sync && !before.in_sync;
+    for trouble in shared.set(status, outcome.peers) {
         tracing::warn!("{trouble}");
     }
-    if outcome.status.in_sync && !before.in_sync {
-        tracing::info!(peers = outcome.status.peers.len(), "in sync");
+    if in_sync {
+        tracing::info!(peers = shared.connected(), "in sync");
     }
 }
 
@@ -233,7 +229,6 @@ fn lock(run_dir: &Path) -> anyhow::Result<File> {
 
 impl Metrics {
     fn record(&self, outcome: &Outcome, took: Duration) {
-        let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.syncs.inc();
         self.duration.observe(took.as_secs_f64());
         if !outcome.status.in_sync {
@@ -242,7 +237,9 @@ impl Metrics {
         self.operations.inc_by(outcome.operations as u64);
         self.problems.set(whole(outcome.problems));
         self.mtu.set(outcome.status.mtu.unwrap_or_default().into());
-        let connected = outcome.status.peers.iter().filter(|p| p.state == CONNECTED);
-        self.peers.set(whole(connected.count()));
     }
+}
+
+fn whole(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

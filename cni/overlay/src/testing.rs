@@ -4,8 +4,10 @@
 
 use seaway_kernel::{Link, LinkKind};
 
-use crate::mesh::Member;
-use crate::plan::{ChecksumOffload, Settings, Underlay, Uplink};
+use seaway_model::Node;
+
+use crate::mesh::{Member, Roster};
+use crate::plan::{ChecksumOffload, Desired, Findings, Manner, Settings, Underlay, Uplink};
 
 pub(crate) fn member(number: u8) -> Member {
     Member {
@@ -17,6 +19,37 @@ pub(crate) fn member(number: u8) -> Member {
             format!("fd01:{number}::/64").parse().unwrap(),
         ],
     }
+}
+
+/// The Node of a member.
+pub(crate) fn node(member: &Member) -> Node {
+    Node {
+        name: member.name.clone(),
+        addresses: member.addresses().collect(),
+        pod_cidrs: member.pod_cidrs.clone(),
+        zone: None,
+        draining: false,
+    }
+}
+
+pub(crate) fn roster(own: &Member, peers: &[Member]) -> Roster {
+    let nodes = peers.iter().map(|peer| (peer.name.clone(), node(peer)));
+    Roster::new(own.clone(), &nodes.collect())
+}
+
+pub(crate) fn plan(
+    own: &Member,
+    peers: &[Member],
+    settings: &Settings,
+    underlay: &Underlay,
+    findings: &Findings,
+) -> Desired {
+    let manner = Manner {
+        settings,
+        underlay,
+        findings,
+    };
+    manner.plan(&roster(own, peers))
 }
 
 pub(crate) fn settings() -> Settings {

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use seaway_kernel::{Encap, Link};
 
 use super::*;
-use crate::plan::{Findings, Settings, plan};
-use crate::testing::{link, member, settings, underlay};
+use crate::plan::{Findings, Settings};
+use crate::testing::{link, member, plan, settings, underlay};
 
 fn desired_with(peers: &[u8], settings: &Settings, findings: &Findings) -> Desired {
     let peers: Vec<_> = peers.iter().map(|n| member(*n)).collect();

@@ -3,17 +3,22 @@ use seaway_kernel::{Address, MacAddr, Scope};
 
 use super::*;
 use crate::observe::Observed;
-use crate::plan::{Findings, plan};
-use crate::testing::{link, member, settings, underlay};
+use crate::plan::{Findings, Manner};
+use crate::testing::{link, member, roster, settings, underlay};
 
 fn image() -> Image {
     let underlay = underlay();
     let own = member(1);
-    let peers = [member(2), member(3)];
-    let desired = plan(&own, &peers, &settings(), &underlay, &Findings::default());
+    let roster = roster(&own, &[member(2), member(3)]);
+    let manner = Manner {
+        settings: &settings(),
+        underlay: &underlay,
+        findings: &Findings::default(),
+    };
+    let desired = manner.plan(&roster);
     let mut device = link(7, VXLAN_LINK, desired.device.mtu);
     device.mac = Some(desired.device.mac);
-    Image::new(own.clone(), own, underlay, desired, device)
+    Image::new(own, roster, underlay, desired, device)
 }
 
 fn address(link: u32, network: &str) -> Address {

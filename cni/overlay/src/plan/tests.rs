@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing;
+use crate::testing::{self, plan};
 
 fn member(name: &str, addresses: &[&str], cidrs: &[&str]) -> Member {
     Member {

@@ -53,19 +53,22 @@ async fn good_ways_are_found_and_call_for_nothing() {
         let _inside = netns.enter().unwrap();
         Probes::start().unwrap()
     };
-    probes.aim(targets(&[2, 3, 4], 1400));
+    probes.aim(Aim::All(targets(&[2, 3, 4], 1400)));
     known(&probes, &[2, 3, 4], 1400).await;
     // One goes, one comes, one gets another address; and then packets may be larger.
-    let mut others = targets(&[2, 5], 1400);
-    others
-        .peers
-        .insert("n3".into(), IpAddr::from(Ipv4Addr::new(127, 0, 0, 33)));
-    probes.aim(others.clone());
-    known(&probes, &[2, 3, 5], 1400).await;
-    probes.aim(Targets {
-        full: 1500,
-        ..others
+    let moved = IpAddr::from(Ipv4Addr::new(127, 0, 0, 33));
+    let new = targets(&[5], 1400);
+    let mut peers: Vec<_> = new.peers.into_iter().map(|(n, ip)| (n, Some(ip))).collect();
+    peers.extend([("n4".into(), None), ("n3".into(), Some(moved))]);
+    probes.aim(Aim::Some {
+        peers,
+        gone: BTreeSet::from([IpAddr::from(Ipv4Addr::LOCALHOST)]),
+        new: new.known.into_iter().collect(),
     });
+    known(&probes, &[2, 3, 5], 1400).await;
+    let mut others = targets(&[2, 5], 1500);
+    others.peers.insert("n3".into(), moved);
+    probes.aim(Aim::All(others));
     known(&probes, &[2, 3, 5], 1500).await;
     assert_eq!(probes.findings(), Findings::default());
     assert_eq!(probes.changed().now_or_never(), None);

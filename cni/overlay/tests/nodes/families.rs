@@ -225,38 +225,82 @@ async fn vxlan_of_strangers_is_dropped_and_counted() {
 #[tokio::test]
 async fn egress_is_masqueraded_but_for_what_is_excluded() {
     let layout = Layout {
-        flags: vec!["--no-masquerade-cidr=192.168.200.0/24,2001:db8::/32"],
-        ..Layout::default()
+        flags: vec!["--no-masquerade-cidr=192.168.200.0/24,2001:db8::/64"],
+        ..Layout::of_both_families(&[V4])
     };
     let pair = Pair::with(layout).await;
     let [one, two] = &pair.nodes;
     let pod = one.add_pod();
-    let (here, there) = (one.netlink(), two.netlink());
-    let [near, far] = [here.link("eth0").await, there.link("eth0").await];
-    let (near, far) = (near.unwrap().unwrap().index, far.unwrap().unwrap().index);
-    for (netlink, link, network) in [
-        (&there, far, "192.168.200.2/24"),
-        (&there, far, "192.168.201.2/24"),
-        (&here, near, "192.168.200.1/24"),
-        (&here, near, "192.168.201.1/24"),
-    ] {
-        let network = network.parse().unwrap();
-        netlink
-            .add_address(link, network, Scope::Global)
+    let networks = [
+        ["192.168.200.N/24", "192.168.201.N/24"],
+        ["2001:db8::N/64", "2001:db8:0:1::N/64"],
+    ];
+    for (number, node) in [("1", one), ("2", two)] {
+        let netlink = node.netlink();
+        let link = netlink.link("eth0").await.unwrap().unwrap().index;
+        for network in networks.iter().flatten() {
+            let network = network.replace('N', number).parse().unwrap();
+            netlink
+                .add_address(link, network, Scope::Global)
+                .await
+                .unwrap();
+        }
+        let netns = node.netns.clone();
+        tokio::task::spawn_blocking(move || netns.await_ready().unwrap())
             .await
             .unwrap();
     }
-    let outside = bound(&two.netns, "0.0.0.0:0");
-    for (address, seen) in [
-        ("192.168.201.2", "192.168.201.1".parse().unwrap()),
-        ("192.168.200.2", pod.address),
-    ] {
-        let client = bound(&pod.netns, "0.0.0.0:0");
-        assert_eq!(
-            sent(&client, &outside, address.parse().unwrap(), 9),
-            Some(seen)
-        );
+    // The far end has no way to pods but through the tunnel, and needs none: it only says whom it sees.
+    for ([excluded, other], own) in networks.iter().zip(&pod.addresses) {
+        let of = |network: &str, number: &str| -> IpAddr {
+            let network: IpNetwork = network.replace('N', number).parse().unwrap();
+            network.ip()
+        };
+        let any = SocketAddr::new(if own.is_ipv4() { V4_ANY } else { V6_ANY }, 0).to_string();
+        let outside = bound(&two.netns, &any);
+        for (network, seen) in [(other, of(other, "1")), (excluded, *own)] {
+            let client = bound(&pod.netns, &any);
+            // Neighbours of IPv6 are found when the links' own addresses are no longer tentative.
+            let source = (0..10).find_map(|_| sent(&client, &outside, of(network, "2"), 9));
+            assert_eq!(source, Some(seen), "{network}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_narrow_way_over_ipv6_is_found_and_a_silent_peer_is_told() {
+    let layout = Layout {
+        wire: Some(Faults {
+            mtu: Some(1380),
+            ..Faults::default()
+        }),
+        ..Layout::of_both_families(&[V6])
+    };
+    let pair = Pair::with(layout).await;
+    // What the wire carries, less 70 bytes of headers.
+    for node in &pair.nodes {
+        let status = node
+            .wait(|status| status.peers[0].mtu == Some(1310) && status.in_sync)
+            .await;
+        let peer = &status.peers[0];
+        assert_eq!((status.mtu, status.checksum_offload), (Some(1430), true));
+        assert_eq!(peer.reachable, Health::Works);
+        assert_eq!(peer.checksum_offload, Health::Works);
+        assert_eq!(peer.last_change.as_ref().unwrap().what, "probed");
+    }
+    pair.declare("n3", "fd00:64::3", "10.244.3.0/24");
+    let one = &pair.nodes[0];
+    let silent = |status: &seaway_overlay::admin::Status| {
+        let n3 = status.peers.iter().find(|peer| peer.name == "n3");
+        n3.is_some_and(|peer| peer.reachable == Health::Broken)
+    };
+    let status = one.wait(silent).await;
+    assert_eq!(status.peers[0].reachable, Health::Works);
+    assert_eq!(status.peers[1].state, "connected");
+    let change = status.peers[1].last_change.as_ref().unwrap();
+    assert_eq!(change.what, "does not answer probes");
+    let table = one.overlay(&["status".to_owned()]).await.unwrap();
+    assert!(table.contains(" NO "), "{table}");
 }
 
 #[tokio::test]
@@ -270,7 +314,7 @@ async fn a_narrow_way_to_one_peer_is_found_and_worked_around_for_it_alone() {
     };
     let pair = Pair::with(layout).await;
     let [one, two] = &pair.nodes;
-    // 36 bytes of outer headers below IP come off what the wire carries.
+    // What the wire carries, less 50 bytes of headers.
     let status = one
         .wait(|status| status.peers[0].mtu == Some(1330) && status.in_sync)
         .await;

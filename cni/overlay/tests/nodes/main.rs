@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod changes;
+mod converge;
 mod families;
 mod mesh;
 mod pitfalls;

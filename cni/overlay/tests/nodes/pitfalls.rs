@@ -202,14 +202,17 @@ async fn pitfall_08_ipv6_outside_takes_twenty_bytes_more() {
 
 #[tokio::test]
 async fn pitfall_09_the_mtu_of_the_uplink_is_followed() {
-    let pair = Pair::start().await;
-    let one = &pair.nodes[0];
-    let uplink = one.netlink().link("eth0").await.unwrap().unwrap().index;
-    for (uplink_mtu, mtu) in [(1400, 1350), (1300, 1250), (1500, 1450)] {
-        one.netlink().set_mtu(uplink, uplink_mtu).await.unwrap();
-        one.wait(|status| status.mtu == Some(mtu) && status.in_sync)
-            .await;
-        assert_eq!((vxlan(one).await.mtu, one.node_file().mtu), (mtu, mtu));
+    for (underlay, headers) in [(V4, 50), (V6, 70)] {
+        let pair = Pair::with(Layout::of_both_families(&[underlay])).await;
+        let one = &pair.nodes[0];
+        let uplink = one.netlink().link("eth0").await.unwrap().unwrap().index;
+        for uplink_mtu in [1400, 1380, 1500] {
+            let mtu = uplink_mtu - headers;
+            one.netlink().set_mtu(uplink, uplink_mtu).await.unwrap();
+            one.wait(|status| status.mtu == Some(mtu) && status.in_sync)
+                .await;
+            assert_eq!((vxlan(one).await.mtu, one.node_file().mtu), (mtu, mtu));
+        }
     }
 }
 
@@ -465,4 +468,30 @@ fn the_table_of_the_docs_names_these_tests() {
         assert!(name.starts_with(&format!("{:02}_", index + 1)), "{name}");
     }
     assert_eq!(tests.len(), 17);
+}
+
+/// Every test that the table of promises names is there.
+#[test]
+fn the_promises_of_the_docs_have_their_tests() {
+    let modules = [
+        ("changes", include_str!("changes.rs")),
+        ("converge", include_str!("converge.rs")),
+        ("families", include_str!("families.rs")),
+        ("mesh", include_str!("mesh.rs")),
+        ("pitfalls", include_str!("pitfalls.rs")),
+    ];
+    let (_, table) = include_str!("../../../../docs/overlay.md")
+        .split_once("## Which test proves what")
+        .unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.contains("::")).collect();
+    assert!(rows.len() >= 20, "{rows:#?}");
+    for row in rows {
+        let (_, tests) = row.rsplit_once(" | ").unwrap();
+        for name in tests.split('`').filter(|word| word.contains("::")) {
+            let (module, test) = name.split_once("::").unwrap();
+            let text = modules.iter().find(|(name, _)| *name == module).unwrap().1;
+            let there = text.contains(&format!("\nasync fn {test}()"));
+            assert!(there, "no such test: {name}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use seaway_cni::node::NodeFile;
 use seaway_cni::personality::Personality;
 use seaway_kernel::{Command, NetNs, Netlink, Offload, Scope, Spawn, VethOptions};
@@ -99,6 +101,13 @@ impl Daemon {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+}
+
+impl Daemon {
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.0.as_ref().unwrap();
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
     }
 }
 
