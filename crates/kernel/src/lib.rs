@@ -35,6 +35,7 @@ pub mod spawn;
 pub mod sysctl;
 pub mod udp;
 pub mod watch;
+pub mod xfrm;
 pub mod xtables;
 
 pub use addr::Address;

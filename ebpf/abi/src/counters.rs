@@ -98,6 +98,10 @@ verdicts! {
     PodLocal = 36, "pod_local";
     /// The same: sent through the overlay.
     PodRemote = 37, "pod_remote";
+    /// Of those sent through the overlay: put into the tunnel by the program, past the overlay's device.
+    PodPacked = 38, "pod_packed";
+    /// Of those handed to a pod of this node: taken out of the tunnel at the uplink, past the overlay's device.
+    PodUnpacked = 39, "pod_unpacked";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

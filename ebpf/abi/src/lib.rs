@@ -37,7 +37,7 @@ pub use frontend::{
     AffinityKey, AffinityValue, BackendKey, BackendValue, FrontendKey, FrontendValue, RangeKey,
 };
 pub use maglev::{MaglevChunk, MaglevKey};
-pub use pod::{PeerValue, PodLink, PodValue};
+pub use pod::{PeerValue, PeerWay, PodLink, PodValue};
 pub use shortcut::Shortcut;
 pub use socket::{SocketKey, SocketValue, SteadyValue};
 
@@ -91,6 +91,8 @@ pub mod maps {
     pub const POD_LINKS: &str = "POD_LINKS";
     /// [`TunnelKey`](crate::TunnelKey) → [`PeerValue`](crate::PeerValue): how packets get to pods of other nodes.
     pub const PEERS: &str = "PEERS";
+    /// `u32`, an IPv4 address of the underlay → [`PeerWay`](crate::PeerWay).
+    pub const PEER_WAYS: &str = "PEER_WAYS";
     /// [`FlowKey`](crate::FlowKey) → 1: flows between pods that began in the stack and stay there, both directions.
     pub const DETOURS: &str = "DETOURS";
     /// Per-CPU `u64` by [`Verdict`](crate::Verdict).
@@ -103,7 +105,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
 
     /// All of them.
-    pub const ALL: [&str; 27] = [
+    pub const ALL: [&str; 28] = [
         CONFIG,
         EPOCH,
         FRONTENDS,
@@ -126,6 +128,7 @@ pub mod maps {
         PODS,
         POD_LINKS,
         PEERS,
+        PEER_WAYS,
         DETOURS,
         COUNTERS,
         TALLIES,
@@ -233,6 +236,7 @@ plain! {
     PodValue, 20, 4;
     PodLink, 32, 4;
     PeerValue, 52, 4;
+    PeerWay, 32, 8;
     legacy::OldFlowValue, 56, 8;
     legacy::OldSocketValue, 20, 4;
     Config, 352, 8;

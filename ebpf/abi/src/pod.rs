@@ -69,7 +69,28 @@ pub struct PeerValue {
     pub vni: u32,
     /// The largest packet that the overlay takes, without its Ethernet header.
     pub mtu: u16,
-    pub pad: u16,
+    /// The UDP port of the overlay, as it stands in a packet; 0: packets are left to the overlay's device.
+    pub port: u16,
     /// The Ethernet addresses inside of the tunnel: of that node's overlay device, then of ours.
     pub ethernet: [u16; 6],
+}
+
+/// The way to a peer's end of the tunnel over IPv4, by its address: for what is put into the tunnel without the overlay's device. It
+/// holds until the epoch changes, and for [`TOUCH_INTERVAL_NS`](crate::flow::TOUCH_INTERVAL_NS) at most.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PeerWay {
+    /// `CLOCK_MONOTONIC` in nanoseconds, when the routing table was asked.
+    pub learned: u64,
+    /// The epoch (map `EPOCH`) of that.
+    pub epoch: u32,
+    /// The uplink.
+    pub ifindex: u32,
+    /// Source of packets that go there.
+    pub local: u32,
+    /// Whose Ethernet address they get: the next router, or the peer itself.
+    pub next: u32,
+    /// The largest packet that the way takes, without its Ethernet header.
+    pub mtu: u16,
+    pub pad: [u16; 3],
 }

@@ -5,10 +5,10 @@ use seaway_ebpf_abi::dsr::{DSR_HASH, DSR_VNI};
 use seaway_ebpf_abi::flow::{STATE_FIN_CLIENT, STATE_REPLIED, STATE_RESET};
 use seaway_ebpf_abi::{BackendValue, FlowValue, TCP, TunnelValue, UDP, VtepValue};
 
-use crate::checksum::fold;
 use crate::flow::{self, may_open};
 use crate::packet::{TCP_ACK, TCP_RST, TCP_SYN};
-use crate::spread;
+use crate::plain::{Headers as _, Ipv4};
+use crate::{spread, tunnel};
 
 /// The VNI by which the node of a backend knows which one is meant. Two backends of one Service on one node that share a
 /// hash get each other's flows, each of them steadily.
@@ -69,10 +69,10 @@ pub const fn timeout(protocol: u8, flow: &FlowValue) -> u64 {
 }
 
 /// Words of the headers in front of a frame in the tunnel: Ethernet, IPv4 without options, UDP, VXLAN (RFC 7348).
-pub const OUTER4: usize = 7 + 10 + 4 + 4;
+pub const OUTER4: usize = 7 + tunnel::HEADERS4;
 
 /// These headers, for a frame of a flow, given its length in bytes. All of the flow's packets have one source port, as for the
-/// kernel: networks spread by it. The UDP checksum is left out, as the frame has its own.
+/// kernel: networks spread by it. They are not to be cut, so that they need no numbers of their own.
 #[inline(always)]
 #[must_use]
 pub const fn outer4(
@@ -81,63 +81,29 @@ pub const fn outer4(
     way: &VtepValue,
     frame: u16,
 ) -> [u16; OUTER4] {
-    let total = frame + 2 * (OUTER4 as u16 - 7);
-    let [a, b] = halves(way.local.words[3]);
-    let [c, d] = halves(there.remote.words[3]);
     let backend = BackendValue {
         addr: flow.dst,
         port: flow.dport,
         flags: 0,
     };
-    let vni = vni(&backend) << 8;
-    let port = FIRST_PORT | spread::backend(&flow.src, flow.sport) as u16 & !FIRST_PORT;
+    let outer = tunnel::Outer4 {
+        local: way.local.words[3],
+        remote: there.remote.words[3],
+        from: tunnel::source_port(spread::backend(&flow.src, flow.sport)),
+        to: there.port,
+        vni: vni(&backend),
+        ecn: 0,
+        id: 0,
+        whole: true,
+    };
+    let rest = tunnel::headers4(&outer, frame);
     let (t, f) = (way.hop.to, way.hop.from);
-    let length = total.to_be();
-    // Not to be cut, so that it needs no number of its own.
-    let (cut, ttl) = (0x4000_u16.to_be(), 0x4011_u16.to_be());
-    let (version, kind) = (0x4500_u16.to_be(), 0x0800_u16.to_be());
-    let ip = [version, length, 0, cut, ttl, 0, a, b, c, d];
-    let mut sum = 0;
+    let mut all = [0; OUTER4];
+    let first = [t[0], t[1], t[2], f[0], f[1], f[2], Ipv4::ETHERTYPE];
     let mut i = 0;
-    while i < ip.len() {
-        sum += ip[i] as u32;
+    while i < OUTER4 {
+        all[i] = if i < 7 { first[i] } else { rest[i - 7] };
         i += 1;
     }
-    [
-        t[0],
-        t[1],
-        t[2],
-        f[0],
-        f[1],
-        f[2],
-        kind,
-        version,
-        length,
-        0,
-        cut,
-        ttl,
-        !fold(sum),
-        a,
-        b,
-        c,
-        d,
-        port.to_be(),
-        there.port,
-        (total - 20).to_be(),
-        0,
-        // A VNI follows.
-        0x0800_u16.to_be(),
-        0,
-        ((vni >> 16) as u16).to_be(),
-        (vni as u16).to_be(),
-    ]
-}
-
-/// The first of the ports that senders take (RFC 7348, 5).
-const FIRST_PORT: u16 = 0xc000;
-
-#[inline(always)]
-const fn halves(word: u32) -> [u16; 2] {
-    let [a, b, c, d] = word.to_ne_bytes();
-    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+    all
 }

@@ -2,7 +2,7 @@
 //! decided there and tested on the host.
 //!
 //! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets by [`rewrite`], with the flows of
-//! [`flows`] and [`fragments`], by [`quick`] and [`shortcuts`] where it can, answers them by [`refuse`], or leaves the answer to another node by [`dsr`], and sends packets between pods by [`pods`]; [`services`] finds a frontend and a backend for both,
+//! [`flows`] and [`fragments`], by [`quick`] and [`shortcuts`] where it can, answers them by [`refuse`], or leaves the answer to another node by [`dsr`], and sends packets between pods by [`pods`] and [`tunnel`]; [`services`] finds a frontend and a backend for both,
 //! [`events`] counts for Services and tells listeners.
 
 #![no_std]
@@ -22,6 +22,7 @@ mod services;
 mod shortcuts;
 mod socket;
 mod tc;
+mod tunnel;
 mod xdp;
 
 #[cfg(not(test))]

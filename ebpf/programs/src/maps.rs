@@ -12,8 +12,8 @@ use seaway_ebpf_abi::shortcut::REVISIONS_LEN;
 use seaway_ebpf_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, Event, FlowKey, FlowValue,
     FragmentKey, FragmentValue, FrontendKey, FrontendValue, Listener, MaglevChunk, MaglevKey,
-    NODE_ADDR_LOCAL, PeerValue, PodLink, PodValue, Shortcut, SocketKey, SocketValue, SteadyValue,
-    TunnelValue, Verdict, VtepValue,
+    NODE_ADDR_LOCAL, PeerValue, PeerWay, PodLink, PodValue, Shortcut, SocketKey, SocketValue,
+    SteadyValue, TunnelValue, Verdict, VtepValue,
 };
 use seaway_ebpf_logic::packet::Packet;
 
@@ -72,6 +72,8 @@ pub(crate) static POD_LINKS: Array<PodLink, { POD_LINKS_LEN as usize }> = Array:
 /// Keys are those of [`seaway_ebpf_abi::TunnelKey`] behind the prefix.
 #[btf_map]
 pub(crate) static PEERS: LpmTrie<[u32; 4], PeerValue, { PEERS_LEN as usize }> = LpmTrie::new();
+#[btf_map]
+pub(crate) static PEER_WAYS: LruHashMap<u32, PeerWay, 4096> = LruHashMap::new();
 #[btf_map]
 pub(crate) static DETOURS: LruHashMap<FlowKey, u32, 32768> = LruHashMap::new();
 #[btf_map]

@@ -11,7 +11,7 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key as Tunnel,
+    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, bpf_tunnel_key as Tunnel,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_set_tunnel_key};
@@ -23,11 +23,13 @@ use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::{ETHERNET, TCP_ACK, TCP_SYN};
 use seaway_ebpf_logic::plain::{Headers, Ipv4, Ipv6};
 use seaway_ebpf_logic::pod::{self, Hop};
+use seaway_ebpf_logic::tunnel::ROOM4;
 
 use crate::maps::{DETOURS, FLOWS, PEERS, POD_LINKS, PODS, Work, config, count, work};
 use crate::quick::{self, LEFT, at};
+use crate::tunnel;
 
-const ETHERTYPE: usize = ETHERNET - 2;
+pub(crate) const ETHERTYPE: usize = ETHERNET - 2;
 const IPV4_SOURCE: usize = ETHERNET + 12;
 const IPV6_SOURCE: usize = ETHERNET + 8;
 /// Where a TCP header has its length.
@@ -36,6 +38,8 @@ const TCP_FLAGS: usize = 13;
 const UDP_HEADER: u32 = 8;
 /// Of the outer packet.
 const HOPS: u8 = 64;
+/// Whose Ethernet address was that of the link.
+const PACKET_HOST: u32 = 0;
 
 #[inline(always)]
 fn skb(ctx: &TcContext) -> *mut __sk_buff {
@@ -136,54 +140,136 @@ fn forward(ctx: &TcContext, from_pod: bool) -> i32 {
     done.unwrap_or(LEFT)
 }
 
+/// What is asked of a packet besides its key.
+#[derive(Clone, Copy)]
+struct Seen {
+    tcp_flags: u8,
+    /// Bytes of the header of TCP or UDP.
+    transport: u32,
+}
+
+/// Reads what is between pods, given its IP header, into the piece of work in hand; `None` if that is not a plain packet.
 #[inline(always)]
-fn step<H: Hop + 'static>(ctx: &TcContext, from_pod: bool) -> Option<i32> {
-    let packet: &mut H = at(ctx, ETHERNET)?;
+fn read<H: Hop>(ctx: &TcContext, packet: &H, from: usize, work: &mut Work) -> Option<Seen> {
     let protocol = packet.protocol()?;
     if packet.hops() <= 1 {
         return None;
     }
-    // Of the stack there is too little.
-    let work = work()?;
     work.packet.key = packet.key(protocol);
     let key = &work.packet.key;
     // In an IPv6 packet such an address is none.
     if !H::V4 && (key.src.is_v4() || key.dst.is_v4()) {
         return None;
     }
-    let (mut flags, mut transport) = (0, UDP_HEADER);
+    let (mut tcp_flags, mut transport) = (0, UDP_HEADER);
     if protocol == TCP {
-        let header: &mut [u8; 20] = at(ctx, ETHERNET + H::IP)?;
-        flags = header[TCP_FLAGS];
+        let header: &mut [u8; 20] = at(ctx, from + H::IP)?;
+        tcp_flags = header[TCP_FLAGS];
         transport = u32::from(header[TCP_OFFSET] >> 4) * 4;
     }
+    Some(Seen {
+        tcp_flags,
+        transport,
+    })
+}
+
+#[inline(always)]
+fn step<H: Hop + 'static>(ctx: &TcContext, from_pod: bool) -> Option<i32> {
+    // Of the stack there is too little.
+    let work = work()?;
+    let seen = read::<H>(ctx, at(ctx, ETHERNET)?, ETHERNET, work)?;
+    let size = ctx.len().saturating_sub(ETHERNET as u32);
+    let key = &work.packet.key;
     if let Some(pod) = local(&key.dst) {
-        let other = pod.ifindex != ifindex(ctx);
-        if !other || pod.flags & POD_FAST == 0 || !fits::<H>(ctx, pod.mtu, transport) {
+        if !takes::<H>(ctx, pod, size, seen.transport) || !is_plain(work, seen.tcp_flags) {
             return None;
         }
-        if !is_plain(work, flags) {
-            return None;
-        }
-        take_hop::<H>(ctx, &pod.ethernet)?;
-        count(Verdict::PodLocal);
-        // SAFETY: a helper that takes numbers only.
-        return Some(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32);
+        take_hop::<H>(ctx)?;
+        return Some(hand(ctx, pod));
     }
     if !from_pod {
         return None;
     }
     let peer = remote(&key.dst)?;
-    if !fits::<H>(ctx, peer.mtu, transport) || !is_plain(work, flags) {
+    if !fits::<H>(ctx, size, peer.mtu, seen.transport) || !is_plain(work, seen.tcp_flags) {
         return None;
     }
     let overlay = config()?.overlay_ifindex;
-    tunnel(ctx, peer)?;
-    take_hop::<H>(ctx, &peer.ethernet)?;
+    take_hop::<H>(ctx)?;
     quick::mark_sent(ctx);
     count(Verdict::PodRemote);
+    let code = tunnel::send(ctx, work, peer, H::ETHERTYPE);
+    if code != LEFT {
+        return Some(code);
+    }
+    if set_key(ctx, peer).is_none() || address(ctx, &peer.ethernet).is_none() {
+        // There is no memory.
+        return Some(broken());
+    }
     // SAFETY: a helper that takes numbers only.
     Some(unsafe { bpf_redirect(overlay, 0) } as i32)
+}
+
+/// Hands a packet that is in the tunnel to a pod of this node; `None` as above.
+#[inline(always)]
+pub(crate) fn from_tunnel<H: Hop + Default + 'static>(ctx: &TcContext) -> Option<i32> {
+    if config()?.flags & (CONFIG_POD_FAST | CONFIG_HANDOVER) != CONFIG_POD_FAST
+        // SAFETY: the kernel's context.
+        || unsafe { (*skb(ctx)).pkt_type } != PACKET_HOST
+    {
+        return None;
+    }
+    let work = work()?;
+    let from = ROOM4 + ETHERNET;
+    // Not aligned there: read by the kernel, which can on all machines.
+    let packet: H = ctx.load(from).ok()?;
+    let seen = read::<H>(ctx, &packet, from, work)?;
+    let key = &work.packet.key;
+    // The kernel goes on to think of the packet as one in a tunnel. Only of TCP that does not matter when it is cut.
+    // SAFETY: the kernel's context.
+    if key.protocol != TCP && unsafe { (*skb(ctx)).gso_size } != 0 {
+        return None;
+    }
+    let pod = local(&key.dst)?;
+    let size = ctx.len().saturating_sub(from as u32);
+    if !takes::<H>(ctx, pod, size, seen.transport)
+        || !tunnel::is_from(ctx, remote(&key.src)?)?
+        || !is_plain(work, seen.tcp_flags)
+    {
+        return None;
+    }
+    tunnel::strip::<H>(ctx)?;
+    count(Verdict::PodUnpacked);
+    Some(match take_hop::<H>(ctx) {
+        Some(()) => hand(ctx, pod),
+        None => broken(),
+    })
+}
+
+/// Whether such a packet goes to the pod past the stack.
+#[inline(always)]
+fn takes<H: Headers>(ctx: &TcContext, pod: &PodValue, size: u32, transport: u32) -> bool {
+    pod.ifindex != ifindex(ctx)
+        && pod.flags & POD_FAST != 0
+        && fits::<H>(ctx, size, pod.mtu, transport)
+}
+
+/// Hands the packet to the pod.
+#[inline(always)]
+fn hand(ctx: &TcContext, pod: &PodValue) -> i32 {
+    if address(ctx, &pod.ethernet).is_none() {
+        return broken();
+    }
+    count(Verdict::PodLocal);
+    // SAFETY: a helper that takes numbers only.
+    unsafe { bpf_redirect_peer(pod.ifindex, 0) as i32 }
+}
+
+/// What the program returns for a packet that was changed and cannot be sent.
+#[inline(always)]
+pub(crate) fn broken() -> i32 {
+    count(Verdict::DroppedError);
+    TC_ACT_SHOT
 }
 
 /// Whether neither a Service nor connection tracking has to do with the flow of the packet.
@@ -203,25 +289,22 @@ fn is_plain(work: &mut Work, tcp_flags: u8) -> bool {
     unsafe { FLOWS.get(&work.to) }.is_none()
 }
 
-/// Whether the packet fits, or what will be cut from it does.
+/// Whether a packet of that size fits, or what will be cut from it does.
 #[inline(always)]
-fn fits<H: Headers>(ctx: &TcContext, mtu: u16, transport: u32) -> bool {
+fn fits<H: Headers>(ctx: &TcContext, size: u32, mtu: u16, transport: u32) -> bool {
     // SAFETY: the kernel's context.
-    let gso = unsafe { (*skb(ctx)).gso_size };
-    let length = match gso {
-        0 => ctx.len().saturating_sub(ETHERNET as u32),
-        size => pod::segment::<H>(size, transport),
+    let length = match unsafe { (*skb(ctx)).gso_size } {
+        0 => size,
+        gso => pod::segment::<H>(gso, transport),
     };
     length <= u32::from(mtu)
 }
 
-/// One hop on the way, and the Ethernet addresses of the next.
+/// One hop on the way.
 #[inline(always)]
-fn take_hop<H: Hop + 'static>(ctx: &TcContext, ethernet: &[u16; 6]) -> Option<()> {
+fn take_hop<H: Hop + 'static>(ctx: &TcContext) -> Option<()> {
     let packet: &mut H = at(ctx, ETHERNET)?;
     packet.take_hop();
-    let header: &mut [u16; 6] = at(ctx, 0)?;
-    *header = *ethernet;
     if !H::V4 {
         // Nothing in the header makes up for the change. Of use only where a card has summed up the whole packet.
         // SAFETY: the kernel's context.
@@ -230,9 +313,16 @@ fn take_hop<H: Hop + 'static>(ctx: &TcContext, ethernet: &[u16; 6]) -> Option<()
     Some(())
 }
 
+/// Writes the Ethernet addresses of the next hop.
+#[inline(always)]
+fn address(ctx: &TcContext, ethernet: &[u16; 6]) -> Option<()> {
+    *at(ctx, 0)? = *ethernet;
+    Some(())
+}
+
 /// Says where the overlay is to send the packet.
 #[inline(always)]
-fn tunnel(ctx: &TcContext, peer: &PeerValue) -> Option<()> {
+fn set_key(ctx: &TcContext, peer: &PeerValue) -> Option<()> {
     // SAFETY: all zeroes are a valid value of this struct of integers.
     let mut key: Tunnel = unsafe { core::mem::zeroed() };
     key.tunnel_id = peer.vni;

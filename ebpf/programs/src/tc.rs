@@ -26,7 +26,7 @@ use crate::flows::{self, Known, Origin};
 use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Picked, Refusal};
-use crate::{dsr, events, fragments, pods, quick, refuse};
+use crate::{dsr, events, fragments, pods, quick, refuse, tunnel};
 
 /// The packet is left to whoever is attached behind us, in tcx and in clsact, and then to the stack. `TC_ACT_OK` would keep it
 /// from filters of others, as those that limit what a pod sends.
@@ -52,6 +52,10 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
     quick::mark_arrived(&ctx);
+    let code = tunnel::receive(&ctx);
+    if code != quick::LEFT {
+        return code;
+    }
     match ingress(&ctx, false) {
         PASS => dsr::stray(&ctx, PASS),
         code => code,

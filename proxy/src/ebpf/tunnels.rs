@@ -8,10 +8,11 @@ use clap::ValueEnum;
 use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::{Cidr, TunnelKey, TunnelValue, maps};
 use seaway_kernel::route::TABLE_MAIN;
-use seaway_kernel::{Link, LinkKind, Route, RouteKind, VxlanSettings};
+use seaway_kernel::{Link, LinkKind, NetNs, Offload, Route, RouteKind, VxlanSettings};
 
 use super::error::EbpfError;
 use super::table::Table;
+use crate::task::blocking;
 
 /// What becomes of clients outside whose endpoint is a pod of another node (`--forwarding`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -64,6 +65,25 @@ pub(super) fn of_routes(routes: &[Route], overlay: &Link) -> Tunnels {
             .filter_map(|route| of_route(route, overlay.index))
             .collect(),
         port,
+    }
+}
+
+/// The UDP port of the overlay, for programs that do what its device does; 0 where they are not to. They leave checksums to the
+/// uplink's card: not while the device computes them before.
+pub(super) async fn port_for_programs(netns: &NetNs, overlay: &Link) -> u16 {
+    let port = of_routes(&[], overlay).port;
+    let (netns, name) = (netns.clone(), overlay.name.clone());
+    let offloads = blocking(move || {
+        let _inside = netns.enter()?;
+        Offload::open()?.checksum(&name)
+    });
+    match offloads.await {
+        Ok(true) => port,
+        Ok(false) => 0,
+        Err(error) => {
+            tracing::debug!(%error, "all tunnels are left to the overlay's device");
+            0
+        }
     }
 }
 

@@ -25,14 +25,14 @@ fn dsr(config: EbpfConfig) -> EbpfConfig {
 }
 
 /// The data plane of the other node; what it attached is gone when dropped.
-struct Peer<'a> {
+pub(crate) struct Peer<'a> {
     world: &'a World,
-    plane: EbpfDataplane,
+    pub(crate) plane: EbpfDataplane,
     config: EbpfConfig,
 }
 
 impl<'a> Peer<'a> {
-    async fn new(world: &'a World, desired: &Desired) -> Self {
+    pub(crate) async fn new(world: &'a World, desired: &Desired) -> Self {
         let beside = |path: &PathBuf| PathBuf::from(format!("{}-peer", path.display()));
         let cgroup = beside(&world.cgroup);
         cgroup::create(&cgroup).unwrap();

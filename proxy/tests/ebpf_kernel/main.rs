@@ -15,6 +15,7 @@ mod maglev;
 mod observed;
 mod packets;
 mod pods;
+mod pods_tunnel;
 mod semantics;
 mod sockets;
 mod traffic;

@@ -141,7 +141,15 @@ impl Bench {
         desired: &Desired,
         settings: impl Fn(EbpfConfig) -> EbpfConfig,
     ) -> Self {
-        let world = World::new();
+        Self::over(World::new(), desired, settings).await
+    }
+
+    /// In a world that has been made.
+    pub(crate) async fn over(
+        world: World,
+        desired: &Desired,
+        settings: impl Fn(EbpfConfig) -> EbpfConfig,
+    ) -> Self {
         let config = settings(world.config());
         let mut plane = world.plane(config.clone());
         sync(&mut plane, desired).await;

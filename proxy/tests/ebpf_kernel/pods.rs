@@ -16,16 +16,16 @@ use crate::world::{
     service, sync,
 };
 
-const SECOND_POD: &str = "10.244.1.6";
+pub(crate) const SECOND_POD: &str = "10.244.1.6";
 const SECOND_POD6: &str = "fd00:10:244:1::6";
 const SECOND_LINK: &str = "sw00000000006";
 /// A busy machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// In which nothing may come.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// The world with neighbours as the plugin sets them, and with a second pod on the node, in the namespace `out`.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let world = World::new();
     let pod = mac(&world);
     world.ip(
@@ -43,7 +43,7 @@ fn world() -> World {
 }
 
 /// The pod's address of the link layer.
-fn mac(world: &World) -> String {
+pub(crate) fn mac(world: &World) -> String {
     let output = Command::new("ip")
         .args(["-n", &world.name("pod"), "-o", "link", "show", "eth0"])
         .output()
@@ -88,7 +88,7 @@ fn second_pod(world: &World, link: &str) {
     );
 }
 
-async fn plane(world: &World, mode: PodFastPath, desired: &Desired) -> EbpfDataplane {
+pub(crate) async fn plane(world: &World, mode: PodFastPath, desired: &Desired) -> EbpfDataplane {
     let config = EbpfConfig {
         pod_fast_path: mode,
         ..world.config()
@@ -99,7 +99,7 @@ async fn plane(world: &World, mode: PodFastPath, desired: &Desired) -> EbpfDatap
 }
 
 /// Lets the data plane follow the node until its dump says so.
-async fn until(plane: &mut EbpfDataplane, says: &str) {
+pub(crate) async fn until(plane: &mut EbpfDataplane, says: &str) {
     let started = Instant::now();
     loop {
         let text = plane.dump().await.unwrap();
@@ -112,10 +112,10 @@ async fn until(plane: &mut EbpfDataplane, says: &str) {
     }
 }
 
-const ON: &str = "packets between pods: past the stack";
+pub(crate) const ON: &str = "packets between pods: past the stack";
 const OFF: &str = "packets between pods: through the stack";
 
-fn counter(plane: &EbpfDataplane, label: &str) -> u64 {
+pub(crate) fn counter(plane: &EbpfDataplane, label: &str) -> u64 {
     let counters = plane.counters().unwrap();
     counters.iter().find(|(v, _)| v.label() == label).unwrap().1
 }
@@ -144,11 +144,11 @@ fn forbid(world: &World) {
     );
 }
 
-fn address(ip: &str, port: u16) -> SocketAddr {
+pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-fn connect(
+pub(crate) fn connect(
     world: &World,
     from: &str,
     to: SocketAddr,
@@ -163,7 +163,7 @@ fn connect(
 }
 
 /// One datagram and its answer.
-fn datagram(world: &World, from: &str, to: SocketAddr) -> String {
+pub(crate) fn datagram(world: &World, from: &str, to: SocketAddr) -> String {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = world
         .netns(from)

@@ -1,13 +1,12 @@
 //! A netlink socket whose calls block: for listings that are handed over as they arrive, on a thread for blocking work.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 
 use netlink_packet_core::{DoneBuffer, ErrorBuffer, NLM_F_DUMP_INTR, NetlinkBuffer};
+use nix::libc;
 use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-};
+use nix::sys::socket::{MsgFlags, SockProtocol, recv, send, setsockopt};
 use nix::sys::time::TimeVal;
 
 use super::Failure;
@@ -45,14 +44,19 @@ pub(crate) struct Blocking {
 impl Blocking {
     /// Opens one in the calling thread's namespace; `object` is its name in messages.
     pub(crate) fn open(protocol: SockProtocol, object: &'static str) -> Result<Self, Error> {
+        Self::of_number(protocol as i32, object)
+    }
+
+    /// The same for a protocol that nix does not know (`NETLINK_*`).
+    #[expect(unsafe_code, reason = "nix takes protocols that it knows only")]
+    pub(crate) fn of_number(protocol: i32, object: &'static str) -> Result<Self, Error> {
         let failed = |errno| Error::io("open", object, errno);
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            protocol,
-        )
-        .map_err(failed)?;
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: a call that takes numbers only.
+        let opened = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
+        let opened = nix::errno::Errno::result(opened).map_err(failed)?;
+        // SAFETY: opened just now, and nobody else has it.
+        let socket = unsafe { OwnedFd::from_raw_fd(opened) };
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(TIMEOUT_SECONDS, 0)).map_err(failed)?;
         let opened = Self {
             socket,
@@ -60,26 +64,26 @@ impl Blocking {
             buffer: vec![0; BUFFER].into(),
         };
         // Linux 4.3.
-        opened.switch_on(nix::libc::NETLINK_CAP_ACK)?;
+        opened.switch_on(libc::NETLINK_CAP_ACK)?;
         Ok(opened)
     }
 
     /// Makes the kernel apply the filters of a listing instead of ignoring them (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
     pub(crate) fn check_strictly(&self) -> Result<(), Error> {
-        self.switch_on(nix::libc::NETLINK_GET_STRICT_CHK)
+        self.switch_on(libc::NETLINK_GET_STRICT_CHK)
     }
 
     #[expect(unsafe_code, reason = "nix does not know these options")]
-    fn switch_on(&self, option: nix::libc::c_int) -> Result<(), Error> {
-        let on: nix::libc::c_int = 1;
+    fn switch_on(&self, option: libc::c_int) -> Result<(), Error> {
+        let on: libc::c_int = 1;
         // SAFETY: the option's value is an int, and the length says so.
         let result = unsafe {
-            nix::libc::setsockopt(
+            libc::setsockopt(
                 self.socket.as_raw_fd(),
-                nix::libc::SOL_NETLINK,
+                libc::SOL_NETLINK,
                 option,
                 (&raw const on).cast(),
-                size_of_val(&on) as nix::libc::socklen_t,
+                size_of_val(&on) as libc::socklen_t,
             )
         };
         match result {

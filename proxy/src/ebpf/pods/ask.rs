@@ -9,6 +9,7 @@ use seaway_kernel::{Link, MacAddr, Neighbour, NetNs, Netlink, Route, RouteFilter
 use super::Side;
 use super::peers::{Peers, peers};
 use crate::ebpf::error::EbpfError;
+use crate::ebpf::tunnels;
 use crate::task::blocking;
 
 /// What is to be asked.
@@ -44,7 +45,10 @@ pub(super) async fn ask(netns: NetNs, question: Question) -> Result<Answers, Ebp
     // Last: who limits a pod before there is a route to it has it limited from the first packet on.
     let limited = match found.is_empty() {
         true => BTreeSet::new(),
-        false => blocking(move || RouteSocket::in_namespace(&netns)?.queued_links()).await?,
+        false => {
+            let netns = netns.clone();
+            blocking(move || RouteSocket::in_namespace(&netns)?.queued_links()).await?
+        }
     };
     let sides = found.into_iter().map(|(index, ours, found)| {
         let side = found.and_then(|(link, routes, neighbours)| {
@@ -56,7 +60,7 @@ pub(super) async fn ask(netns: NetNs, question: Question) -> Result<Answers, Ebp
     Ok(Answers {
         sides: sides.collect(),
         peers: match question.overlay {
-            Some(overlay) => Some(overlay_peers(&netlink, overlay).await?),
+            Some(overlay) => Some(overlay_peers(&netns, &netlink, overlay).await?),
             None => None,
         },
     })
@@ -78,7 +82,11 @@ async fn link(netlink: &Netlink, index: u32) -> Result<Option<Found>, EbpfError>
     Ok(Some((link, routes, neighbours)))
 }
 
-async fn overlay_peers(netlink: &Netlink, overlay: Option<u32>) -> Result<Peers, EbpfError> {
+async fn overlay_peers(
+    netns: &NetNs,
+    netlink: &Netlink,
+    overlay: Option<u32>,
+) -> Result<Peers, EbpfError> {
     let link = match overlay {
         Some(index) => netlink.link_by_index(index).await?,
         None => None,
@@ -93,7 +101,8 @@ async fn overlay_peers(netlink: &Netlink, overlay: Option<u32>) -> Result<Peers,
     let routes = netlink.routes(main).await?;
     // Listed after the routes that name them.
     let neighbours = permanent(netlink.neighbours(link.index).await?);
-    Ok(peers(&link, &routes, &neighbours))
+    let port = tunnels::port_for_programs(netns, &link).await;
+    Ok(peers(&link, port, &routes, &neighbours))
 }
 
 fn permanent(neighbours: Vec<Neighbour>) -> BTreeMap<IpAddr, MacAddr> {

@@ -13,10 +13,12 @@ use crate::ebpf::tunnels;
 /// Nodes by the pods behind them.
 pub(super) type Peers = BTreeMap<TunnelKey, PeerValue>;
 
-/// By all routes of the node, and by the permanent neighbours of the overlay's device. What the overlay does not lead to alone is left to
+/// By all routes of the node, and by the permanent neighbours of the overlay's device; `port` is that of
+/// [`tunnels::port_for_programs`]. What the overlay does not lead to alone is left to
 /// the stack.
 pub(super) fn peers(
     overlay: &Link,
+    port: u16,
     routes: &[Route],
     neighbours: &BTreeMap<IpAddr, MacAddr>,
 ) -> Peers {
@@ -32,7 +34,7 @@ pub(super) fn peers(
             local: encap.source.map_or(Addr::ANY_V6, Addr::from),
             vni: u32::try_from(encap.id).ok()?,
             mtu: mtu(overlay).min(of_route.unwrap_or(u16::MAX)),
-            pad: 0,
+            port: port.to_be(),
             ethernet: ethernet(*theirs, overlay.mac?),
         };
         Some((tunnels::key(&route.destination), value))
@@ -126,7 +128,7 @@ mod tests {
 
     fn found(routes: &[Route]) -> Peers {
         let gateways = ["10.244.2.0", "fd00:2::"].map(|ip| (ip.parse().unwrap(), THEIRS));
-        peers(&overlay(), routes, &BTreeMap::from(gateways))
+        peers(&overlay(), 8472, routes, &BTreeMap::from(gateways))
     }
 
     fn key(network: &str) -> TunnelKey {
@@ -139,7 +141,7 @@ mod tests {
             local: Addr::ANY_V6,
             vni: 5,
             mtu: 1450,
-            pad: 0,
+            port: 8472_u16.to_be(),
             ethernet: ethernet(THEIRS, OURS),
         }
     }

@@ -1,8 +1,9 @@
-//! Rules of others for packets that the node forwards: packets that go past the stack go past them, too.
+//! Rules of others for packets that the node forwards, and its IPsec policies: packets that go past the stack go past them, too.
 
-use seaway_kernel::{Command, CommandError, NetNs};
+use seaway_kernel::{Command, CommandError, NetNs, xfrm};
 
 use crate::ebpf::error::EbpfError;
+use crate::task::blocking;
 
 /// Chains of kube-proxy in FORWARD, about Services only.
 const OF_KUBE_PROXY: [&str; 4] = [
@@ -22,6 +23,13 @@ const PROGRAMS: [&str; 4] = [
 
 /// The first rule that somebody else has for forwarded packets, in words.
 pub(super) async fn foreign(netns: &NetNs) -> Result<Option<String>, EbpfError> {
+    let of_ipsec = {
+        let netns = netns.clone();
+        blocking(move || xfrm::policies(&netns)).await?
+    };
+    if of_ipsec != 0 {
+        return Ok(Some(format!("{of_ipsec} IPsec policies")));
+    }
     for program in PROGRAMS {
         let text = output(Command::new(program).netns(netns), program).await?;
         if let Some(rule) = text.as_deref().and_then(of_iptables) {
