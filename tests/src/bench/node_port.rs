@@ -2,7 +2,7 @@
 //! with and without XDP.
 //!
 //! One processor does all of it: sender, node, and the endpoint's node. So the sender is an XDP program ([`super::frames`]), which costs a tenth
-//! of a microsecond.
+//! of a microsecond, and the endpoint's node drops what it gets at once ([`elsewhere`]): measured is the node between them.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use seaway_kernel::NetNs;
 
 use super::frames::{BATCH, Frames};
 use super::one_node::pod::PORT;
-use super::one_node::wiring::{NODE_IP, NODE_MAC, OUTSIDE_IP};
+use super::one_node::wiring::{NODE_IP, NODE_MAC, OUTSIDE_IP, PEER_IP, ip};
 use super::one_node::{Bench, BenchArgs};
 use super::statistics::median;
 use super::{Figures, Stage, Unit};
@@ -51,7 +51,8 @@ pub async fn compare(
             let (running, _) = bench.stand.cold_start(&mut bench.client, mode).await?;
             let node = &bench.stand.node;
             let (outside, peer) = (node.outside_netns()?, node.peer_netns()?);
-            let flood = move || flood(&outside, &peer, target, time);
+            let name = node.space("node");
+            let flood = move || flood(&name, &outside, &peer, target, time);
             let rate = tokio::task::spawn_blocking(flood).await??;
             stage.say(&format!("{}: {rate:.0} packets a second", mode.title()));
             rates.push(rate);
@@ -76,11 +77,31 @@ pub async fn compare(
 
 /// Sends as fast as one thread can; how many packets a second arrive, the median of calls of which all do: on a busy machine the kernel may leave
 /// packets to a thread of its own, which waits for its turn while this one fills queues that are full.
-fn flood(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> Result<f64> {
-    // Somebody has to be there, or the peer would refuse each packet; what is not read is dropped.
+fn flood(
+    node: &str,
+    outside: &NetNs,
+    peer: &NetNs,
+    target: SocketAddr,
+    time: Duration,
+) -> Result<f64> {
     let endpoint = peer.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
     endpoint.set_read_timeout(Some(PAUSE))?;
     outside.run(|| served(target, &endpoint))??;
+    elsewhere(node, true)?;
+    let rate = rate(outside, peer, target, time);
+    elsewhere(node, false)?;
+    rate
+}
+
+/// Lets the node believe that the endpoint's node has another Ethernet address. Frames still get there, are counted, and are no business
+/// of its IP layer: what a real one does with them is done by processors of its own.
+fn elsewhere(node: &str, on: bool) -> Result<()> {
+    let change = if on { "replace" } else { "del" };
+    let neighbour = format!("{PEER_IP} lladdr 02:00:00:00:79:ff dev eth1 nud permanent");
+    ip(node, &format!("neigh {change} {neighbour}"))
+}
+
+fn rate(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> Result<f64> {
     let mut frames = Frames::new(outside.clone(), "eth0")?;
     let flows = FLOWS
         .map(|port| frame(port, target.port()))

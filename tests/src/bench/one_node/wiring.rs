@@ -145,7 +145,8 @@ impl Node {
         Ok(path)
     }
 
-    fn space(&self, short: &str) -> String {
+    /// The name of a namespace, by what it is.
+    pub(in crate::bench) fn space(&self, short: &str) -> String {
         format!("{}-{short}", self.name)
     }
 

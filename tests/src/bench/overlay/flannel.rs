@@ -18,8 +18,8 @@ pub struct Flannel {
 }
 
 impl Flannel {
-    /// Makes all of it.
-    pub async fn new() -> Result<Self> {
+    /// Makes all of it, with the rules of a proxy on both nodes, or none.
+    pub async fn new(proxy: Option<&str>) -> Result<Self> {
         let fabric = Namespace::new("fabric")?;
         let nodes = [Namespace::new("n1")?, Namespace::new("n2")?];
         let pods = [Namespace::new("pod1")?, Namespace::new("pod2")?];
@@ -66,7 +66,10 @@ impl Flannel {
             )?;
             node.netns()
                 .run(|| sysctl::write("net.ipv4.ip_forward", "1"))??;
-            rules(node.netns(), number).await?;
+            if let Some(rules) = proxy {
+                restore(node.netns(), rules).await?;
+            }
+            restore(node.netns(), &rules(number)).await?;
         }
         Ok(Self {
             pods,
@@ -109,9 +112,9 @@ async fn forwarding_entry(node: &NetNs, other: u8) -> Result<()> {
 }
 
 /// As with `--ip-masq`, which its manifest has.
-async fn rules(node: &NetNs, number: u8) -> Result<()> {
+fn rules(number: u8) -> String {
     let (cluster, own) = ("10.244.0.0/16", format!("10.244.{number}.0/24"));
-    let rules = format!(
+    format!(
         "*filter
 :FLANNEL-FWD - [0:0]
 -A FORWARD -j FLANNEL-FWD
@@ -129,13 +132,17 @@ COMMIT
 -A FLANNEL-POSTRTG ! -s {cluster} -d {cluster} -j MASQUERADE --random-fully
 COMMIT
 "
-    );
+    )
+}
+
+/// Adds rules to those that are there.
+async fn restore(node: &NetNs, rules: &str) -> Result<()> {
     Command::new("iptables-restore")
         .arg("--noflush")
         .stdin(rules)
         .netns(node)
         .output()
         .await
-        .context("the rules of flannel")?;
+        .with_context(|| format!("restore the rules of a node:\n{rules}"))?;
     Ok(())
 }

@@ -1,4 +1,7 @@
 //! Pod to pod across two nodes: through our overlay in both modes and through flannel's form, in turn.
+//!
+//! Nodes of ours have a proxy, and flannel's have none of their own. So its form is there twice: without a proxy, and with the rules that
+//! our proxy has in iptables mode, as a cluster has those of kube-proxy. The ratios are to the latter, and `..._bare_ratio` to the former.
 
 pub mod flannel;
 pub mod stream;
@@ -6,10 +9,10 @@ pub mod stream;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use seaway_kernel::NetNs;
 use seaway_lab::{Lab, Mode, eventually};
-use seaway_model::ownership::CONFLIST_FILE;
+use seaway_model::ownership::{CHAIN_EGRESS, CONFLIST_FILE};
 
 use super::stage::Claim;
 use super::statistics::median;
@@ -17,11 +20,15 @@ use super::{Figures, Stage, Unit};
 use crate::runtimes::libcni::addresses;
 use crate::runtimes::list::NEW;
 use crate::runtimes::{Attachment, Libcni, List, Namespace, Scratch};
+use crate::trace;
 use flannel::Flannel;
 use stream::{PORT, Server};
 
 /// Until a packet gets through.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The cluster IP of the API server, in a rule.
+const SERVED: &str = "10.96.0.1/32";
 
 /// Two namespaces, and what was measured from the one to the other.
 struct Way {
@@ -42,7 +49,7 @@ struct Attached {
     pods: [Namespace; 2],
     target: IpAddr,
     // Taken away after the pods.
-    _lab: Lab,
+    lab: Lab,
     _claim: Claim,
 }
 
@@ -50,12 +57,15 @@ struct Attached {
 pub async fn run(stage: &Stage) -> Result<Figures> {
     let scratch = Scratch::new("overlay")?;
     stage.say("two nodes of each kind come up");
-    let flannel = Flannel::new().await?;
+    let bare = Flannel::new(None).await?;
     let iptables = Attached::new(Mode::Iptables, "i", &scratch).await?;
     let ebpf = Attached::new(Mode::Ebpf, "e", &scratch).await?;
+    let rules = iptables.rules().await?;
+    let flannel = Flannel::new(Some(&rules)).await?;
     let (nodes, node) = flannel.nodes();
     let mut ways = [
         Way::new("underlay", nodes, node.into())?,
+        Way::new("flannel-bare", bare.pods(), bare.target().into())?,
         Way::new("flannel", flannel.pods(), flannel.target().into())?,
         Way::new("iptables", iptables.netns(), iptables.target)?,
         Way::new("ebpf", ebpf.netns(), ebpf.target)?,
@@ -69,7 +79,8 @@ pub async fn run(stage: &Stage) -> Result<Figures> {
     for round in 0..rounds {
         let first = round % ways.len();
         for turn in 0..ways.len() {
-            ways[(first + turn) % 4].measure(stage)?;
+            let way = (first + turn) % ways.len();
+            ways[way].measure(stage)?;
             // Here a Ctrl-C is heard.
             tokio::task::yield_now().await;
         }
@@ -127,9 +138,22 @@ impl Attached {
         Ok(Self {
             pods,
             target: target.context("a pod has no address")?.ip(),
-            _lab: lab,
+            lab,
             _claim: claim,
         })
+    }
+
+    /// What the proxy of a node has, once it has all of it.
+    async fn rules(&self) -> Result<String> {
+        let node = self.lab.node("n1")?;
+        let served = async || {
+            let rules = trace::rules(Some(node.netns())).await?;
+            ensure!(rules.contains(SERVED), "no Service is served:\n{rules}");
+            // Of what leaves the cluster flannel has rules of its own.
+            let proxy = rules.lines().filter(|rule| !rule.contains(CHAIN_EGRESS));
+            Ok(proxy.map(|rule| format!("{rule}\n")).collect())
+        };
+        Ok(eventually("the rules of the proxy", PATIENCE, served).await?)
     }
 
     fn netns(&self) -> [&NetNs; 2] {
@@ -137,7 +161,7 @@ impl Attached {
     }
 }
 
-fn figures(ways: &[Way; 4]) -> Figures {
+fn figures(ways: &[Way; 5]) -> Figures {
     let mut figures = Figures::new("overlay");
     for way in ways {
         let labels = [("way", way.label)];
@@ -146,16 +170,18 @@ fn figures(ways: &[Way; 4]) -> Figures {
         figures.named_median(&labels, "cpu_ms_per_gb", Unit::Milliseconds, &way.costs);
         figures.median(&labels, "round_trip", Unit::Microseconds, &way.trips);
     }
-    let [_, flannel, iptables, ebpf] = ways;
+    let [_, bare, flannel, iptables, ebpf] = ways;
     for way in [iptables, ebpf] {
-        for (name, ours, theirs) in [
-            ("throughput", &way.rates, &flannel.rates),
-            ("cpu", &way.costs, &flannel.costs),
-            ("ping", &way.trips, &flannel.trips),
-        ] {
-            let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(o, t)| o / t).collect();
-            let metric = format!("{}_{name}_ratio", way.label);
-            figures.named_median(&[], &metric, Unit::Ratio, &ratios);
+        for (peer, than) in [(flannel, ""), (bare, "bare_")] {
+            for (name, ours, theirs) in [
+                ("throughput", &way.rates, &peer.rates),
+                ("cpu", &way.costs, &peer.costs),
+                ("ping", &way.trips, &peer.trips),
+            ] {
+                let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(o, t)| o / t).collect();
+                let metric = format!("{}_{name}_{than}ratio", way.label);
+                figures.named_median(&[], &metric, Unit::Ratio, &ratios);
+            }
         }
     }
     figures
