@@ -108,6 +108,7 @@ fn rate(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> Re
         .collect::<Result<Vec<_>>>()?;
     let mut batches = BATCHES;
     let mut rates = Vec::new();
+    let mut last = String::new();
     let begun = Instant::now();
     while begun.elapsed() < time + time / 10 || (rates.is_empty() && begun.elapsed() < LIMIT) {
         for flow in &flows {
@@ -119,6 +120,7 @@ fn rate(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> Re
             }
             let (arrived, took) = (received(peer, "eth0")? - before, call.elapsed());
             if arrived < sent {
+                last = format!("{arrived} of {sent} in {took:?}");
                 batches = (batches / 2).max(SAFE);
                 continue;
             }
@@ -129,7 +131,7 @@ fn rate(outside: &NetNs, peer: &NetNs, target: SocketAddr, time: Duration) -> Re
             }
         }
     }
-    median(&rates).context("never do all packets arrive at the endpoint")
+    median(&rates).with_context(|| format!("never do all packets arrive at the endpoint: {last}"))
 }
 
 /// A datagram to a node port.
