@@ -44,8 +44,8 @@ pub enum Command {
     Flows(FlowsArgs),
     /// Change the mode of the daemon that runs on this node; no connection breaks.
     Switch(SwitchArgs),
-    /// Remove everything of ours from this node, in every mode, and verify that it is gone. Needs no API.
-    Cleanup(KernelArgs),
+    /// Remove everything of ours from this node, in every mode, and verify that it is gone. Needs no API, but with --kubeconfig.
+    Cleanup(CleanupArgs),
     /// Say what this kernel and its tools can do, for both modes, and which other proxies are on this node.
     Check(CheckArgs),
 }
@@ -94,7 +94,7 @@ pub struct KernelArgs {
     pub xdp: XdpMode,
 
     /// eBPF mode: how clients outside are answered by endpoints on other nodes: through this node, which masquerades
-    /// them, or by the endpoint's node itself, which sees their address. With dsr every node has to be in eBPF mode.
+    /// them, or by the endpoint's node itself, which sees their address, where that has dsr as well.
     #[arg(long, value_enum, value_name = "snat|dsr", default_value_t = Forwarding::Snat)]
     pub forwarding: Forwarding,
 
@@ -112,6 +112,22 @@ pub struct KernelArgs {
     /// Lock file and sockets.
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
+}
+
+/// Flags of `cleanup`.
+#[derive(Debug, Clone, Args)]
+pub struct CleanupArgs {
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+
+    /// After --forwarding dsr: first take back what this node's Node object tells other nodes, so that they send no clients'
+    /// packets here any more.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Name of this node, if it is not the host name.
+    #[arg(long, value_name = "NAME")]
+    pub hostname_override: Option<String>,
 }
 
 /// Flags that say which node this is, where its inputs come from, and how Services are served.

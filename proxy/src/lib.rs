@@ -14,6 +14,7 @@ pub mod companion;
 pub mod config;
 pub mod conntrack;
 pub mod dataplane;
+pub mod direct;
 pub mod ebpf;
 pub mod events;
 pub mod explain;

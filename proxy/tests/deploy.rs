@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use seaway_proxy::cli::{Cli, Command, Mode, RunArgs};
 use seaway_proxy::config::Config;
+use seaway_proxy::ebpf::Forwarding;
 use seaway_proxy::privileges;
 use serde_json::{Value, json};
 
@@ -77,6 +78,7 @@ fn every_file_of_a_kustomization_is_there_and_every_file_is_in_one() {
         "kustomize/ebpf",
         "kustomize/labelled",
         "kustomize/pod-labels",
+        "kustomize/dsr",
     ] {
         let kustomization = document(&format!("{base}/kustomization.yaml"));
         let named: BTreeSet<String> = strings(&kustomization["resources"])
@@ -140,10 +142,9 @@ fn labelled_nodes_are_served_beside_what_kube_proxy_left() {
     assert!(run_args(&args).ignore_other_proxies);
 }
 
-/// Nobody else may see Pods.
-#[test]
-fn pods_are_followed_only_where_their_labels_count() {
-    let kustomization = document("kustomize/pod-labels/kustomization.yaml");
+/// The settings without and with the flag that an overlay of the manifests of mode ebpf adds.
+fn flag_of(overlay: &str) -> [RunArgs; 2] {
+    let kustomization = document(&format!("kustomize/{overlay}/kustomization.yaml"));
     let patch = kustomization["patches"][0]["patch"].as_str().unwrap();
     let patch: Vec<Value> = serde_saphyr::from_str(patch).unwrap();
     assert_eq!(patch[0]["path"], "/spec/template/spec/containers/0/args/-");
@@ -152,14 +153,38 @@ fn pods_are_followed_only_where_their_labels_count() {
         kustomization["patches"][0]["target"]["name"],
         daemon_set["metadata"]["name"]
     );
-    let mut args = strings(&pod(&daemon_set)["containers"][0]["args"]);
-    assert!(!run_args(&args).pod_labels);
-    args.push(patch[0]["value"].as_str().unwrap());
-    assert!(run_args(&args).pod_labels);
-    for (file, expected) in [("base/rbac.yaml", false), ("pod-labels/rbac.yaml", true)] {
+    let without = strings(&pod(&daemon_set)["containers"][0]["args"]);
+    let mut with = without.clone();
+    with.push(patch[0]["value"].as_str().unwrap());
+    [run_args(&without), run_args(&with)]
+}
+
+/// Which files of an overlay allow something on a resource.
+fn allows(resource: &str) -> Vec<&'static str> {
+    let files = ["base/rbac.yaml", "pod-labels/rbac.yaml", "dsr/rbac.yaml"];
+    let allows = |file: &&str| {
         let text = std::fs::read_to_string(deploy().join("kustomize").join(file)).unwrap();
-        assert_eq!(text.contains("resources: [pods]"), expected, "{file}");
-    }
+        text.contains(&format!("resources: [{resource}]"))
+    };
+    files.into_iter().filter(allows).collect()
+}
+
+/// Nobody else may see Pods.
+#[test]
+fn pods_are_followed_only_where_their_labels_count() {
+    assert_eq!(
+        flag_of("pod-labels").map(|run| run.pod_labels),
+        [false, true]
+    );
+    assert_eq!(allows("pods"), ["pod-labels/rbac.yaml"]);
+}
+
+/// Nobody else may write to Nodes.
+#[test]
+fn nodes_are_annotated_only_where_they_answer_clients_of_others() {
+    let forwarding = flag_of("dsr").map(|run| run.node.kernel.forwarding);
+    assert_eq!(forwarding, [Forwarding::Snat, Forwarding::Dsr]);
+    assert_eq!(allows("nodes/status"), ["dsr/rbac.yaml"]);
 }
 
 #[test]

@@ -173,6 +173,7 @@ mod tests {
                 .collect(),
             zone: None,
             draining: false,
+            direct_answers: seaway_model::DirectAnswers::No,
         }
     }
 

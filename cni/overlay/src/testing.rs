@@ -29,6 +29,7 @@ pub(crate) fn node(member: &Member) -> Node {
         pod_cidrs: member.pod_cidrs.clone(),
         zone: None,
         draining: false,
+        direct_answers: seaway_model::DirectAnswers::No,
     }
 }
 

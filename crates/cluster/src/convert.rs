@@ -19,6 +19,8 @@ use seaway_model::{Diagnostic, InputEvent, ObjectKey, Protocol};
 use crate::intern::Interner;
 use crate::wire;
 
+pub(crate) use node::direct_answers;
+
 /// An API object of a kind that we read.
 #[derive(Debug, Clone)]
 pub enum Object {

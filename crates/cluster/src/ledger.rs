@@ -107,7 +107,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use seaway_model::{Node, ObjectKey};
+    use seaway_model::{DirectAnswers, Node, ObjectKey};
 
     use super::*;
 
@@ -118,6 +118,7 @@ mod tests {
             pod_cidrs: Vec::new(),
             zone: None,
             draining: false,
+            direct_answers: DirectAnswers::No,
         };
         Conversion {
             object: ObjectRef::Node(name.into()),

@@ -3,12 +3,14 @@
 //! [`stream`](source::stream) is the whole interface: it yields [`seaway_model::InputEvent`]s, with
 //! `Synced` exactly once, and says itself what vanished while it was not looking. Reading order:
 //! [`source`] → `watch` (Kubernetes) and `manifests` (files) → [`convert`] (pure: API objects as
-//! [`wire`] reads them → model types). [`pods`] is apart: which Pods of a node have a label.
+//! [`wire`] reads them → model types). [`pods`] and [`direct`] are apart: which Pods of a node have a label, and
+//! what proxies tell each other.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod convert;
+pub mod direct;
 pub mod events;
 mod intern;
 mod ip;

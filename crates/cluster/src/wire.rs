@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use seaway_model::ownership::ALGORITHM_ANNOTATION;
+use seaway_model::ownership::{ALGORITHM_ANNOTATION, DIRECT_ANSWERS_ANNOTATION};
 use serde::{Deserialize, Deserializer};
 
 /// core/v1 Service.
@@ -237,12 +237,15 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         last_change: Option<String>,
         #[serde(rename = "seaway.dev/load-balancer-algorithm")]
         algorithm: Option<String>,
+        #[serde(rename = "seaway.dev/direct-answers")]
+        direct_answers: Option<String>,
     }
     let slim: Slim = or_default(deserializer)?;
     let annotations = slim.annotations.map(|all| {
         let known = [
             (LAST_CHANGE_ANNOTATION, all.last_change),
             (ALGORITHM_ANNOTATION, all.algorithm),
+            (DIRECT_ANSWERS_ANNOTATION, all.direct_answers),
         ];
         let given = known
             .into_iter()

@@ -210,6 +210,42 @@ pub struct Node {
     /// The node is about to go: it is being deleted, or has the taint `ToBeDeletedByClusterAutoscaler`. Load
     /// balancers are told to look elsewhere; forwarding goes on.
     pub draining: bool,
+    /// Annotation `seaway.dev/direct-answers`.
+    #[serde(default)]
+    pub direct_answers: DirectAnswers,
+}
+
+/// Whose clients a node answers itself when another node sends their packets on as they are (`--forwarding dsr`), as the
+/// proxy there says.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum DirectAnswers {
+    /// Nobody's, or in a way that we do not know: rules cannot do it.
+    #[default]
+    No,
+    /// Those of flows that it has, for as long as they last: it serves by rules now.
+    Begun,
+    /// Everybody's.
+    All,
+}
+
+impl DirectAnswers {
+    /// As the annotation says it, with the version of how the packets are marked; `None` if there is none.
+    pub fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::No => None,
+            Self::Begun => Some("v1-begun"),
+            Self::All => Some("v1"),
+        }
+    }
+
+    /// What an annotation says.
+    pub fn parse(text: &str) -> Self {
+        let known = [Self::Begun, Self::All];
+        let said = known.into_iter().find(|all| all.as_str() == Some(text));
+        said.unwrap_or_default()
+    }
 }
 
 /// The kinds of objects of which a source has findings.

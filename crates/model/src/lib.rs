@@ -28,8 +28,8 @@ pub use desired::{
     ServiceRules, WhenEmpty,
 };
 pub use inputs::{
-    Algorithm, Change, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey,
-    Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+    Algorithm, Change, DirectAnswers, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind,
+    Node, ObjectKey, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
 };
 pub use oracle::{
     NodeContext, Origin, Outcome, Outcomes, Packet, Remembered, outcomes, outcomes_for_known,

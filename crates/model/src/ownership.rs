@@ -53,6 +53,10 @@ pub const API_PREFIX: &str = "seaway.dev/";
 /// Annotation of a Service: how a backend is chosen for a new flow, `random` or `maglev`.
 pub const ALGORITHM_ANNOTATION: &str = "seaway.dev/load-balancer-algorithm";
 
+/// Annotation of a Node: whether it answers clients of other nodes itself
+/// ([`DirectAnswers`](crate::DirectAnswers)); its proxy keeps it.
+pub const DIRECT_ANSWERS_ANNOTATION: &str = "seaway.dev/direct-answers";
+
 /// Label of a Pod whose sockets eBPF mode leaves alone, when it has the value `untranslated`.
 pub const SOCKETS_LABEL: &str = "seaway.dev/sockets";
 

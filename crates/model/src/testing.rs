@@ -15,8 +15,8 @@ use proptest::sample::{select, subsequence};
 
 use crate::derive::Diagnostic;
 use crate::inputs::{
-    Algorithm, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node, ObjectKey,
-    Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
+    Algorithm, DirectAnswers, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Kind, Node,
+    ObjectKey, Protocol, Service, ServicePort, SlicePort, TrafficPolicy,
 };
 use crate::oracle::{NodeContext, Origin, Packet};
 use crate::settings::{DetectLocal, NodeSettings};
@@ -336,6 +336,7 @@ fn node() -> impl Strategy<Value = Node> {
             pod_cidrs: Vec::new(),
             zone: zone.map(Arc::from),
             draining,
+            direct_answers: DirectAnswers::No,
         })
 }
 

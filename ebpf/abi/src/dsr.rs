@@ -28,8 +28,14 @@ pub struct TunnelValue {
     pub remote: Addr,
     /// The UDP port there; network order.
     pub port: u16,
-    pub pad: u16,
+    /// `TUNNEL_*` bits: whose packets may be sent there as they are.
+    pub flags: u16,
 }
+
+/// Of flows that have begun.
+pub const TUNNEL_BEGUN: u16 = 1;
+/// Of flows that begin.
+pub const TUNNEL_BEGINNING: u16 = 2;
 
 /// The way to a node's end of the tunnel, as the routing table last gave it: for what is put into the tunnel without the kernel.
 #[repr(C)]

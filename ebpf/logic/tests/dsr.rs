@@ -116,7 +116,7 @@ fn the_headers_of_the_tunnel_are_right() {
     let there = TunnelValue {
         remote: addr("192.168.77.2"),
         port: 8472_u16.to_be(),
-        pad: 0,
+        flags: 0,
     };
     let way = VtepValue {
         local: addr("192.168.77.1"),

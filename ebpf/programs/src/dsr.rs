@@ -11,6 +11,7 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::{bpf_loop, bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key};
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::config::CONFIG_DSR;
+use seaway_ebpf_abi::dsr::{TUNNEL_BEGINNING, TUNNEL_BEGUN};
 use seaway_ebpf_abi::flow::{FLOW_DIRECT, FLOW_FAR, FLOW_NODE_PORT, FLOW_SENT_ON};
 use seaway_ebpf_abi::frontend::{BACKEND_LOCAL, BACKEND_POD};
 use seaway_ebpf_abi::{
@@ -56,7 +57,8 @@ pub(crate) fn answer(
     if backend.flags & BACKEND_LOCAL != 0 {
         return Answer::Plain;
     }
-    if config.overlay_ifindex != 0 && tunnel(&backend.addr).is_some() {
+    let takes = |there: &TunnelValue| there.flags & TUNNEL_BEGINNING != 0;
+    if config.overlay_ifindex != 0 && tunnel(&backend.addr).is_some_and(takes) {
         Answer::There
     } else {
         Answer::Here
@@ -65,9 +67,21 @@ pub(crate) fn answer(
 
 /// The node that an address is at.
 #[inline(always)]
-pub(crate) fn tunnel(addr: &Addr) -> Option<&'static TunnelValue> {
+fn tunnel(addr: &Addr) -> Option<&'static TunnelValue> {
     // SAFETY: values are replaced, never changed in place, and read at once.
     TUNNELS.get(&Key::new(128, addr.words))
+}
+
+/// The node that packets of a flow are sent to as they are.
+#[inline(always)]
+pub(crate) fn taker(flow: &FlowValue) -> Option<&'static TunnelValue> {
+    tunnel(&flow.dst).filter(|there| there.flags & TUNNEL_BEGUN != 0)
+}
+
+/// Whether the node of a flow's backend takes its packets no more. A way that is not there, as between two routes, says nothing.
+#[inline(always)]
+pub(crate) fn is_let_go(flow: &FlowValue) -> bool {
+    tunnel(&flow.dst).is_some_and(|there| there.flags & TUNNEL_BEGUN == 0)
 }
 
 #[inline(always)]
@@ -132,7 +146,7 @@ pub(crate) fn open(work: &mut Work, knock: &Knock, picked: &Picked) -> u32 {
 /// Has the packet of a flow leave by the overlay, to the node of its backend; what the program returns.
 #[inline(always)]
 pub(crate) fn send_on(ctx: &TcContext, flow: &FlowValue, overlay: u32) -> Option<i32> {
-    let there = tunnel(&flow.dst)?;
+    let there = taker(flow)?;
     let backend = BackendValue {
         addr: flow.dst,
         port: flow.dport,
@@ -164,7 +178,7 @@ pub(crate) fn send_on(ctx: &TcContext, flow: &FlowValue, overlay: u32) -> Option
 /// Takes note of the way to the node of the flow's backend, for [`crate::encap`]. Without the source (before Linux 6.7) there is none.
 #[inline(never)]
 pub(crate) fn learn(ctx: &TcContext, work: &mut Work) {
-    let Some(there) = tunnel(&work.flow.dst) else {
+    let Some(there) = taker(&work.flow) else {
         return;
     };
     if !there.remote.is_v4() {

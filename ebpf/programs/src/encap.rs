@@ -8,7 +8,7 @@ use seaway_ebpf_abi::{FlowValue, Verdict};
 use seaway_ebpf_logic::dsr::{self, OUTER4};
 use seaway_ebpf_logic::packet::ETHERNET;
 
-use crate::dsr::tunnel;
+use crate::dsr::taker;
 use crate::maps::{VTEPS, count, epoch};
 use crate::quick::at;
 use crate::xdp;
@@ -17,7 +17,7 @@ use crate::xdp;
 #[inline(always)]
 pub(crate) fn send_on(ctx: &XdpContext, flow: &FlowValue) -> Option<i32> {
     let frame = xdp::length(ctx);
-    let there = tunnel(&flow.dst)?;
+    let there = taker(flow)?;
     // SAFETY: copied at once. Torn it is a mixture of two ways that both were right a moment ago.
     let way = *unsafe { VTEPS.get(there.remote) }?;
     let link = xdp::link(ctx);

@@ -16,6 +16,7 @@ use seaway_ebpf_abi::{FlowKey, FlowValue, Hop, Verdict};
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_ebpf_logic::{dsr, flow as state, nat};
 
+use crate::dsr::is_let_go;
 use crate::events;
 use crate::maps::{FLOWS, Work, config, count, is_node_addr};
 use crate::services::{self, Knock, Picked};
@@ -246,7 +247,7 @@ pub(crate) fn check(work: &mut Work) -> Known {
     let flow = &mut work.flow;
     let tcp_flags = work.packet.tcp_flags;
     if flow.flags & FLOW_SENT_ON != 0 {
-        if dsr::begins_anew(key.protocol, flow.state, tcp_flags) {
+        if is_let_go(flow) || dsr::begins_anew(key.protocol, flow.state, tcp_flags) {
             return Known::Renew;
         }
         if dsr::is_bound(key.protocol, flow.state, tcp_flags) {

@@ -1,22 +1,34 @@
 //! `seaway-proxy cleanup`.
 
-use seaway_kernel::Capabilities;
+use std::time::Duration;
 
-use crate::cli::{KernelArgs, Mode};
+use anyhow::Context;
+use seaway_cluster::{direct, kube_client};
+use seaway_kernel::Capabilities;
+use seaway_model::DirectAnswers;
+
+use super::setup;
+use crate::cli::{CleanupArgs, KernelArgs, Mode};
 use crate::dataplane::Dataplane;
 use crate::ebpf::{EbpfConfig, EbpfDataplane};
 use crate::iptables::{IptablesConfig, IptablesDataplane};
 use crate::lock::NodeLock;
 use crate::privileges;
 
+/// How long the API may take.
+const API_LIMIT: Duration = Duration::from_secs(10);
+
 /// Both modes, whichever was in force.
-pub async fn cleanup(args: KernelArgs) -> anyhow::Result<()> {
+pub async fn cleanup(args: CleanupArgs) -> anyhow::Result<()> {
     // What eBPF mode leaves is in files and links, and needs no more than this to go.
     privileges::check(Mode::Iptables)?;
-    let _lock = NodeLock::take(&args.run_dir)?;
+    let _lock = NodeLock::take(&args.kernel.run_dir)?;
     let mut failures = Vec::new();
+    if let Err(error) = take_back(&args).await {
+        failures.push(format!("the annotation of the Node: {error:#}"));
+    }
     for mode in [Mode::Iptables, Mode::Ebpf] {
-        match cleanup_mode(mode, &args).await {
+        match cleanup_mode(mode, &args.kernel).await {
             Ok(removed) if removed.is_empty() => println!("{}: nothing to remove", mode.as_str()),
             Ok(removed) => {
                 for line in removed {
@@ -31,6 +43,20 @@ pub async fn cleanup(args: KernelArgs) -> anyhow::Result<()> {
         "cleanup is incomplete: {}",
         failures.join("; ")
     );
+    Ok(())
+}
+
+/// Has the Node say no more that clients of other nodes are answered here, if we are told where the API is.
+async fn take_back(args: &CleanupArgs) -> anyhow::Result<()> {
+    let Some(kubeconfig) = &args.kubeconfig else {
+        return Ok(());
+    };
+    let name = setup::node_name(args.hostname_override.as_deref())?;
+    let client = kube_client(Some(kubeconfig)).await?;
+    let said = direct::say(&client, &name, DirectAnswers::No);
+    tokio::time::timeout(API_LIMIT, said)
+        .await
+        .context("the API does not answer")??;
     Ok(())
 }
 

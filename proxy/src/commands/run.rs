@@ -13,6 +13,7 @@ use super::serve::Daemon;
 use super::setup::{self, ThisNode};
 use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, RunConfig};
+use crate::direct::Announcer;
 use crate::ebpf::{Observed, Sockets};
 use crate::health::Health;
 use crate::lock::NodeLock;
@@ -81,6 +82,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // Not before it is clear that there is something to serve: a start that fails changes nothing.
     let tuned = tuning::apply(&run.conntrack);
     let left_alone = setup::left_alone(&run, &source, &this);
+    let answering = setup::answering(&config, &source);
+    let direct = Announcer::start(&source, &this.settings.name);
     let daemon = Daemon {
         config: &config,
         untuned: (!tuned).then_some(&run.conntrack),
@@ -92,6 +95,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         sockets: Arc::new(sockets),
         netfilter,
         left_alone,
+        answering,
+        direct,
         observed,
         switch_metrics,
         orders,

@@ -1,10 +1,12 @@
 //! The daemon at work: the reconcile loop over one mode, until another is wanted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use seaway_cluster::direct::Answering;
 use seaway_cluster::{EventRecorder, Source};
-use seaway_model::{Desired, InputEvent, NodeSettings};
-use tokio::sync::mpsc;
+use seaway_model::{Desired, DirectAnswers, InputEvent, NodeSettings};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::cleanup_mode;
@@ -14,7 +16,8 @@ use crate::companion::{self, Companion};
 use crate::config::{Config, ConntrackSettings};
 use crate::conntrack::{self, Both, Cleaner, Place};
 use crate::dataplane::Dataplane;
-use crate::ebpf::{self, Aside, EbpfDataplane, Labelled, Observed, Remains};
+use crate::direct::Announcer;
+use crate::ebpf::{self, Aside, EbpfDataplane, Forwarding, Labelled, Observed, Remains};
 use crate::events::Events;
 use crate::health::Health;
 use crate::healthcheck::{Addresses, HealthChecks};
@@ -23,6 +26,9 @@ use crate::metrics::Metrics;
 use crate::reconcile::{Ended, Reconciler};
 use crate::switch::{self, Order, Outcome, SwitchError, Teller};
 use crate::{privileges, systemd, tuning};
+
+/// How long a change of mode waits for the API, which it does not depend on.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// The parts that serving takes.
 pub(super) struct Daemon<'a> {
@@ -39,6 +45,9 @@ pub(super) struct Daemon<'a> {
     pub(super) netfilter: companion::Metrics,
     /// Pods whose sockets eBPF mode does not translate.
     pub(super) left_alone: Labelled,
+    /// Which nodes answer clients of others, and who says it of this one.
+    pub(super) answering: watch::Receiver<Option<Answering>>,
+    pub(super) direct: Announcer,
     pub(super) observed: Observed,
     pub(super) switch_metrics: switch::Metrics,
     pub(super) orders: mpsc::Receiver<Order>,
@@ -95,6 +104,7 @@ impl Daemon<'_> {
                         tuning::apply(settings);
                     }
                     self.succeed_the_other_mode(&mut serving).await;
+                    self.direct.say(self.answers(serving.mode()));
                     tracing::info!("in sync");
                     systemd::ready();
                 }
@@ -107,11 +117,13 @@ impl Daemon<'_> {
     async fn begin(&self) -> anyhow::Result<Serving> {
         Ok(match self.config.mode {
             Mode::Iptables => {
+                // Programs that are still there go soon.
+                self.direct.say(self.answers(Mode::Iptables));
                 let plane = setup::iptables(self.this).await?;
                 Serving::Iptables(Box::new(self.reconciler(plane).await?), self.remains())
             }
             Mode::Ebpf => {
-                let mut plane = setup::ebpf(self.config, self.this)?.observed_by(&self.observed);
+                let mut plane = self.ebpf()?;
                 // Else rules may be in force, or nothing: both see to what begins until flows are taken over.
                 if !plane.succeeds_programs()? {
                     plane.begin_handover()?;
@@ -122,6 +134,19 @@ impl Daemon<'_> {
                 Serving::Ebpf(Box::new(reconciler), beside)
             }
         })
+    }
+
+    fn ebpf(&self) -> anyhow::Result<EbpfDataplane> {
+        let plane = setup::ebpf(self.config, self.this)?.observed_by(&self.observed);
+        Ok(plane.hearing(self.answering.clone()))
+    }
+
+    /// Whose clients this node answers. Without `--forwarding dsr` it takes packets as well, but need not say so.
+    fn answers(&self, mode: Mode) -> DirectAnswers {
+        match (mode, self.config.kernel.forwarding) {
+            (Mode::Ebpf, Forwarding::Dsr) => DirectAnswers::All,
+            _ => DirectAnswers::Begun,
+        }
     }
 
     async fn reconciler<D: Dataplane>(&self, plane: D) -> anyhow::Result<Reconciler<D>> {
@@ -152,7 +177,10 @@ impl Daemon<'_> {
     }
 
     fn remains(&self) -> Remains {
-        Remains::watch(&self.config.kernel.bpffs_root)
+        let direct = self.direct.clone();
+        Remains::watch(&self.config.kernel.bpffs_root, move || {
+            direct.say(DirectAnswers::No);
+        })
     }
 
     fn cleaner(&self, mode: Mode) -> Cleaner {
@@ -241,7 +269,7 @@ impl Daemon<'_> {
         const MODE: Mode = Mode::Ebpf;
         // Before anything is touched.
         let prepared = privileges::check(MODE).and_then(|()| {
-            let plane = setup::ebpf(self.config, self.this)?.observed_by(&self.observed);
+            let plane = self.ebpf()?;
             Ok((plane, self.beside()?))
         });
         let (mut new, beside) = match prepared {
@@ -254,6 +282,7 @@ impl Daemon<'_> {
         let (old, desired) = reconciler.parts();
         let result = switch::to_ebpf(old, &mut new, desired, teller).await;
         self.conclude(MODE, &result, teller);
+        self.direct.say(self.answers(mode_after(MODE, &result)));
         let Ok(outcome) = result else {
             reconciler.compare();
             return Serving::Iptables(reconciler, self.remains());
@@ -289,12 +318,17 @@ impl Daemon<'_> {
                 return Serving::Ebpf(reconciler, beside);
             }
         };
+        self.direct.say(self.answers(MODE));
+        if !self.direct.has_said(self.answers(MODE), TOLD_WITHIN).await {
+            teller.progress("the Node could not be told: other nodes may send clients' packets here for a while");
+        }
         // Its rules are part of those that are written now.
         reconciler.leave_companion();
         drop(beside);
         let (old, desired) = reconciler.parts();
         let result = switch::to_iptables(old, &mut new, desired, teller).await;
         self.conclude(MODE, &result, teller);
+        self.direct.say(self.answers(mode_after(MODE, &result)));
         if result.is_ok() {
             let cleaner = self.cleaner(MODE);
             let reconciler = reconciler.replace(self.settings(MODE), new, cleaner, None);
@@ -367,6 +401,14 @@ impl Daemon<'_> {
             )),
             Source::Manifests(_) => None,
         }
+    }
+}
+
+/// The mode in force after a change to that one.
+fn mode_after(mode: Mode, result: &Result<Outcome, SwitchError>) -> Mode {
+    match result {
+        Ok(_) => mode,
+        Err(_) => mode.other(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
+use seaway_cluster::direct::{self, Answering};
 use seaway_cluster::{NodeScope, Source, Wants, pods};
 use seaway_kernel::{Capabilities, Netlink, cgroup, sysctl};
 use seaway_model::ownership::SOCKETS_LABEL;
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cli::{KernelArgs, Mode};
 use crate::config::{Config, LocalTraffic, RunConfig};
-use crate::ebpf::{EbpfConfig, EbpfDataplane, Labelled, MapSizes};
+use crate::ebpf::{EbpfConfig, EbpfDataplane, Forwarding, Labelled, MapSizes};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 /// How long the one-shot commands wait for their inputs.
@@ -38,7 +39,7 @@ impl ThisNode {
         config: &Config,
         source: &Source,
     ) -> anyhow::Result<(Self, Option<NodeWatch>)> {
-        let name = node_name(config)?;
+        let name = node_name(config.node_name.as_deref())?;
         let watch = if needs_node(config) {
             Some(NodeWatch::open(config, source, &name).await?)
         } else {
@@ -50,7 +51,11 @@ impl ThisNode {
 
     /// Without what only the Node object says: enough to look at the kernel.
     pub(super) fn unresolved(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self::new(config, node_name(config)?, None))
+        Ok(Self::new(
+            config,
+            node_name(config.node_name.as_deref())?,
+            None,
+        ))
     }
 
     fn new(config: &Config, name: String, node: Option<&Node>) -> Self {
@@ -197,9 +202,10 @@ pub(super) fn follow(source: Source, this: &ThisNode) -> mpsc::Receiver<InputEve
     seaway_cluster::stream(source, wants)
 }
 
-fn node_name(config: &Config) -> anyhow::Result<String> {
-    match &config.node_name {
-        Some(name) => Ok(name.clone()),
+/// The name that was given, or the host's.
+pub(super) fn node_name(given: Option<&str>) -> anyhow::Result<String> {
+    match given {
+        Some(name) => Ok(name.to_owned()),
         None => {
             seaway_daemon::host_name().context("no name for this node; give --hostname-override")
         }
@@ -224,6 +230,14 @@ pub(super) fn left_alone(run: &RunConfig, source: &Source, this: &ThisNode) -> L
             pods::addresses(client.clone(), &this.settings.name, &label)
         }
         Source::Kube(_) | Source::Manifests(_) => watch::channel(BTreeSet::new()).1,
+    }
+}
+
+/// What other nodes say of whose clients they answer; nothing unless they are to answer any.
+pub(super) fn answering(config: &Config, source: &Source) -> watch::Receiver<Option<Answering>> {
+    match config.kernel.forwarding {
+        Forwarding::Dsr => direct::follow(source.clone()),
+        Forwarding::Snat => watch::channel(None).1,
     }
 }
 

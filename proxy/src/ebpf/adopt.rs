@@ -192,11 +192,11 @@ pub(super) struct HandedBack {
     pub(super) to_node: bool,
 }
 
-/// What connection tracking has to be told of an entry of the flow table; `None` for one half of a flow, and for what it
-/// has or need not have.
+/// What connection tracking has to be told of an entry of the flow table; `None` for one half of a flow, for what it has or need
+/// not have, and for what [stays](is_direct) with the programs.
 pub(super) fn hand_back(key: &FlowKey, value: &FlowValue, now: u64) -> Option<HandedBack> {
     let over = value.state & STATE_RESET != 0;
-    if value.flags & (FLOW_REVERSE | FLOW_STACK) != 0 || over {
+    if value.flags & (FLOW_REVERSE | FLOW_STACK | FLOW_SENT_ON | FLOW_DIRECT) != 0 || over {
         return None;
     }
     let silent = now.saturating_sub(value.last_seen);

@@ -25,7 +25,7 @@ pub(super) async fn cleanup(
     let mut maps = 0;
     for dir in layouts(&settings.bpffs_root)? {
         let link_dir = dir.join("links");
-        detached += detach(&link_dir, &[])?;
+        detached += detach(&link_dir, |_| false)?;
         filters += filters::detach_all(&link_dir, &interfaces, netns).await?;
         maps += remove(&dir)?;
     }
@@ -60,6 +60,10 @@ const SHOW_FRONTENDS: [&str; 4] = [
     "cgroup_sock_getpeername4",
     "cgroup_sock_getpeername6",
 ];
+fn shows_frontends(name: &str) -> bool {
+    SHOW_FRONTENDS.contains(&name)
+}
+
 const READ_BY_THEM: [&str; 2] = [maps::SOCKETS_TCP, maps::SOCKETS_UDP];
 
 /// Removes everything of this layout but [`SHOW_FRONTENDS`]. Returns one line per kind of thing removed.
@@ -69,15 +73,21 @@ pub(super) async fn withdraw(
     netns: &NetNs,
 ) -> Result<Vec<String>, EbpfError> {
     let link_dir = settings.link_dir();
-    let detached = detach(&link_dir, &SHOW_FRONTENDS)?;
+    let detached = detach(&link_dir, shows_frontends)?;
     let filters = filters::detach_all(&link_dir, &interfaces(netlink).await?, netns).await?;
     let maps = unpin(&settings.pin_dir(), &READ_BY_THEM)?;
     Ok(lines(detached, filters, maps))
 }
 
+/// Removes the hooks of sockets but [`SHOW_FRONTENDS`]; what serves packets stays. Returns one line per kind of thing removed.
+pub(super) fn leave_packets(settings: &EbpfConfig) -> Result<Vec<String>, EbpfError> {
+    let stays = |name: &str| !name.starts_with("cgroup_") || shows_frontends(name);
+    Ok(lines(detach(&settings.link_dir(), stays)?, 0, 0))
+}
+
 /// Removes what [`withdraw`] has left.
 pub(super) fn remove_remains(settings: &EbpfConfig) -> Result<(), EbpfError> {
-    detach(&settings.link_dir(), &[])?;
+    detach(&settings.link_dir(), |_| false)?;
     remove(&settings.pin_dir())?;
     // As in `cleanup`.
     let _ = fs::remove_dir(&settings.bpffs_root);
@@ -105,7 +115,7 @@ pub(super) fn supersede(settings: &EbpfConfig) -> Result<(), EbpfError> {
         let link_dir = dir.join("links");
         // Filters have been replaced by ours; the qdiscs that they stand in pass to us.
         filters::inherit(&link_dir, &settings.link_dir())?;
-        let detached = detach(&link_dir, &[])?;
+        let detached = detach(&link_dir, |_| false)?;
         remove(&dir)?;
         if dir == settings.layout_dir(VERSION) {
             tracing::info!(layout = %dir.display(), "removed the layout before ours");
@@ -134,13 +144,13 @@ fn turn(name: &str) -> u8 {
 }
 
 /// Detaches pinned links but some and removes their pins; how many there were.
-fn detach(link_dir: &Path, but: &[&str]) -> Result<usize, EbpfError> {
+fn detach(link_dir: &Path, stays: impl Fn(&str) -> bool) -> Result<usize, EbpfError> {
     let mut detached = 0;
     let mut names = bpffs::list(link_dir)?;
     names.sort_by_key(|name| turn(name));
     for name in names {
         let pin = link_dir.join(&name);
-        if pin.is_dir() || but.contains(&name.as_str()) {
+        if pin.is_dir() || stays(&name) {
             continue;
         }
         if let Some((link, _)) = links::existing(&pin)? {

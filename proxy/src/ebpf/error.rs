@@ -55,12 +55,6 @@ pub enum EbpfError {
         "cannot attach XDP to {link}: {reason}; --xdp=auto or --xdp=off serves such links at tc"
     )]
     Xdp { link: String, reason: String },
-    /// Flows that rules cannot carry.
-    #[error(
-        "{flows} flows are answered by the node of their endpoint itself, which rules cannot do: take --forwarding=snat on all \
-         nodes and wait until they are over"
-    )]
-    Direct { flows: usize },
     /// The node's links and addresses could not be read.
     #[error(transparent)]
     Kernel(#[from] seaway_kernel::Error),

@@ -26,8 +26,9 @@ use super::error::EbpfError;
 use super::flow_table::FlowTable;
 use super::plane::EbpfDataplane;
 use super::tables::Tables;
+use super::tunnels::Forwarding;
 use super::unconnected::Seed;
-use super::{cleanup, sys};
+use super::{cleanup, pods, remains, sys};
 use crate::task::blocking;
 
 /// Longer than a program runs, or a packet takes from a hook to connection tracking.
@@ -108,13 +109,16 @@ impl EbpfDataplane {
         Ok(Tables::open(&self.settings.pin_dir())?.is_some())
     }
 
-    /// Whether programs of ours serve already, of whatever layout: then nobody else has flows of Services.
+    /// Whether programs of ours serve what begins already, of whatever layout: then nobody else has flows of Services.
     ///
     /// # Errors
     ///
     /// If the pins cannot be read.
     pub fn succeeds_programs(&self) -> Result<bool, EbpfError> {
-        Ok(self.is_in_force()? || cleanup::has_other_layout(&self.settings)?)
+        if let Some(tables) = Tables::open(&self.settings.pin_dir())? {
+            return Ok(tables.read_config()?.flags & CONFIG_HANDOVER == 0);
+        }
+        cleanup::has_other_layout(&self.settings)
     }
 
     /// Leaves what begins to rules, before the first plan is applied or while the programs serve.
@@ -357,7 +361,8 @@ impl EbpfDataplane {
         self.adopt(desired).await
     }
 
-    /// Removes everything but the hooks that show the frontend to sockets connected through us, with what those read.
+    /// Removes everything but the hooks that show the frontend to sockets connected through us, with what those read; where
+    /// there are flows that rules [cannot carry](super::remains), or other nodes may not know yet that none are to begin, also but what these take.
     /// Returns one line per kind of thing removed.
     ///
     /// # Errors
@@ -367,9 +372,24 @@ impl EbpfDataplane {
         let netlink = Netlink::in_namespace(&self.netns)?;
         // What goes wrong from here on is put right by loading anew.
         self.let_go();
-        let lines = cleanup::withdraw(&self.settings, &netlink, &self.netns).await?;
+        let lines = if self.settings.forwarding == Forwarding::Dsr || self.direct_flows()? > 0 {
+            remains::keep_direct(&self.tables()?.flows)?;
+            pods::clear(&self.settings.pin_dir())?;
+            cleanup::leave_packets(&self.settings)?
+        } else {
+            cleanup::withdraw(&self.settings, &netlink, &self.netns).await?
+        };
         self.reset();
         Ok(lines)
+    }
+
+    /// How many flows there are in which another node answers, or the other node's clients are answered here.
+    ///
+    /// # Errors
+    ///
+    /// If the flow table cannot be read.
+    pub fn direct_flows(&self) -> Result<usize, EbpfError> {
+        remains::direct_flows(&self.tables()?.flows)
     }
 
     fn tables(&self) -> Result<Tables, EbpfError> {
@@ -387,11 +407,6 @@ impl HandBack {
         let now = sys::monotonic_ns();
         self.refused = 0;
         let entries = flows.entries()?;
-        let is_direct = |(key, value): &&(FlowKey, FlowValue)| adopt::is_direct(key, value, now);
-        match entries.iter().filter(is_direct).count() {
-            0 => {}
-            flows => return Err(EbpfError::Direct { flows }),
-        }
         for (key, value) in entries {
             let Some(flow) = adopt::hand_back(&key, &value, now) else {
                 continue;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use seaway_cluster::direct::Answering;
 use seaway_ebpf_abi::Verdict;
 use seaway_kernel::{NetNs, Netlink};
 use seaway_model::{Change, Desired};
+use tokio::sync::watch;
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
@@ -47,6 +49,8 @@ pub struct EbpfDataplane {
     names: Names,
     active: Option<Active>,
     following: Option<Following>,
+    /// Which nodes answer clients themselves.
+    answering: watch::Receiver<Option<Answering>>,
 }
 
 impl EbpfDataplane {
@@ -70,6 +74,7 @@ impl EbpfDataplane {
             names: Names::default(),
             active: None,
             following: None,
+            answering: watch::channel(None).1,
         })
     }
 
@@ -86,6 +91,14 @@ impl EbpfDataplane {
     #[must_use]
     pub fn observed_by(self, observed: &Observed) -> Self {
         observed.show(&self.shared);
+        self
+    }
+
+    /// Sends clients' packets on, as they are, to nodes that say so (`--forwarding dsr`). Without this, or until all have been
+    /// listed, what was known of them before holds.
+    #[must_use]
+    pub fn hearing(mut self, answering: watch::Receiver<Option<Answering>>) -> Self {
+        self.answering = answering;
         self
     }
 

@@ -1,25 +1,33 @@
 //! What stays of eBPF mode in iptables mode: sockets that were translated at `connect()` talk to their backend, and need nothing
 //! for that; but a program that asks who its peer is, or from where a datagram came, is to be told the frontend, as before.
 //! The hooks that say it stay for as long as there is such a socket, and go with the last.
+//!
+//! And flows that rules cannot carry: packets that this node sends on to another one as they are, or takes so from another
+//! one. The programs that serve packets stay for as long as there is such a flow, and leave all else to the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use seaway_ebpf_abi::config::CONFIG_HANDOVER;
+use seaway_ebpf_abi::flow::{FLOW_DIRECT, FLOW_SENT_ON, FLOW_STACK};
 use seaway_ebpf_abi::{SocketKey, SocketValue, maps};
 use seaway_kernel::sock_diag::SocketFamily;
-use seaway_kernel::{Error, NetNs, SockDiag};
+use seaway_kernel::{Error, NetNs, Netlink, SockDiag};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::config::{EbpfConfig, pin_dir};
 use super::error::EbpfError;
+use super::flow_table::FlowTable;
 use super::table::Table;
-use super::{bpffs, cleanup};
+use super::tables::Tables;
+use super::{adopt, bpffs, cleanup, gc, sys};
 use crate::task::blocking;
 
-/// How often sockets are looked for.
+/// How often sockets and flows are looked for, and how long programs stay at least: longer than it takes until other nodes have
+/// heard that no flow is to begin here.
 const PERIOD: Duration = Duration::from_secs(30);
 
 /// How to list the sockets that an entry may be of.
@@ -45,10 +53,11 @@ pub struct Remains {
 }
 
 impl Remains {
-    /// Starts it for a data plane that has pinned below `bpffs_root`. Where nothing is, there is nothing to do.
-    pub fn watch(bpffs_root: &Path) -> Self {
+    /// Starts it for a data plane that has pinned below `bpffs_root`. Where nothing is, there is nothing to do. Whoever is to be
+    /// told when no packet of other nodes is taken any more is called once then.
+    pub fn watch(bpffs_root: &Path, programs_gone: impl FnOnce() + Send + 'static) -> Self {
         let root = bpffs_root.to_path_buf();
-        let task = tokio::spawn(follow(root));
+        let task = tokio::spawn(follow(root, programs_gone));
         Self { task }
     }
 
@@ -72,14 +81,30 @@ pub fn is_all_there_is(bpffs_root: &Path) -> Result<bool, EbpfError> {
     Ok(!here.is_empty() && here.iter().all(stays) && !cleanup::has_other_dir(bpffs_root, &dir)?)
 }
 
-async fn follow(root: PathBuf) {
+/// What is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Hooks,
+    Programs,
+}
+
+async fn follow(root: PathBuf, programs_gone: impl FnOnce()) {
+    let mut programs_gone = Some(programs_gone);
     let mut tick = interval_at(Instant::now() + PERIOD, PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         match look(&root).await {
-            Ok(true) => return,
-            Ok(false) => {}
+            Ok(Left::Programs) => {}
+            Ok(left) => {
+                if let Some(programs_gone) = programs_gone.take() {
+                    programs_gone();
+                }
+                if left == Left::Nothing {
+                    return;
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot tell whether hooks of eBPF mode are still needed");
             }
@@ -87,25 +112,87 @@ async fn follow(root: PathBuf) {
     }
 }
 
-/// Forgets sockets that are closed; with the last, everything goes. Returns whether there is nothing any more.
-async fn look(root: &Path) -> Result<bool, EbpfError> {
-    if !is_all_there_is(root)? {
-        return Ok(bpffs::list(&pin_dir(root))?.is_empty());
-    }
+/// Forgets flows and sockets that are over; with the last, what they need goes.
+async fn look(root: &Path) -> Result<Left, EbpfError> {
     let dir = pin_dir(root);
+    if bpffs::list(&dir)?.is_empty() {
+        return Ok(Left::Nothing);
+    }
+    if !is_all_there_is(root)? && !serve_out(root).await? {
+        return Ok(Left::Programs);
+    }
     let left = blocking(move || forget_closed(&dir)).await?;
     if left > 0 {
         tracing::debug!(sockets = left, "hooks of eBPF mode are still needed");
-        return Ok(false);
+        return Ok(Left::Hooks);
     }
     // Without a pause from here on: see `leave`.
-    let config = EbpfConfig {
+    cleanup::remove_remains(&settings(root))?;
+    tracing::info!("the last socket that was connected in eBPF mode is closed: its hooks are gone");
+    Ok(Left::Nothing)
+}
+
+/// As far as it takes to remove something.
+fn settings(root: &Path) -> EbpfConfig {
+    EbpfConfig {
         bpffs_root: root.to_path_buf(),
         ..EbpfConfig::new("", "")
+    }
+}
+
+/// Removes the programs that serve packets, if nothing but direct flows kept them, and those are over; whether they are gone.
+async fn serve_out(root: &Path) -> Result<bool, EbpfError> {
+    let Some(tables) = Tables::open(&pin_dir(root))? else {
+        return Ok(false);
     };
-    cleanup::remove_remains(&config)?;
-    tracing::info!("the last socket that was connected in eBPF mode is closed: its hooks are gone");
+    // Else they serve what begins, for whoever follows.
+    if tables.read_config()?.flags & CONFIG_HANDOVER == 0 {
+        return Ok(false);
+    }
+    let flows = tables.flows.clone();
+    let left = blocking(move || {
+        gc::pass(&flows, sys::monotonic_ns())?;
+        let entries = flows.entries()?;
+        let of_rules = |flags: u8| flags & FLOW_STACK != 0;
+        Ok::<_, EbpfError>(
+            entries
+                .iter()
+                .filter(|(_, flow)| !of_rules(flow.flags))
+                .count(),
+        )
+    })
+    .await?;
+    if left > 0 {
+        tracing::debug!(entries = left, "programs of eBPF mode are still needed");
+        return Ok(false);
+    }
+    let netns = NetNs::current()?;
+    let netlink = Netlink::in_namespace(&netns)?;
+    // Stopped in between it goes on the next time: the flow table goes last.
+    cleanup::withdraw(&settings(root), &netlink, &netns).await?;
+    tracing::info!(
+        "the last flow that another node answers, or this one for another, is over: its programs are gone"
+    );
     Ok(true)
+}
+
+/// How many flows there are in which another node answers, or the other node's clients are answered here.
+pub(super) fn direct_flows(flows: &FlowTable) -> Result<usize, EbpfError> {
+    let now = sys::monotonic_ns();
+    let entries = flows.entries()?;
+    let direct = |(key, flow): &&_| adopt::is_direct(key, flow, now);
+    Ok(entries.iter().filter(direct).count())
+}
+
+/// Takes all others out of the flow table: connection tracking has them.
+pub(super) fn keep_direct(flows: &FlowTable) -> Result<(), EbpfError> {
+    let entries = flows.entries()?;
+    let others = entries
+        .iter()
+        .filter(|(_, flow)| flow.flags & (FLOW_SENT_ON | FLOW_DIRECT) == 0);
+    let others: Vec<_> = others.map(|(key, _)| *key).collect();
+    flows.delete_all(&others)?;
+    Ok(())
 }
 
 /// Deletes the entries of sockets that are closed; how many are left.
@@ -165,6 +252,8 @@ fn closed(entries: &[(SocketKey, SocketValue)], open: &Open) -> Vec<SocketKey> {
 mod tests {
     use std::net::TcpListener;
 
+    use seaway_ebpf_abi::{FlowKey, FlowValue, UDP};
+
     use super::super::config::MapSizes;
     use super::super::objects::Programs;
     use super::*;
@@ -177,7 +266,8 @@ mod tests {
         let dir = pin_dir(&root);
         bpffs::create_dir(&dir.join("links")).unwrap();
         drop(Programs::load(&dir, MapSizes::default()).unwrap());
-        assert!(!look(&root).await.unwrap(), "programs that serve stay");
+        let left = look(&root).await.unwrap();
+        assert_eq!(left, Left::Programs, "programs that serve stay");
         for map in bpffs::list(&dir).unwrap() {
             if map != "links" && !TABLES.iter().any(|(table, _)| *table == map) {
                 bpffs::unpin(&dir.join(map)).unwrap();
@@ -201,13 +291,60 @@ mod tests {
             };
             table.set(&key, &value).unwrap();
         }
-        assert!(!look(&root).await.unwrap());
+        assert_eq!(look(&root).await.unwrap(), Left::Hooks);
         assert_eq!(table.entries().unwrap().len(), 1);
         drop(listener);
-        assert!(look(&root).await.unwrap());
-        assert!(!root.exists());
-        assert!(look(&root).await.unwrap(), "and nothing is there any more");
+        for _ in 0..2 {
+            assert_eq!(look(&root).await.unwrap(), Left::Nothing);
+            assert!(!root.exists());
+        }
         NetNs::delete(&name).unwrap();
+    }
+
+    /// Needs root and a BPF file system.
+    #[tokio::test]
+    async fn programs_stay_for_as_long_as_there_is_a_direct_flow() {
+        let name = format!("seaway-direct-{}", std::process::id());
+        let root = Path::new("/sys/fs/bpf").join(&name);
+        let dir = pin_dir(&root);
+        bpffs::create_dir(&dir.join("links")).unwrap();
+        drop(Programs::load(&dir, MapSizes::default()).unwrap());
+        let tables = Tables::open(&dir).unwrap().unwrap();
+        let client = |sport| FlowKey {
+            sport,
+            protocol: UDP,
+            ..FlowKey::default()
+        };
+        let flow = |flags| FlowValue {
+            last_seen: sys::monotonic_ns(),
+            flags,
+            ..FlowValue::default()
+        };
+        for (sport, flags) in [(1, FLOW_SENT_ON), (2, 0), (3, FLOW_STACK), (4, FLOW_DIRECT)] {
+            tables.flows.set(&client(sport), &flow(flags)).unwrap();
+        }
+        keep_direct(&tables.flows).unwrap();
+        assert_eq!(direct_flows(&tables.flows).unwrap(), 2);
+        assert_eq!(tables.flows.entries().unwrap().len(), 2);
+        tables.flows.delete_all(&[client(1)]).unwrap();
+        let mut config = tables.read_config().unwrap();
+        config.flags |= CONFIG_HANDOVER;
+        tables.config.set(&0, &config).unwrap();
+        // Left to connection tracking: that keeps nothing.
+        tables.flows.set(&client(3), &flow(FLOW_STACK)).unwrap();
+        assert_eq!(look(&root).await.unwrap(), Left::Programs);
+        let silent = FlowValue {
+            last_seen: 0,
+            ..flow(FLOW_DIRECT)
+        };
+        tables.flows.set(&client(4), &silent).unwrap();
+        // A machine that has just been started has seen no flow for long.
+        let timeout = gc::timeout(UDP, &silent);
+        if sys::monotonic_ns() <= timeout {
+            tables.flows.delete_all(&[client(4)]).unwrap();
+        }
+        assert_eq!(look(&root).await.unwrap(), Left::Nothing);
+        assert!(!root.exists());
     }
 
     #[test]

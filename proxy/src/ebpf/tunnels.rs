@@ -6,9 +6,13 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use ipnetwork::IpNetwork;
+use seaway_cluster::direct::Answering;
+use seaway_ebpf_abi::dsr::{TUNNEL_BEGINNING, TUNNEL_BEGUN};
 use seaway_ebpf_abi::{Cidr, TunnelKey, TunnelValue, maps};
 use seaway_kernel::route::TABLE_MAIN;
 use seaway_kernel::{Link, LinkKind, NetNs, Offload, Route, RouteKind, VxlanSettings};
+use seaway_model::DirectAnswers;
+use tokio::sync::watch;
 
 use super::error::EbpfError;
 use super::table::Table;
@@ -88,12 +92,30 @@ pub(super) async fn port_for_programs(netns: &NetNs, overlay: &Link) -> u16 {
 }
 
 impl Tunnels {
-    fn value(&self, remote: IpAddr) -> TunnelValue {
+    /// Of a node that is known to be in the map already, that entry says whose packets it takes while nodes have not been heard.
+    fn value(
+        &self,
+        remote: IpAddr,
+        answering: Option<&Answering>,
+        known: Option<&TunnelValue>,
+    ) -> TunnelValue {
         TunnelValue {
             remote: remote.into(),
             port: self.port.to_be(),
-            pad: 0,
+            flags: match answering {
+                Some(answering) => flags(answering.get(&remote).copied()),
+                None => known.map_or(0, |known| known.flags),
+            },
         }
+    }
+}
+
+/// Whose packets may be sent on to a node that says this.
+fn flags(says: Option<DirectAnswers>) -> u16 {
+    match says.unwrap_or_default() {
+        DirectAnswers::No => 0,
+        DirectAnswers::Begun => TUNNEL_BEGUN,
+        DirectAnswers::All => TUNNEL_BEGUN | TUNNEL_BEGINNING,
     }
 }
 
@@ -110,26 +132,35 @@ pub(super) fn add(
     dir: &Path,
     tunnels: &mut Tunnels,
     (network, remote): (IpNetwork, IpAddr),
+    answering: Option<&Answering>,
 ) -> Result<(), EbpfError> {
     if tunnels.port == 0 {
         return Ok(());
     }
     tunnels.nodes.insert(network, remote);
     match Table::open(dir, maps::TUNNELS)? {
-        Some(table) => table.set(&key(&network), &tunnels.value(remote)),
+        Some(table) => table.set(&key(&network), &tunnels.value(remote, answering, None)),
         None => Ok(()),
     }
 }
 
-/// Writes them into the map of the programs, as far as they differ. Returns the number of writes.
-pub(super) fn write(dir: &Path, tunnels: &Tunnels) -> Result<usize, EbpfError> {
+/// Writes them into the map of the programs, as far as they differ, with what nodes say once all have been heard. Returns the number
+/// of writes.
+pub(super) fn write(
+    dir: &Path,
+    tunnels: &Tunnels,
+    answering: Option<&Answering>,
+) -> Result<usize, EbpfError> {
     let Some(table) = Table::<TunnelKey, TunnelValue>::open(dir, maps::TUNNELS)? else {
         return Ok(0);
     };
     let there: BTreeMap<TunnelKey, TunnelValue> = table.entries()?.into_iter().collect();
     let nodes = tunnels.nodes.iter();
     let wanted: BTreeMap<TunnelKey, TunnelValue> = nodes
-        .map(|(network, remote)| (key(network), tunnels.value(*remote)))
+        .map(|(network, remote)| {
+            let key = key(network);
+            (key, tunnels.value(*remote, answering, there.get(&key)))
+        })
         .collect();
     let mut writes = 0;
     for (key, value) in &wanted {
@@ -143,6 +174,14 @@ pub(super) fn write(dir: &Path, tunnels: &Tunnels) -> Result<usize, EbpfError> {
         writes += 1;
     }
     Ok(writes)
+}
+
+/// Waits until nodes say something else.
+pub(super) async fn heard(answering: &mut watch::Receiver<Option<Answering>>) {
+    if answering.changed().await.is_err() {
+        // Nobody listens to them.
+        std::future::pending::<()>().await;
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +263,29 @@ mod tests {
         assert_eq!(found(&[first.clone(), second.clone()]), expected);
         assert_eq!(found(&[second.clone(), first.clone()]), expected);
         assert_eq!(found(&[first, direct, second]), None);
+    }
+
+    #[test]
+    fn what_a_node_says_counts_once_all_are_heard() {
+        let remote: IpAddr = "192.168.77.2".parse().unwrap();
+        let tunnels = Tunnels::default();
+        let says = |says| Some(Answering::from([(remote, says)]));
+        let both = TUNNEL_BEGUN | TUNNEL_BEGINNING;
+        let known = TunnelValue {
+            flags: both,
+            ..TunnelValue::default()
+        };
+        for (answering, known, expected) in [
+            (None, None, 0),
+            (None, Some(&known), both),
+            (Some(Answering::new()), Some(&known), 0),
+            (says(DirectAnswers::All), None, both),
+            (says(DirectAnswers::Begun), Some(&known), TUNNEL_BEGUN),
+            (says(DirectAnswers::No), Some(&known), 0),
+        ] {
+            let value = tunnels.value(remote, answering.as_ref(), known);
+            assert_eq!(value.flags, expected, "{answering:?} {known:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use seaway_model::testing::plain;
-use seaway_model::{Endpoint, InputEvent, Node, Protocol, ServicePort, derive_all};
+use seaway_model::{DirectAnswers, Endpoint, InputEvent, Node, Protocol, ServicePort, derive_all};
 
 use super::*;
 
@@ -39,6 +39,7 @@ fn inputs(service: Service, endpoints: Vec<Endpoint>) -> Inputs {
         pod_cidrs: Vec::new(),
         zone: Some("a".into()),
         draining: false,
+        direct_answers: DirectAnswers::No,
     };
     let mut inputs = Inputs::default();
     for event in [

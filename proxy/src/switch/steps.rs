@@ -164,7 +164,11 @@ async fn back_to_rules(
     if new.is_in_force()? {
         new.hand_back(&mut HandBack::default(), desired).await?;
     }
-    new.cleanup().await?;
+    // Connections that only programs can carry keep them.
+    match new.is_in_force()? && new.direct_flows()? > 0 {
+        true => new.withdraw().await?,
+        false => new.cleanup().await?,
+    };
     Ok(())
 }
 
@@ -234,6 +238,12 @@ async fn give_over_to(
         handed.flows(),
         tally(&handed.left())
     ));
+    match old.direct_flows()? {
+        0 => {}
+        direct => teller.progress(format!(
+            "{direct} flows that another node answers, or this one for another, stay with the programs until they are over"
+        )),
+    }
     let removed = old.withdraw().await?;
     teller.progress(format!("removed {}", listed(&removed)));
     Ok(Outcome {

@@ -9,7 +9,7 @@ use seaway_ebpf_abi::BackendValue;
 use seaway_kernel::cgroup;
 use seaway_model::{Desired, TrafficPolicy};
 use seaway_proxy::dataplane::Dataplane;
-use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Forwarding, HandBack, XdpMode};
+use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane, Forwarding, XdpMode};
 
 use crate::packets::{ACK, Bench, OUTSIDE, REDIRECT, SHOT, SYN, Shape, shape};
 use crate::world::{
@@ -17,7 +17,7 @@ use crate::world::{
 };
 use crate::xdp::{self, XDP_PASS, XDP_TX};
 
-fn dsr(config: EbpfConfig) -> EbpfConfig {
+pub(crate) fn dsr(config: EbpfConfig) -> EbpfConfig {
     EbpfConfig {
         forwarding: Forwarding::Dsr,
         ..config
@@ -28,18 +28,27 @@ fn dsr(config: EbpfConfig) -> EbpfConfig {
 pub(crate) struct Peer<'a> {
     world: &'a World,
     pub(crate) plane: EbpfDataplane,
-    config: EbpfConfig,
+    pub(crate) config: EbpfConfig,
 }
 
 impl<'a> Peer<'a> {
     pub(crate) async fn new(world: &'a World, desired: &Desired) -> Self {
+        Self::with(world, desired, |config| config).await
+    }
+
+    /// With other settings.
+    pub(crate) async fn with(
+        world: &'a World,
+        desired: &Desired,
+        settings: impl Fn(EbpfConfig) -> EbpfConfig,
+    ) -> Self {
         let beside = |path: &PathBuf| PathBuf::from(format!("{}-peer", path.display()));
         let cgroup = beside(&world.cgroup);
         cgroup::create(&cgroup).unwrap();
         let config = EbpfConfig {
             bpffs_root: beside(&world.bpffs),
             cgroup_root: cgroup,
-            ..world.config()
+            ..settings(world.config())
         };
         let plane = {
             let netns = world.netns("peer");
@@ -76,13 +85,13 @@ impl Drop for Peer<'_> {
     }
 }
 
-fn counter(plane: &EbpfDataplane, label: &str) -> u64 {
+pub(crate) fn counter(plane: &EbpfDataplane, label: &str) -> u64 {
     let counters = plane.counters().unwrap();
     counters.iter().find(|(v, _)| v.label() == label).unwrap().1
 }
 
 /// A node with a client outside, and the backend at the other node.
-async fn entry(world: &World, backend: &str) -> EbpfDataplane {
+pub(crate) async fn entry(world: &World, backend: &str) -> EbpfDataplane {
     world.serve("peerpod", "remote");
     let mut plane = world.plane(dsr(world.config()));
     sync(&mut plane, &service(&[(backend, false)])).await;
@@ -333,30 +342,6 @@ async fn the_far_side_serves_what_it_has_and_drops_the_rest() {
     inject(&world, 1, &frame(3, None));
     inject(&world, vni, &frame(4, None));
     await_counter(plane, "new_flow", 2);
-}
-
-#[tokio::test]
-async fn rules_do_not_get_what_they_cannot_carry() {
-    let world = World::new();
-    let mut plane = entry(&world, REMOTE_POD).await;
-    let mut peer = Peer::new(&world, &service(&[(REMOTE_POD, true)])).await;
-    let answer = world.client("out", false, &format!("udp {NODE_IP}:30080"));
-    assert!(answer.starts_with("remote "), "{answer}");
-    let here = service(&[(REMOTE_POD, false)]);
-    let there = service(&[(REMOTE_POD, true)]);
-    for (plane, desired) in [(&mut plane, &here), (&mut peer.plane, &there)] {
-        let mut handed = HandBack::default();
-        let refused = plane
-            .hand_back(&mut handed, desired)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(refused.contains("--forwarding=snat"), "{refused}");
-        plane.take_back(handed, desired).await.unwrap();
-    }
-    // All goes on.
-    let answer = world.client("out", false, &format!("udp {NODE_IP}:30080"));
-    assert!(answer.starts_with("remote "), "{answer}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod aside;
 mod cost;
+mod direct;
 mod dsr;
 mod foreign;
 mod growth;

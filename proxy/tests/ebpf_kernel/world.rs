@@ -11,13 +11,15 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use seaway_cluster::direct::Answering;
 use seaway_kernel::{NetNs, Spawn, cgroup};
 use seaway_model::{
-    Backend, Desired, DetectLocal, Family, Frontend, FrontendAddr, FrontendKind, ObjectKey,
-    PortRule, Protocol, ServiceRules, TrafficPolicy,
+    Backend, Desired, DetectLocal, DirectAnswers, Family, Frontend, FrontendAddr, FrontendKind,
+    ObjectKey, PortRule, Protocol, ServiceRules, TrafficPolicy,
 };
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane};
+use tokio::sync::watch;
 
 pub(crate) const CLUSTER_IP: &str = "10.96.0.10";
 pub(crate) const NODE_IP: &str = "192.168.77.1";
@@ -35,6 +37,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Length of a datagram that takes several fragments.
 pub(crate) const LARGE: usize = 4000;
+
+/// Both nodes say that they answer clients of each other.
+pub(crate) fn both_answer() -> watch::Receiver<Option<Answering>> {
+    let nodes = ["192.168.77.1", "192.168.77.2", "fd00:77::1", "fd00:77::2"];
+    let says = nodes.map(|node| (node.parse().unwrap(), DirectAnswers::All));
+    watch::channel(Some(says.into())).1
+}
 
 /// Everything that a test makes; gone when dropped.
 pub(crate) struct World {
@@ -190,7 +199,7 @@ impl World {
     pub(crate) fn plane(&self, config: EbpfConfig) -> EbpfDataplane {
         let node = self.netns("node");
         let _inside = node.enter().unwrap();
-        EbpfDataplane::new(config).unwrap()
+        EbpfDataplane::new(config).unwrap().hearing(both_answer())
     }
 
     /// Serves TCP and UDP port 8080 of both families in a namespace: each line or datagram is answered by

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use seaway_model::Node;
+use seaway_model::ownership::DIRECT_ANSWERS_ANNOTATION;
+use seaway_model::{DirectAnswers, Node};
 
 use super::Report;
 use crate::intern::Interner;
@@ -77,5 +78,12 @@ pub(super) fn convert(
                 .taints
                 .iter()
                 .any(|taint| taint.key == AUTOSCALER_TAINT),
+        direct_answers: direct_answers(node).map_or(DirectAnswers::No, DirectAnswers::parse),
     }
+}
+
+/// What the annotation says, whatever it is.
+pub(crate) fn direct_answers(node: &wire::Node) -> Option<&str> {
+    let annotations = node.metadata.annotations.as_ref()?;
+    Some(annotations.get(DIRECT_ANSWERS_ANNOTATION)?)
 }

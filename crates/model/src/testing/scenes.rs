@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use super::NODE;
 use super::plain::{self, port, service};
 use crate::inputs::{
-    Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, Protocol, Service, TrafficPolicy,
+    DirectAnswers, Endpoint, EndpointSlice, Family, InputEvent, Inputs, Node, Protocol, Service,
+    TrafficPolicy,
 };
 use crate::oracle::{NodeContext, Outcomes, Packet};
 use crate::settings::{DetectLocal, NodeSettings};
@@ -121,6 +122,7 @@ impl Setup {
                 pod_cidrs: Vec::new(),
                 zone: None,
                 draining: false,
+                direct_answers: DirectAnswers::No,
             },
             settings: NodeSettings {
                 external_ip_cidrs: names::allowed_external_ips(),

@@ -158,7 +158,9 @@ impl EbpfDataplane {
         let there = active.tables.read_config()?;
         config.flags |= pods::flags(&there, self.settings.pod_fast_path);
         let addresses = node::addresses(&self.view, &self.settings);
-        let tunnels = tunnels::write(&self.settings.pin_dir(), &self.view.tunnels)?;
+        let answering = self.answering.borrow();
+        let dir = self.settings.pin_dir();
+        let tunnels = tunnels::write(&dir, &self.view.tunnels, answering.as_ref())?;
         let writes = tunnels + active.tables.write_node(&config, &addresses)?;
         self.told = true;
         Ok(writes)

@@ -81,6 +81,7 @@ impl EbpfDataplane {
             InTheWay(Result<Option<String>, EbpfError>),
             Gc,
             Audit,
+            Answering,
         }
         loop {
             let Some(following) = &mut self.following else {
@@ -106,6 +107,7 @@ impl EbpfDataplane {
                 _ = following.rules.tick() => Due::Rules,
                 _ = following.gc.tick() => Due::Gc,
                 _ = following.audit.tick() => Due::Audit,
+                () = tunnels::heard(&mut self.answering) => Due::Answering,
             };
             match due {
                 Due::Event(Some(event)) => {
@@ -134,6 +136,12 @@ impl EbpfDataplane {
                 Due::Gc => {
                     self.pods.ask_again();
                     self.collect();
+                }
+                Due::Answering => {
+                    self.write_node()?;
+                    if let Some(active) = &self.active {
+                        active.tables.new_epoch()?;
+                    }
                 }
                 Due::Audit => {
                     // Of what there is no event: the ports that sockets of the node take.
@@ -203,7 +211,8 @@ impl EbpfDataplane {
         let nodes = &self.view.tunnels.nodes;
         match (nodes.get(&route.destination), tunnel) {
             (None, Some(tunnel)) => {
-                tunnels::add(&self.settings.pin_dir(), &mut self.view.tunnels, tunnel)?;
+                let (dir, answering) = (self.settings.pin_dir(), self.answering.borrow());
+                tunnels::add(&dir, &mut self.view.tunnels, tunnel, answering.as_ref())?;
                 Ok(false)
             }
             (None, None) => Ok(false),

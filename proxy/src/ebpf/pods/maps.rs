@@ -57,6 +57,13 @@ pub(super) fn write_peers(dir: &Path, there: &Peers, wanted: &Peers) -> Result<u
     write(dir, maps::PEERS, there, wanted)
 }
 
+/// Forgets all pods, for programs that nobody keeps in step any more.
+pub(in crate::ebpf) fn clear(dir: &Path) -> Result<(), EbpfError> {
+    write_local(dir, &read_local(dir)?, &Local::default())?;
+    write_peers(dir, &read_peers(dir)?, &Peers::default())?;
+    Ok(())
+}
+
 fn read<K, V>(dir: &Path, name: &'static str) -> Result<BTreeMap<K, V>, EbpfError>
 where
     K: Plain + Default + Ord,

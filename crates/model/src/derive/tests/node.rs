@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::inputs::Node;
+use crate::inputs::{DirectAnswers, Node};
 
 pub(super) fn node(zone: Option<&str>, address: &str) -> Node {
     Node {
@@ -13,6 +13,7 @@ pub(super) fn node(zone: Option<&str>, address: &str) -> Node {
         pod_cidrs: Vec::new(),
         zone: zone.map(Into::into),
         draining: false,
+        direct_answers: DirectAnswers::No,
     }
 }
 
