@@ -7,6 +7,7 @@ mod aside;
 mod cost;
 mod direct;
 mod dsr;
+mod dsr_semantics;
 mod foreign;
 mod growth;
 mod handover;
