@@ -8,13 +8,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::try_join_all;
 use seaway_lab::topology::outside_address;
 use seaway_lab::traffic::{Answer, Transport};
-use seaway_lab::{Lab, NodeConfig, Place};
+use seaway_lab::{Lab, Mode, NodeConfig, Place};
 use seaway_tests::{fixture, reach, require, workload};
 
 const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
 /// Requests to a Service with one endpoint.
 const ROUND: u64 = 2;
+
+/// Until all nodes have heard whose clients a node answers, at most.
+const HEARD: Duration = Duration::from_secs(30);
 
 /// How long nobody has to answer to say that nobody does.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -35,6 +38,57 @@ async fn modes_of_client_entry_and_endpoint_do_not_matter() {
         Ok(())
     })
     .await;
+}
+
+/// Where packets enter and where they are answered, every pair of modes, with `--forwarding dsr`: a node answers clients of another one
+/// itself if both are in eBPF mode, and after a change of mode no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_answered_by_the_nodes_that_can() {
+    if !require::met(require::LAB) {
+        return;
+    }
+    let mut config = fixture::two_of_each_mode();
+    config.proxy_flags = vec!["--forwarding=dsr".to_owned()];
+    fixture::with_lab(config, async |lab| {
+        let manifest: String = lab.nodes().map(manifest).collect();
+        workload::start_pods(lab, &manifest, "back").await?;
+        answered_directly(lab, &["n2", "n4"]).await?;
+        lab.switch_mode("n4", Mode::Iptables).await?;
+        answered_directly(lab, &["n2"]).await?;
+        lab.switch_mode("n4", Mode::Ebpf).await?;
+        answered_directly(lab, &["n2", "n4"]).await
+    })
+    .await;
+}
+
+/// Of a node that is in eBPF mode, as the one where the packets enter, endpoints see who is outside; of all others that node.
+async fn answered_directly(lab: &Lab, ebpf: &[&str]) -> Result<()> {
+    let outside = lab.outside()?;
+    for entry in &lab.config().nodes {
+        for backend in &lab.config().nodes {
+            let direct = [entry, backend]
+                .iter()
+                .all(|n| ebpf.contains(&n.name.as_str()));
+            let target = SocketAddr::new(entry.address(), node_port(ANY, backend));
+            for transport in BOTH {
+                let start = Instant::now();
+                loop {
+                    let all = answers(&outside, transport, target, backend).await?;
+                    let sees = |answer: &Answer| answer.peer.ip() == outside_address();
+                    if all.iter().all(|answer| sees(answer) == direct) {
+                        break;
+                    }
+                    ensure!(
+                        start.elapsed() < HEARD,
+                        "{} over {}, {ebpf:?} in eBPF mode: {all:?}",
+                        backend.name,
+                        entry.name
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a pod meets, the endpoints' own pods among them: a pod that asks its own Service is its own endpoint.

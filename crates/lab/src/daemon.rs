@@ -270,6 +270,7 @@ fn overlay_args(config: &LabConfig, node: &str) -> Vec<String> {
 fn proxy_args(config: &LabConfig, node: &str) -> Result<Vec<String>, LabError> {
     let mut args = vec!["run".to_owned()];
     args.extend(proxy_node_flags(config, node)?);
+    args.extend(config.proxy_flags.iter().cloned());
     Ok(args)
 }
 

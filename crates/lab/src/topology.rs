@@ -43,6 +43,9 @@ pub struct LabConfig {
     pub binaries: PathBuf,
     /// `RUST_LOG` of the daemons.
     pub log_filter: String,
+    /// More flags of every proxy's `run`.
+    #[serde(default)]
+    pub proxy_flags: Vec<String>,
     /// Told what is being done, one line at a time.
     #[serde(skip)]
     pub progress: Option<Progress>,
@@ -61,6 +64,7 @@ impl LabConfig {
             service_cidr: v4(10, 96),
             binaries: binaries()?,
             log_filter: "info".into(),
+            proxy_flags: Vec::new(),
             progress: None,
         })
     }
