@@ -18,6 +18,11 @@ pub fn one_of_each_mode() -> LabConfig {
     nodes(2, &["n2"])
 }
 
+/// Two nodes: ebpf, ebpf.
+pub fn two_in_mode_ebpf() -> LabConfig {
+    nodes(2, &["n1", "n2"])
+}
+
 /// Three nodes, with the modes of the demo: iptables, ebpf, iptables.
 pub fn mixed() -> LabConfig {
     nodes(3, &["n2"])

@@ -134,9 +134,14 @@ impl Lab {
 
     /// Runs `seaway-proxy cleanup` on a node; its daemon must have ended.
     pub async fn proxy_cleanup(&self, node: &str) -> Result<Finished, LabError> {
+        self.proxy(node, &["cleanup"]).await
+    }
+
+    /// Runs a subcommand of `seaway-proxy` on a node, told where the kernel has what is the node's.
+    pub async fn proxy(&self, node: &str, args: &[&str]) -> Result<Finished, LabError> {
         let program = self.record.config.binaries.join("seaway-proxy");
         let flags = proxy_kernel_flags(self.name(), node)?;
-        let args = std::iter::once("cleanup".to_owned()).chain(flags);
+        let args = args.iter().map(|arg| (*arg).to_owned()).chain(flags);
         self.node(node)?.run(program, args).await
     }
 
