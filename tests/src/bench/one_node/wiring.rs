@@ -239,7 +239,8 @@ impl Drop for Node {
     }
 }
 
-pub(in crate::bench) fn ip(netns: &str, batch: &str) -> Result<()> {
+/// Carries out a batch of commands of `ip` in a named namespace.
+pub fn ip(netns: &str, batch: &str) -> Result<()> {
     let mut ip = Command::new("ip")
         .args(["-n", netns, "-batch", "-"])
         .stdin(Stdio::piped())

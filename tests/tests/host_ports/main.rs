@@ -1,6 +1,8 @@
 //! Ports of a node that lead to a pod (`hostPort`), with the proxy beside them in each mode: they answer from everywhere, also
 //! while the proxy is away and after its mode has changed. The proxy has no part in them, and must not get in their way.
 
+mod ipv6;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
