@@ -171,7 +171,9 @@ pub mod programs {
     /// XDP that sends a frame back, with the header that stands in front of it as metadata, loaded by who measures.
     pub const XDP_AGAIN: &str = "xdp_again";
     /// Bytes of that header: Ethernet, IPv4, UDP, rounded up to words as metadata have to be.
-    pub const AGAIN: usize = 44;
+    pub const AGAIN: usize = AGAIN_HEADERS.next_multiple_of(4);
+    /// Of that, what it puts back: headers of Ethernet, IPv4 and UDP.
+    pub const AGAIN_HEADERS: usize = 14 + 20 + 8;
     /// A classifier that does nothing and is loaded by nobody but those who measure the others.
     pub const IDLE: &str = "idle";
     /// The classifiers.

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use seaway_ebpf_abi::programs::AGAIN;
+use seaway_ebpf_abi::programs::{AGAIN, AGAIN_HEADERS};
 use seaway_ebpf_abi::shortcut::SHORTCUT_NEIGHBOUR;
 use seaway_ebpf_abi::{FlowValue, Shortcut, Verdict};
 use seaway_ebpf_logic::packet::ETHERNET;
@@ -34,13 +34,14 @@ pub fn xdp_idle(_: XdpContext) -> u32 {
 /// (`BPF_F_TEST_XDP_LIVE_FRAMES`) and others have changed meanwhile. What has no metadata comes from others, and passes.
 #[xdp]
 pub fn xdp_again(ctx: XdpContext) -> u32 {
-    type Header = [u16; AGAIN / 2];
+    // The two bytes in front of a frame do not last: with an Ethernet header the kernel writes 16 (`neigh_hh_output`).
+    type Headers = [u16; AGAIN_HEADERS / 2];
     let (header, start, end) = (ctx.metadata(), ctx.data(), ctx.data_end());
     if header + AGAIN > start || start + AGAIN > end {
         return XDP_PASS;
     }
     // SAFETY: both have so many bytes, and lie one behind the other.
-    unsafe { *(start as *mut Header) = *(header as *const Header) };
+    unsafe { *(start as *mut Headers) = *(header as *const Headers) };
     XDP_TX
 }
 
