@@ -2,20 +2,18 @@
 //! otherwise, that no connection notices where they go, and that a limited pod stays limited.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use seaway_kernel::{NetNs, Netlink, Scope};
+use seaway_kernel::{Netlink, Scope};
 use seaway_lab::{Daemon, Lab, Place, eventually};
-use seaway_model::ownership::CONFLIST_FILE;
-use seaway_tests::runtimes::libcni::addresses;
-use seaway_tests::runtimes::list::NEW;
-use seaway_tests::runtimes::{Attachment, Libcni, List, Namespace, Scratch};
-use seaway_tests::{fixture, require};
+use seaway_tests::bench::overlay::stream::Server;
+use seaway_tests::runtimes::{Namespace, Scratch};
+use seaway_tests::{fixture, require, runtimes};
 use serde_json::{Map, json};
 
 /// For whatever has to come about. A busy machine is no failure.
@@ -40,23 +38,12 @@ struct Runtime<'a> {
 
 impl Runtime<'_> {
     async fn pod(&self, node: &'static str, capabilities: serde_json::Value) -> Result<Pod> {
-        let files = self.lab.node_files(node);
-        let runtime = Libcni {
-            node: self.lab.node(node)?.netns().clone(),
-            path: vec![files.join("cni-bin")],
-            cache: self.scratch.path().join(node),
-        };
-        let list = List::read(&files.join("cni-conf").join(CONFLIST_FILE), NEW)?;
         let space = Namespace::new("pod")?;
-        let attachment = Attachment {
-            container_id: space.name().to_owned(),
-            ifname: "eth0".into(),
-            netns: space.path(),
-            capabilities: serde_json::from_value(capabilities)?,
-            ..Attachment::default()
-        };
-        let result = runtime.add(&list, &attachment).await?;
-        let address = addresses(&result).first().context("no address")?.ip();
+        let (cache, capabilities) = (
+            self.scratch.path().join(node),
+            serde_json::from_value(capabilities)?,
+        );
+        let address = runtimes::attach(self.lab, node, cache, &space, capabilities).await?;
         Ok(Pod {
             node,
             space,
@@ -106,52 +93,10 @@ async fn counter(lab: &Lab, node: &str, label: &str) -> Result<u64> {
 }
 
 /// Answers what comes by TCP and UDP, until it is dropped.
-struct Echo {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Echo {
-    fn start(netns: &NetNs) -> Result<Self> {
-        let (listener, socket) = netns.run(|| -> io::Result<_> {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
-            listener.set_nonblocking(true)?;
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
-            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-            Ok((listener, socket))
-        })??;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (accepts, answers) = (Arc::clone(&stop), Arc::clone(&stop));
-        let threads = vec![
-            thread::spawn(move || {
-                while !accepts.load(Ordering::Relaxed) {
-                    match listener.accept() {
-                        Ok((stream, _)) => drop(thread::spawn(move || give_back(stream))),
-                        Err(_) => thread::sleep(Duration::from_millis(2)),
-                    }
-                }
-            }),
-            thread::spawn(move || {
-                let mut buffer = [0; 2048];
-                while !answers.load(Ordering::Relaxed) {
-                    if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                        // Who asked may be gone.
-                        let _ = socket.send_to(&buffer[..length], from);
-                    }
-                }
-            }),
-        ];
-        Ok(Self { stop, threads })
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
+fn echo(pod: &Pod) -> Result<Server> {
+    Server::start(pod.space.netns(), PORT, |stream| {
+        drop(thread::spawn(move || give_back(stream)));
+    })
 }
 
 /// Every byte back to who sent it, until that one ends.
@@ -245,7 +190,7 @@ async fn packets_go_past_the_stack_with_own_addresses_and_where_no_rule_is() {
         let lab = runtime.lab;
         let (pod, beside) = (runtime.plain("n1").await?, runtime.plain("n1").await?);
         let far = runtime.plain("n2").await?;
-        let _servers = [&pod, &beside, &far].map(|pod| Echo::start(pod.space.netns()));
+        let _servers = [&pod, &beside, &far].map(echo);
         for pod in [&pod, &beside, &far] {
             until(lab, pod.node, PAST).await?;
             until(lab, pod.node, &format!("{} at link", pod.address)).await?;
@@ -341,7 +286,7 @@ async fn no_connection_between_pods_notices_what_becomes_of_the_proxy() {
         let lab = runtime.lab;
         let (pod, beside) = (runtime.plain("n1").await?, runtime.plain("n1").await?);
         let far = runtime.plain("n2").await?;
-        let _servers = [&pod, &beside, &far].map(|pod| Echo::start(pod.space.netns()));
+        let _servers = [&pod, &beside, &far].map(echo);
         for node in ["n1", "n2"] {
             until(lab, node, PAST).await?;
         }
@@ -410,7 +355,7 @@ async fn a_limited_pod_stays_limited() {
         let limits = json!({"bandwidth": {"ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst}});
         let limited = runtime.pod("n1", limits).await?;
         let plain = runtime.plain("n1").await?;
-        let _servers = [&limited, &plain].map(|pod| Echo::start(pod.space.netns()));
+        let _servers = [&limited, &plain].map(echo);
         until(lab, "n1", PAST).await?;
         until(lab, "n1", &format!("{} at link", plain.address)).await?;
         let link = format!("{} at link", limited.address);

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use seaway_ebpf_abi::config::{CONFIG_HANDOVER, CONFIG_POD_FAST};
 use seaway_ebpf_abi::flow::FLOW_STACK;
-use seaway_ebpf_abi::{FlowKey, FlowValue, SocketKey, SteadyValue, TCP, UDP};
-use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, Status};
+use seaway_ebpf_abi::{FlowKey, FlowValue, SocketKey, SteadyValue, TCP};
+use seaway_kernel::conntrack::{Conntrack, Flow};
 use seaway_kernel::{NetNs, Netlink};
 use seaway_model::Desired;
 
@@ -28,7 +28,7 @@ use super::plane::EbpfDataplane;
 use super::tables::Tables;
 use super::tunnels::Forwarding;
 use super::unconnected::Seed;
-use super::{cleanup, pods, remains, sys};
+use super::{cleanup, pods, remains, sys, translated};
 use crate::task::blocking;
 
 /// Longer than a program runs, or a packet takes from a hook to connection tracking.
@@ -464,15 +464,7 @@ async fn list(netns: &NetNs) -> Result<Vec<Flow>, EbpfError> {
     let mut conntrack = Conntrack::in_namespace(netns)?;
     blocking(move || {
         let mut entries = Vec::new();
-        for family in [Family::V4, Family::V6] {
-            for protocol in [TCP, UDP] {
-                let translated = Filter {
-                    status: Status::DESTINATION_NAT,
-                    ..Filter::new(family, protocol)
-                };
-                conntrack.list(&translated, |flows| entries.extend_from_slice(flows))?;
-            }
-        }
+        translated::list(&mut conntrack, |flows| entries.extend_from_slice(flows))?;
         Ok(entries)
     })
     .await

@@ -44,6 +44,7 @@ mod sys;
 mod table;
 mod tables;
 mod tallies;
+mod translated;
 mod tunnels;
 mod unconnected;
 mod upgrade;

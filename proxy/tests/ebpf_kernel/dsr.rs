@@ -28,7 +28,7 @@ pub(crate) fn dsr(config: EbpfConfig) -> EbpfConfig {
 pub(crate) struct Peer<'a> {
     world: &'a World,
     pub(crate) plane: EbpfDataplane,
-    pub(crate) config: EbpfConfig,
+    config: EbpfConfig,
 }
 
 impl<'a> Peer<'a> {

@@ -64,19 +64,7 @@ fn second_pod(world: &World, link: &str) {
              link set {link} up"
         ),
     );
-    world.ip(
-        "out",
-        &format!(
-            "link set eth1 mtu 1450 up
-             address add {SECOND_POD}/32 dev eth1
-             route add 169.254.1.1 dev eth1 scope link
-             neigh add 169.254.1.1 lladdr 02:00:00:00:01:01 dev eth1 nud permanent
-             route add default via 169.254.1.1 dev eth1
-             address add {SECOND_POD6}/128 dev eth1 nodad
-             neigh add fe80::1 lladdr 02:00:00:00:01:01 dev eth1 nud permanent
-             route add default via fe80::1 dev eth1"
-        ),
-    );
+    world.pod_side_of("eth1", "out", SECOND_POD, SECOND_POD6);
     world.ip(
         "node",
         &format!(
@@ -146,6 +134,26 @@ fn forbid(world: &World) {
 
 pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+/// Sends so many bytes, each of which says where it is, and sees that they arrive.
+pub(crate) fn send(world: &World, from: &str, to: &str, address: SocketAddr, bytes: usize) {
+    let listener = world
+        .netns(to)
+        .run(|| TcpListener::bind(address))
+        .unwrap()
+        .unwrap();
+    let taken = thread::spawn(move || {
+        let mut all = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
+        all
+    });
+    let mut stream = connect(world, from, address, PATIENCE).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let sent: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+    stream.write_all(&sent).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(taken.join().unwrap() == sent, "{from} to {address}");
 }
 
 pub(crate) fn connect(
@@ -241,23 +249,8 @@ async fn what_is_large_stays_whole_on_its_way() {
         ("out", SECOND_POD6, "pod_local"),
         ("peerpod", REMOTE_POD6, "pod_remote"),
     ] {
-        let to = address(ip, 9000);
-        let listener = world
-            .netns(name)
-            .run(|| TcpListener::bind(to))
-            .unwrap()
-            .unwrap();
-        let taken = thread::spawn(move || {
-            let mut all = Vec::new();
-            listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
-            all
-        });
         let before = counter(&plane, label);
-        let mut stream = connect(&world, "pod", to, PATIENCE).unwrap();
-        let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
-        stream.write_all(&sent).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert!(taken.join().unwrap() == sent, "{ip}");
+        send(&world, "pod", name, address(ip, 9000), BYTES);
         // Cut to the link's size they would be some 6000.
         let packets = counter(&plane, label) - before;
         assert!(packets > 0 && packets < 4000, "{ip}: {packets}");

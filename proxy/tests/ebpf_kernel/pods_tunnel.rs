@@ -1,8 +1,6 @@
 //! Packets between pods of two nodes that the programs put into the tunnel and take out of it, past the overlay's device.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, UdpSocket};
-use std::thread;
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
@@ -16,7 +14,7 @@ use seaway_proxy::ebpf::EbpfDataplane;
 use crate::dsr::Peer;
 use crate::packets::{ACK, Bench, OUTSIDE, PASS, REDIRECT, SYN, shape};
 use crate::pods::{
-    ON, PATIENCE, SECOND_POD, address, connect, counter, datagram, mac, plane, until, world,
+    ON, PATIENCE, SECOND_POD, address, connect, counter, datagram, mac, plane, send, until, world,
 };
 use crate::world::{LOCAL_POD, LOCAL_POD6, NODE_IP, POD_LINK, REMOTE_POD, REMOTE_POD6, World};
 
@@ -307,28 +305,8 @@ async fn pods_of_two_nodes_talk_past_the_overlays_device() {
     }
 }
 
-/// So many bytes, each of which says where it is.
+/// Of a stream.
 const BYTES: usize = 6 << 20;
-
-fn send(world: &World, from: &str, to: &str, ip: &str, port: u16) {
-    let to_address = address(ip, port);
-    let listener = world
-        .netns(to)
-        .run(|| TcpListener::bind(to_address))
-        .unwrap()
-        .unwrap();
-    let taken = thread::spawn(move || {
-        let mut all = Vec::new();
-        listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
-        all
-    });
-    let mut stream = connect(world, from, to_address, PATIENCE).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
-    stream.write_all(&sent).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    assert!(taken.join().unwrap() == sent, "{from} to {ip}");
-}
 
 fn offload(
     world: &World,
@@ -359,7 +337,7 @@ async fn streams_arrive_whole_whoever_cuts_and_sums_them_up() {
                 _ => (&there.plane, &here),
             };
             let before = (counts(sender)[1], counts(receiver)[2]);
-            send(&world, from, to, ip, port);
+            send(&world, from, to, address(ip, port), BYTES);
             let packed = counts(sender)[1] - before.0;
             let unpacked = counts(receiver)[2] - before.1;
             // A pod does not cut: there is less to do for those on the way.
@@ -477,7 +455,7 @@ async fn a_pod_may_send_on_what_it_was_handed() {
             offload(&world, "peer", |links| links.set_checksum("eth0", summed));
             port += 1;
             let before = counts(&here)[2];
-            send(&world, "peerpod", "out", deep, port);
+            send(&world, "peerpod", "out", address(deep, port), BYTES);
             assert!(counts(&here)[2] > before);
         }
     }

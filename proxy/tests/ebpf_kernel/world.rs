@@ -169,17 +169,22 @@ impl World {
     }
 
     pub(crate) fn pod_side(&self, short: &str, addr: &str, addr6: &str) {
+        self.pod_side_of("eth0", short, addr, addr6);
+    }
+
+    /// The pod's side of that link of it.
+    pub(crate) fn pod_side_of(&self, link: &str, short: &str, addr: &str, addr6: &str) {
         self.ip(
             short,
             &format!(
-                "link set eth0 mtu 1450 up
-                 address add {addr}/32 dev eth0
-                 route add 169.254.1.1 dev eth0 scope link
-                 neigh add 169.254.1.1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
-                 route add default via 169.254.1.1 dev eth0
-                 address add {addr6}/128 dev eth0 nodad
-                 neigh add fe80::1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
-                 route add default via fe80::1 dev eth0"
+                "link set {link} mtu 1450 up
+                 address add {addr}/32 dev {link}
+                 route add 169.254.1.1 dev {link} scope link
+                 neigh add 169.254.1.1 lladdr 02:00:00:00:01:01 dev {link} nud permanent
+                 route add default via 169.254.1.1 dev {link}
+                 address add {addr6}/128 dev {link} nodad
+                 neigh add fe80::1 lladdr 02:00:00:00:01:01 dev {link} nud permanent
+                 route add default via fe80::1 dev {link}"
             ),
         );
     }

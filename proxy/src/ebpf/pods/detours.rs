@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use seaway_ebpf_abi::{Addr, FlowKey, PodValue, TCP, UDP, maps};
-use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, Status};
+use seaway_ebpf_abi::{Addr, FlowKey, PodValue, maps};
+use seaway_kernel::conntrack::{Conntrack, Flow};
 
 use crate::ebpf::error::EbpfError;
 use crate::ebpf::table::Table;
+use crate::ebpf::translated;
 
 /// Has the programs know of those that there are; how many entries that took.
 pub(super) fn note(dir: &Path, conntrack: &mut Conntrack) -> Result<usize, EbpfError> {
@@ -15,17 +16,9 @@ pub(super) fn note(dir: &Path, conntrack: &mut Conntrack) -> Result<usize, EbpfE
         return Ok(0);
     };
     let mut entries = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        for protocol in [TCP, UDP] {
-            let translated = Filter {
-                status: Status::DESTINATION_NAT,
-                ..Filter::new(family, protocol)
-            };
-            conntrack.list(&translated, |flows| {
-                entries.extend(flows.iter().flat_map(detours).map(|key| (key, 1)));
-            })?;
-        }
-    }
+    translated::list(conntrack, |flows| {
+        entries.extend(flows.iter().flat_map(detours).map(|key| (key, 1)));
+    })?;
     // Of those with clients outside nobody ever asks.
     let pods = Table::<Addr, PodValue>::open(dir, maps::PODS)?;
     let pods: BTreeSet<Addr> = match pods {
@@ -54,7 +47,8 @@ fn detours(flow: &Flow) -> [FlowKey; 2] {
 mod tests {
     use std::net::IpAddr;
 
-    use seaway_kernel::conntrack::Tuple;
+    use seaway_ebpf_abi::TCP;
+    use seaway_kernel::conntrack::{Status, Tuple};
 
     use super::*;
 

@@ -12,15 +12,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use seaway_kernel::NetNs;
 use seaway_lab::{Lab, Mode, eventually};
-use seaway_model::ownership::{CHAIN_EGRESS, CONFLIST_FILE};
+use seaway_model::ownership::CHAIN_EGRESS;
+use serde_json::Map;
 
 use super::stage::Claim;
 use super::statistics::median;
 use super::{Figures, Stage, Unit};
-use crate::runtimes::libcni::addresses;
-use crate::runtimes::list::NEW;
-use crate::runtimes::{Attachment, Libcni, List, Namespace, Scratch};
-use crate::trace;
+use crate::runtimes::{Namespace, Scratch};
+use crate::{runtimes, trace};
 use flannel::Flannel;
 use stream::{PORT, Server};
 
@@ -94,7 +93,7 @@ impl Way {
             label,
             from: ends[0].clone(),
             to: SocketAddr::new(target, PORT),
-            _server: Server::start(ends[1])?,
+            _server: Server::start(ends[1], PORT, |stream| drop(stream::take(stream)))?,
             rates: Vec::new(),
             costs: Vec::new(),
             trips: Vec::new(),
@@ -119,25 +118,12 @@ impl Attached {
         let pods = [Namespace::new("pod1")?, Namespace::new("pod2")?];
         let mut target = None;
         for (node, pod) in ["n1", "n2"].into_iter().zip(&pods) {
-            let files = lab.node_files(node);
-            let runtime = Libcni {
-                node: lab.node(node)?.netns().clone(),
-                path: vec![files.join("cni-bin")],
-                cache: scratch.path().join(format!("{mode}-{node}")),
-            };
-            let list = List::read(&files.join("cni-conf").join(CONFLIST_FILE), NEW)?;
-            let attachment = Attachment {
-                container_id: pod.name().to_owned(),
-                ifname: "eth0".into(),
-                netns: pod.path(),
-                ..Attachment::default()
-            };
-            let result = runtime.add(&list, &attachment).await?;
-            target = addresses(&result).first().copied();
+            let cache = scratch.path().join(format!("{mode}-{node}"));
+            target = Some(runtimes::attach(&lab, node, cache, pod, Map::new()).await?);
         }
         Ok(Self {
             pods,
-            target: target.context("a pod has no address")?.ip(),
+            target: target.context("there are no pods")?,
             lab,
             _claim: claim,
         })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use seaway_kernel::NetNs;
 
-/// The port of both servers.
+/// The port of both servers of the scenario.
 pub const PORT: u16 = 9000;
 
 /// What is written at once: what iperf3 takes.
@@ -23,7 +23,7 @@ const PING: usize = 64;
 /// For an answer.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Takes what is sent to it and sends datagrams back, until it is dropped.
+/// Serves streams as told and sends datagrams back, until it is dropped.
 #[derive(Debug)]
 pub struct Server {
     stop: Arc<AtomicBool>,
@@ -31,12 +31,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Both, in a namespace.
-    pub fn start(netns: &NetNs) -> Result<Self> {
+    /// Both, at a port in a namespace. The next stream comes after `serve` has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the port is taken.
+    pub fn start(
+        netns: &NetNs,
+        port: u16,
+        serve: impl Fn(TcpStream) + Send + 'static,
+    ) -> Result<Self> {
         let (listener, socket) = netns.run(|| -> io::Result<_> {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
             listener.set_nonblocking(true)?;
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
             Ok((listener, socket))
         })??;
@@ -50,8 +58,7 @@ impl Server {
             std::thread::spawn(move || {
                 while !accepts() {
                     match listener.accept() {
-                        // The next stream comes after this one has ended.
-                        Ok((stream, _)) => drop(take(stream)),
+                        Ok((stream, _)) => serve(stream),
                         Err(_) => std::thread::sleep(Duration::from_millis(1)),
                     }
                 }
@@ -60,6 +67,7 @@ impl Server {
                 let mut buffer = [0; 2048];
                 while !echoes() {
                     if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                        // Who asked may be gone.
                         let _ = socket.send_to(&buffer[..length], from);
                     }
                 }
@@ -79,7 +87,7 @@ impl Drop for Server {
 }
 
 /// Reads to the end, and tells how much that was.
-fn take(mut stream: TcpStream) -> io::Result<()> {
+pub fn take(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(LIMIT))?;
     let mut buffer = vec![0; CHUNK];
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn a_stream_and_datagrams_arrive() {
         let here = NetNs::anonymous().unwrap();
-        let _server = Server::start(&here).unwrap();
+        let _server = Server::start(&here, PORT, |stream| drop(take(stream))).unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], PORT));
         let (rate, _) = throughput(&here, to, Duration::from_millis(50)).unwrap();
         assert!(rate > 1e6, "{rate}");
