@@ -113,6 +113,7 @@ async fn on_device(netlink: &Netlink, index: u32, operation: &Operation) -> Resu
         Operation::SetMac(mac) => netlink.set_mac(index, *mac).await,
         Operation::SetMtu(mtu) => netlink.set_mtu(index, *mtu).await,
         Operation::SetOffload(on) => Offload::open()?.set_checksum(VXLAN_LINK, *on),
+        Operation::SetReceiveOffload(on) => Offload::open()?.set_gro(VXLAN_LINK, *on),
         Operation::SetUp => netlink.set_up(index).await,
         Operation::AddAddress(network) => netlink.add_address(index, *network, Scope::Global).await,
         Operation::DeleteAddress(network) => {

@@ -10,7 +10,7 @@ use seaway_daemon::LogArgs;
 use seaway_model::ownership::{RUN_DIR, STATE_DIR, VXLAN_PORT, VXLAN_VNI};
 
 use crate::files::Places;
-use crate::plan::{ChecksumOffload, Settings};
+use crate::plan::{ChecksumOffload, ReceiveOffload, Settings};
 
 /// Keeps the VXLAN mesh of this node in step with the Nodes of the cluster
 #[derive(Debug, Parser)]
@@ -111,6 +111,9 @@ pub struct RunArgs {
     /// Who computes the checksums of packets that go into the tunnel
     #[arg(long, value_enum, default_value_t)]
     pub checksum_offload: ChecksumOffload,
+    /// Whether the device takes packets together that come out of the tunnel
+    #[arg(long, value_enum, default_value_t)]
+    pub receive_offload: ReceiveOffload,
     /// VXLAN network identifier, the same on every node
     #[arg(long, default_value_t = VXLAN_VNI, value_parser = clap::value_parser!(u32).range(0..1 << 24))]
     pub vni: u32,
@@ -130,6 +133,7 @@ impl RunArgs {
             masquerade_exclusions: self.no_masquerade_cidr.clone(),
             direct_routing: self.direct_routing,
             checksum_offload: self.checksum_offload,
+            receive_offload: self.receive_offload,
             vni: self.vni,
             port: self.port,
         }

@@ -22,6 +22,7 @@ pub enum Operation {
     SetMac(MacAddr),
     SetMtu(u32),
     SetOffload(bool),
+    SetReceiveOffload(bool),
     SetUp,
     Setting { key: String, value: &'static str },
     AddAddress(IpNetwork),
@@ -85,6 +86,9 @@ fn device<'a>(
         if !wanted.checksum_offload {
             operations.push(Operation::SetOffload(false));
         }
+        if !wanted.receive_offload {
+            operations.push(Operation::SetReceiveOffload(false));
+        }
         operations.push(Operation::SetUp);
         return None;
     };
@@ -96,6 +100,9 @@ fn device<'a>(
     }
     if seen.checksum_offload != wanted.checksum_offload {
         operations.push(Operation::SetOffload(wanted.checksum_offload));
+    }
+    if seen.receive_offload != wanted.receive_offload {
+        operations.push(Operation::SetReceiveOffload(wanted.receive_offload));
     }
     if !seen.link.up {
         operations.push(Operation::SetUp);
@@ -187,6 +194,10 @@ pub(crate) fn same(seen: &Route, wanted: &Route) -> bool {
         && seen.mtu == *mtu
 }
 
+fn word(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,8 +208,10 @@ impl fmt::Display for Operation {
             Self::SetMac(mac) => write!(f, "set {VXLAN_LINK} address {mac}"),
             Self::SetMtu(mtu) => write!(f, "set {VXLAN_LINK} mtu {mtu}"),
             Self::SetOffload(on) => {
-                let word = if *on { "on" } else { "off" };
-                write!(f, "set {VXLAN_LINK} checksum offload {word}")
+                write!(f, "set {VXLAN_LINK} checksum offload {}", word(*on))
+            }
+            Self::SetReceiveOffload(on) => {
+                write!(f, "set {VXLAN_LINK} receive offload {}", word(*on))
             }
             Self::SetUp => write!(f, "set {VXLAN_LINK} up"),
             Self::Setting { key, value } => write!(f, "sysctl {key}={value}"),

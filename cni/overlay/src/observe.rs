@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use seaway_kernel::route::TABLE_MAIN;
 use seaway_kernel::{
-    Address, Error, Link, LinkKind, MacAddr, Neighbour, Netlink, Offload, Route, RouteFilter,
-    VxlanSettings, sysctl,
+    Address, Error, Link, LinkKind, MacAddr, Neighbour, NetNs, Netlink, Offload, Route,
+    RouteFilter, VxlanSettings, sysctl, xfrm,
 };
 use seaway_model::ownership::{ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK};
 
@@ -33,6 +33,7 @@ pub struct DeviceSeen {
     /// None if it is no VXLAN device at all.
     pub vxlan: Option<VxlanSettings>,
     pub checksum_offload: bool,
+    pub receive_offload: bool,
 }
 
 impl Observed {
@@ -64,6 +65,7 @@ impl Observed {
                 },
                 vxlan: Some(vxlan),
                 checksum_offload: desired.device.checksum_offload,
+                receive_offload: desired.device.receive_offload,
             }),
             addresses: desired.addresses.clone(),
             routes: desired
@@ -116,11 +118,12 @@ pub async fn observe(
         LinkKind::Vxlan(settings) => Some(*settings),
         _ => None,
     };
-    let checksum_offload = Offload::open()?.checksum(VXLAN_LINK)?;
+    let offload = Offload::open()?;
     observed.device = Some(DeviceSeen {
         link,
         vxlan,
-        checksum_offload,
+        checksum_offload: offload.checksum(VXLAN_LINK)?,
+        receive_offload: offload.gro(VXLAN_LINK)?,
     });
     Ok(observed)
 }
@@ -140,12 +143,14 @@ pub async fn routes(netlink: &Netlink) -> Result<Vec<Route>, Error> {
 /// The links that this node's addresses are on. An address that is on none of them has no uplink.
 pub async fn underlay(netlink: &Netlink, own: &Member) -> Result<Underlay, Error> {
     let addresses = netlink.addresses(None).await?;
+    // What was encrypted on its way is taken together by nobody before the overlay's device.
+    let encrypted = xfrm::policies(&NetNs::current()?)? != 0;
     let mut underlay = Underlay::default();
     for address in own.addresses() {
         let Some(found) = addresses.iter().find(|a| a.network.ip() == address) else {
             continue;
         };
-        let uplink = uplink(netlink, found).await?;
+        let uplink = uplink(netlink, found, encrypted).await?;
         match address {
             IpAddr::V4(_) => underlay.v4 = uplink,
             IpAddr::V6(_) => underlay.v6 = uplink,
@@ -154,12 +159,26 @@ pub async fn underlay(netlink: &Netlink, own: &Member) -> Result<Underlay, Error
     Ok(underlay)
 }
 
-async fn uplink(netlink: &Netlink, address: &Address) -> Result<Option<Uplink>, Error> {
-    let link = netlink.link_by_index(address.link).await?;
-    Ok(link.map(|link| Uplink {
+async fn uplink(
+    netlink: &Netlink,
+    address: &Address,
+    encrypted: bool,
+) -> Result<Option<Uplink>, Error> {
+    let Some(link) = netlink.link_by_index(address.link).await? else {
+        return Ok(None);
+    };
+    // What comes by a veth comes whole from another namespace of this machine, or was taken together by its card.
+    let before = link.kind == LinkKind::Veth;
+    let merged = match Offload::open()?.gro(&link.name) {
+        Ok(here) => (before || here) && !encrypted,
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Uplink {
         index: link.index,
         name: link.name,
         mtu: link.mtu,
+        merged,
         network: address.network,
     }))
 }

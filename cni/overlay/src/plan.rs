@@ -29,6 +29,7 @@ pub struct Settings {
     /// Peers of the same subnet get packets as they are.
     pub direct_routing: bool,
     pub checksum_offload: ChecksumOffload,
+    pub receive_offload: ReceiveOffload,
 }
 
 /// `--checksum-offload`: who computes the checksums of packets that go into the tunnel.
@@ -43,12 +44,27 @@ pub enum ChecksumOffload {
     Off,
 }
 
+/// `--receive-offload`: whether the overlay's device takes packets together that come out of the tunnel (GRO).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReceiveOffload {
+    /// Unless the uplinks do so before
+    #[default]
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
 /// The link that leads from one of this node's addresses to the peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
     pub index: u32,
     pub name: String,
     pub mtu: u32,
+    /// What comes in there has been taken together (GRO) already: of tunnels, too, whose port the kernel listens at
+    /// (`vxlan_gro_receive`).
+    pub merged: bool,
     /// The node's address there, with its prefix length.
     pub network: IpNetwork,
 }
@@ -73,6 +89,12 @@ impl Underlay {
     pub fn has(&self, index: u32) -> bool {
         let mut uplinks = self.v4.iter().chain(&self.v6);
         uplinks.any(|uplink| uplink.index == index)
+    }
+
+    /// Whether all uplinks hand over packets that are taken together.
+    fn merged(&self) -> bool {
+        let mut uplinks = self.v4.iter().chain(&self.v6);
+        uplinks.all(|uplink| uplink.merged)
     }
 
     /// The names of the uplinks.
@@ -114,6 +136,9 @@ pub struct Device {
     pub mac: MacAddr,
     pub mtu: u32,
     pub checksum_offload: bool,
+    /// Takes packets together that come out of the tunnel. To look for some where there are none costs a packet some 6 % of
+    /// its way from pod to pod.
+    pub receive_offload: bool,
 }
 
 /// Where the packets of a route go.
@@ -217,6 +242,11 @@ impl Manner<'_> {
                 ChecksumOffload::Auto => !self.findings.offload_broken,
                 ChecksumOffload::On => true,
                 ChecksumOffload::Off => false,
+            },
+            receive_offload: match self.settings.receive_offload {
+                ReceiveOffload::Auto => !self.underlay.merged(),
+                ReceiveOffload::On => true,
+                ReceiveOffload::Off => false,
             },
         }
     }

@@ -7,7 +7,9 @@ use seaway_kernel::{Link, LinkKind};
 use seaway_model::Node;
 
 use crate::mesh::{Member, Roster};
-use crate::plan::{ChecksumOffload, Desired, Findings, Manner, Settings, Underlay, Uplink};
+use crate::plan::{
+    ChecksumOffload, Desired, Findings, Manner, ReceiveOffload, Settings, Underlay, Uplink,
+};
 
 pub(crate) fn member(number: u8) -> Member {
     Member {
@@ -61,6 +63,7 @@ pub(crate) fn settings() -> Settings {
         port: 8472,
         direct_routing: false,
         checksum_offload: ChecksumOffload::Auto,
+        receive_offload: ReceiveOffload::Auto,
     }
 }
 
@@ -70,6 +73,7 @@ pub(crate) fn underlay() -> Underlay {
             index: 2,
             name: "eth0".into(),
             mtu: 1500,
+            merged: true,
             network: "192.168.0.1/24".parse().unwrap(),
         }),
         v6: None,

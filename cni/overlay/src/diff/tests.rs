@@ -36,6 +36,7 @@ fn text(desired: &Desired, observed: &Observed) -> String {
 fn from_nothing() {
     expect_test::expect![[r#"
         create seaway.vxlan port 8472 address 02:53:c0:a8:00:01 mtu 1450
+        set seaway.vxlan receive offload off
         set seaway.vxlan up
         sysctl net/ipv4/conf/seaway.vxlan/rp_filter=2
         sysctl net/ipv4/ip_forward=1
@@ -94,13 +95,14 @@ fn a_device_is_changed_in_place_where_that_is_possible() {
     let wanted = desired(&[]);
     let mut observed = applied(&wanted);
     let seen = observed.device.as_mut().unwrap();
-    seen.checksum_offload = false;
+    (seen.checksum_offload, seen.receive_offload) = (false, true);
     let link = &mut seen.link;
     (link.mtu, link.mac, link.up) = (1400, None, false);
     expect_test::expect![[r#"
         set seaway.vxlan address 02:53:c0:a8:00:01
         set seaway.vxlan mtu 1450
         set seaway.vxlan checksum offload on
+        set seaway.vxlan receive offload off
         set seaway.vxlan up
     "#]]
     .assert_eq(&text(&wanted, &observed));
@@ -110,6 +112,7 @@ fn a_device_is_changed_in_place_where_that_is_possible() {
     expect_test::expect![[r#"
         delete seaway.vxlan (not as wanted)
         create seaway.vxlan port 8472 address 02:53:c0:a8:00:01 mtu 1450
+        set seaway.vxlan receive offload off
         set seaway.vxlan up
         sysctl net/ipv4/conf/seaway.vxlan/rp_filter=2
         add address 10.244.1.0/32
@@ -198,7 +201,8 @@ fn carried_out(observed: &Observed, operations: &[Operation]) -> Observed {
             Operation::SetOffload(on) => {
                 seen.device.as_mut().unwrap().checksum_offload = *on;
             }
-            Operation::SetMac(_)
+            Operation::SetReceiveOffload(_)
+            | Operation::SetMac(_)
             | Operation::SetMtu(_)
             | Operation::SetUp
             | Operation::AddAddress(_)

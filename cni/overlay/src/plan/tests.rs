@@ -22,6 +22,7 @@ fn underlay(v4_mtu: u32, v6_mtu: u32) -> Underlay {
         index,
         name: format!("eth{index}"),
         mtu,
+        merged: true,
         network: network.parse().unwrap(),
     };
     Underlay {
@@ -179,4 +180,29 @@ fn what_probing_found_is_worked_around_for_that_peer_alone() {
     assert!(offload(ChecksumOffload::On));
     let none = plan(&own, &[], &settings(), &underlay, &Findings::default());
     assert!(none.device.checksum_offload);
+}
+
+#[test]
+fn the_device_takes_packets_together_where_no_uplink_does() {
+    let own = member("n1", &["192.168.0.1"], &["10.244.1.0/24"]);
+    let offload = |receive_offload, merged: [bool; 2]| {
+        let settings = Settings {
+            receive_offload,
+            ..settings()
+        };
+        let mut underlay = underlay(1500, 1500);
+        underlay.v4.as_mut().unwrap().merged = merged[0];
+        underlay.v6.as_mut().unwrap().merged = merged[1];
+        let desired = plan(&own, &[], &settings, &underlay, &Findings::default());
+        desired.device.receive_offload
+    };
+    for (merged, wanted) in [
+        ([true, true], false),
+        ([false, true], true),
+        ([true, false], true),
+    ] {
+        assert_eq!(offload(ReceiveOffload::Auto, merged), wanted, "{merged:?}");
+        assert!(offload(ReceiveOffload::On, merged));
+        assert!(!offload(ReceiveOffload::Off, merged));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use seaway_kernel::conntrack::{Conntrack, Family, Filter, Flow, UDP};
-use seaway_kernel::{Offload, RouteFilter, Scope};
+use seaway_kernel::{Command, Offload, RouteFilter, Scope};
 use seaway_model::ownership::{NFT_TABLE_OVERLAY, VXLAN_LINK, VXLAN_PORT};
 use seaway_overlay::probe::path::Health;
 
@@ -203,7 +203,7 @@ async fn vxlan_of_strangers_is_dropped_and_counted() {
     assert!(echoes_in_all_families(&a, &b, 64));
 
     // Somebody takes all tables away: ours is back soon, without a change of any Node.
-    let flush = seaway_kernel::Command::new("nft").args(["flush", "ruleset"]);
+    let flush = Command::new("nft").args(["flush", "ruleset"]);
     flush.netns(&one.netns).output().await.unwrap();
     let guarded = || one.netns.run(|| seaway_overlay::guard::is_there().unwrap());
     let limit = Instant::now() + Duration::from_secs(20);
@@ -363,6 +363,37 @@ async fn checksums_are_left_to_the_card_or_not_as_told() {
         node.wait(|status| status.in_sync && status.checksum_offload == on)
             .await;
         assert_eq!(offload(&pair), on, "{flag}");
+    }
+}
+
+#[tokio::test]
+async fn packets_are_taken_together_where_nobody_did_so_before() {
+    let mut pair = Pair::start().await;
+    // Uplinks are veths here.
+    for (flag, encrypted, on) in [
+        ("auto", false, false),
+        ("on", false, true),
+        ("auto", false, false),
+        ("auto", true, true),
+        // A policy stays.
+        ("off", true, false),
+    ] {
+        let node = &mut pair.nodes[0];
+        if encrypted {
+            let policy = "xfrm policy update src 192.0.2.1 dst 192.0.2.2 dir fwd action block";
+            Command::new("ip")
+                .args(policy.split(' '))
+                .netns(&node.netns)
+                .output()
+                .await
+                .unwrap();
+        }
+        node.daemon.kill();
+        node.flags = vec![format!("--receive-offload={flag}")];
+        node.start();
+        node.wait(|status| status.in_sync).await;
+        let read = || Offload::open().unwrap().gro(VXLAN_LINK).unwrap();
+        assert_eq!(node.netns.run(read).unwrap(), on, "{flag}");
     }
 }
 

@@ -13,7 +13,8 @@ const ETHTOOL: u64 = 0x8946;
 /// `ETHTOOL_GTXCSUM` and `ETHTOOL_STXCSUM` (linux/ethtool.h).
 const GET: u32 = 0x16;
 const SET: u32 = 0x17;
-/// `ETHTOOL_SGRO`.
+/// `ETHTOOL_GGRO` and `ETHTOOL_SGRO`.
+const GET_GRO: u32 = 0x2b;
 const SET_GRO: u32 = 0x2c;
 
 /// `struct ethtool_value`.
@@ -51,6 +52,11 @@ impl Offload {
     pub fn set_checksum(&self, link: &str, on: bool) -> Result<(), Error> {
         self.ask(link, "set the checksum offload of", SET, on.into())
             .map(drop)
+    }
+
+    /// Whether the link takes packets together that come in.
+    pub fn gro(&self, link: &str) -> Result<bool, Error> {
+        Ok(self.ask(link, "read the receive offload of", GET_GRO, 0)? != 0)
     }
 
     /// Takes packets together that come in, or not. A veth that does gets what comes in polled, as a card.
@@ -104,7 +110,7 @@ mod tests {
     use crate::{MacAddr, NetNs, Netlink};
 
     #[tokio::test]
-    async fn checksums_are_left_to_a_tunnel_until_it_is_told() {
+    async fn a_tunnel_does_for_others_what_it_is_told() {
         let netns = NetNs::anonymous().unwrap();
         let netlink = Netlink::in_namespace(&netns).unwrap();
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -117,6 +123,8 @@ mod tests {
         for on in [true, false, false, true] {
             offload.set_checksum("vx.0", on).unwrap();
             assert_eq!(offload.checksum("vx.0").unwrap(), on);
+            offload.set_gro("vx.0", !on).unwrap();
+            assert_eq!(offload.gro("vx.0").unwrap(), !on);
         }
         assert!(offload.checksum("absent").unwrap_err().is_absent());
         offload.checksum("a-name-that-is-too-long").unwrap_err();
