@@ -116,15 +116,16 @@ fn set_up(
         ..RouteFilter::default()
     })?;
     let plan = plan::add_beside(attachment, ends.pod, &others);
+    if let Some(shaping) = shaping {
+        // Whoever sees the node's route to the pod sees its limits, too; and on a link that is down the kernel waits for nobody.
+        shaping.apply(host, ends.host, attachment.mtu, true)?;
+    }
     on_host(attachment, &plan, ends, host, host_ports)?;
     let mut batch = Batch::default();
     for step in &plan.pod {
         step.write(ends.pod, &mut batch);
     }
     inside.apply(&batch)?;
-    if let Some(shaping) = shaping {
-        shaping.apply(host, ends.host, attachment.mtu, true)?;
-    }
     host.await_carrier(ends.host)?;
     inside.await_carrier(ends.pod)?;
     for address in &attachment.addresses {

@@ -1,4 +1,5 @@
-//! `kill -9` before every system call of ADD and of DEL: what comes after cleans up, and no address is used twice.
+//! `kill -9` before every system call of ADD and of DEL: what comes after cleans up, and no address is used twice. Both are one
+//! process and one thread, which starts no program.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -9,17 +10,31 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use seaway_kernel::{Nftables, RouteSocket};
+use seaway_cni::attachment::host_link;
+use seaway_cni::bandwidth::Shaping;
+use seaway_cni::protocol::{Bandwidth, OwnerKey};
+use seaway_kernel::{Nftables, RouteFilter, RouteSocket, TABLE_MAIN};
+use seaway_model::ownership::ROUTE_PROTOCOL;
 use serde_json::{Value, json};
 
-use crate::support::{Namespace, Node, address, environment};
+use crate::support::{Namespace, Node, addresses, environment};
 
-/// A pod with everything: two families, a host port, a limit that needs a device.
+const LIMITS: Bandwidth = Bandwidth {
+    ingress_rate: 8_000_000,
+    ingress_burst: 8_000_000,
+    egress_rate: 16_000_000,
+    egress_burst: 16_000_000,
+};
+
+/// A pod with everything: two families, a host port, limits in both directions.
 fn config(node: &Node) -> Value {
     let mut config = node.config("1.1.0");
     config["runtimeConfig"] = json!({
         "portMappings": [{ "hostPort": 8080, "containerPort": 80 }],
-        "bandwidth": { "egressRate": 8_000_000, "egressBurst": 8_000_000 },
+        "bandwidth": {
+            "ingressRate": LIMITS.ingress_rate, "ingressBurst": LIMITS.ingress_burst,
+            "egressRate": LIMITS.egress_rate, "egressBurst": LIMITS.egress_burst,
+        },
     });
     config
 }
@@ -40,7 +55,11 @@ fn killed(node: &Node, verb: &str, id: &str, netns: &str, number: usize) -> bool
     let mut child = node.space.netns.run(spawn).unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     // It waits for its input, if it is that far.
-    ptrace::seize(pid, Options::PTRACE_O_TRACESYSGOOD).unwrap();
+    let others = Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK;
+    ptrace::seize(pid, Options::PTRACE_O_TRACESYSGOOD | others).unwrap();
     ptrace::interrupt(pid).unwrap();
     waitpid(pid, None).unwrap();
     let input = config(node).to_string();
@@ -80,6 +99,13 @@ fn before_call(pid: Pid, number: usize) -> bool {
                 return false;
             }
             WaitStatus::Stopped(_, of) => signal = Some(of),
+            WaitStatus::PtraceEvent(_, _, event) => {
+                assert_eq!(
+                    event,
+                    nix::libc::PTRACE_EVENT_STOP,
+                    "another process or program"
+                );
+            }
             _ => {}
         }
     }
@@ -87,7 +113,7 @@ fn before_call(pid: Pid, number: usize) -> bool {
 
 /// Nothing is there of any pod but the one that stays.
 async fn assert_clean(node: &Node, keeper: &Value, when: &str) {
-    assert_eq!(node.leases().await, [address(keeper)], "{when}");
+    assert_eq!(node.leases().await, addresses(keeper), "{when}");
     let links = RouteSocket::in_namespace(&node.space.netns)
         .unwrap()
         .links()
@@ -103,6 +129,31 @@ async fn assert_clean(node: &Node, keeper: &Value, when: &str) {
     }
 }
 
+/// Whether the node has a way to the pod. Who finds one finds the limits, too: the proxy sends packets of pods without limits past
+/// the place where they act.
+fn is_reached_within_limits(node: &Node, when: &str) -> bool {
+    let owner = OwnerKey {
+        container_id: "c".into(),
+        ifname: "eth0".into(),
+    };
+    let mut host = RouteSocket::in_namespace(&node.space.netns).unwrap();
+    let Some(end) = host.link(&host_link(&owner)).unwrap() else {
+        return false;
+    };
+    let to_pod = RouteFilter {
+        table: Some(TABLE_MAIN),
+        link: Some(end.index),
+        protocol: Some(ROUTE_PROTOCOL),
+    };
+    let reached = !host.routes(to_pod).unwrap().is_empty();
+    if reached {
+        let limits = Shaping::new(&owner, LIMITS, None).unwrap().unwrap();
+        let checked = limits.check(&mut host, end.index);
+        checked.unwrap_or_else(|error| panic!("{when}: {error}"));
+    }
+    reached
+}
+
 async fn gc_but(node: &Node, keeper: &str) {
     let mut gc = node.config("1.1.0");
     gc["cni.dev/valid-attachments"] = json!([{ "containerID": keeper, "ifname": "eth0" }]);
@@ -111,18 +162,20 @@ async fn gc_but(node: &Node, keeper: &str) {
 
 #[tokio::test]
 async fn an_add_killed_before_any_system_call_leaves_nothing_behind_del_or_gc() {
-    let node = Node::new(&["10.244.1.0/24"]).await;
+    let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
     let (keeper_pod, other_pod) = (Namespace::new("pod"), Namespace::new("pod"));
     let keeper = node.add("keeper", &keeper_pod).await.unwrap();
-    let mut number = 0;
+    let (mut number, mut reached) = (0, 0);
     loop {
         let pod = Namespace::new("pod");
         let when = format!("before call {number}");
         let came = killed(&node, "ADD", "c", &pod.path(), number);
+        reached += usize::from(is_reached_within_limits(&node, &when));
         // While its remains are there, another pod gets an address of its own.
         let other = node.add("other", &other_pod).await.unwrap();
         let leases = node.leases().await;
-        assert!(leases.contains(&address(&other)), "{when}");
+        let own = addresses(&other);
+        assert!(own.iter().all(|ip| leases.contains(ip)), "{when}");
         let different: BTreeSet<_> = leases.iter().collect();
         assert_eq!(different.len(), leases.len(), "{when}: {leases:?}");
         node.check("other", &other_pod, &other).await.unwrap();
@@ -147,12 +200,13 @@ async fn an_add_killed_before_any_system_call_leaves_nothing_behind_del_or_gc() 
     }
     // It would prove nothing if the walk had ended early.
     assert!(number > 40, "{number} system calls");
+    assert!(reached > 10, "{reached} times a way to the pod");
     node.check("keeper", &keeper_pod, &keeper).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_del_killed_before_any_system_call_is_finished_by_the_next() {
-    let node = Node::new(&["10.244.1.0/24"]).await;
+    let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
     let keeper_pod = Namespace::new("pod");
     let keeper = node.add("keeper", &keeper_pod).await.unwrap();
     let mut number = 0;

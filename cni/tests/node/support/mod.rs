@@ -30,6 +30,10 @@ impl Namespace {
         format!("/run/netns/{}", self.name)
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn netlink(&self) -> Netlink {
         Netlink::in_namespace(&self.netns).unwrap()
     }
@@ -243,8 +247,17 @@ fn answer(output: Result<Vec<u8>, CommandError>) -> Answer {
     }
 }
 
-/// The pod's address of an ADD result.
+/// The pod's first address of an ADD result.
 pub(crate) fn address(result: &Value) -> IpAddr {
-    let text = result["ips"][0]["address"].as_str().unwrap();
-    text.split('/').next().unwrap().parse().unwrap()
+    addresses(result)[0]
+}
+
+/// All of them.
+pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
+    let all = result["ips"].as_array().unwrap().iter();
+    all.map(|ip| {
+        let text = ip["address"].as_str().unwrap();
+        text.split('/').next().unwrap().parse().unwrap()
+    })
+    .collect()
 }
