@@ -65,7 +65,6 @@ impl Shaping {
         if self.from_pod.is_some() {
             batch.add_ifb(&self.link, mtu, group);
             batch.no_own_ipv6_address(&self.link);
-            batch.set_up(&self.link, Ipv4Settings::default());
             if ours {
                 batch.set_group(end, group);
             }
@@ -77,6 +76,7 @@ impl Shaping {
         let device = self.device(host)?;
         let mut batch = Batch::default();
         batch.limit(device, limit);
+        batch.set_up(&self.link, Ipv4Settings::default());
         batch.redirect(end, device);
         Ok(host.apply(&batch)?)
     }
@@ -86,7 +86,12 @@ impl Shaping {
         let mut wanted = Vec::new();
         wanted.extend(self.to_pod.map(|limit| (end, limit, "to the pod")));
         if let Some(limit) = self.from_pod {
-            wanted.push((self.device(host)?, limit, "from the pod"));
+            let device = self.device(host)?;
+            wanted.push((device, limit, "from the pod"));
+            if host.redirection_of(end)? != Some(device) {
+                let message = format!("what comes from the pod does not go through {}", self.link);
+                return Err(Error::new(Code::CheckFailed, message));
+            }
         }
         for (link, limit, what) in wanted {
             let found = host.limit_of(link)?;

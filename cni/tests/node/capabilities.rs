@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use crate::support::{Namespace, Node, address};
-use seaway_kernel::{NetNs, Nftables, RouteSocket, sysctl};
+use crate::support::{Namespace, Node, address, addresses};
+use seaway_kernel::{Command, NetNs, Nftables, RouteSocket, sysctl};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -262,6 +262,17 @@ async fn limits_are_set_checked_and_removed() {
         (104, true),
         "{message}"
     );
+    let unlimited = Command::new("tc").args(["qdisc", "del", "dev", link, "ingress"]);
+    unlimited.netns(&node.space.netns).output().await.unwrap();
+    let mut check = config.clone();
+    check["prevResult"] = result.clone();
+    let refused = node.call("CHECK", "one", &pod.path(), check).await;
+    let (code, message) = refused.unwrap_err();
+    assert_eq!(code, 104);
+    assert!(
+        message.starts_with("what comes from the pod does not go through sb"),
+        "{message}"
+    );
 
     drop(pod);
     node.call("DEL", "one", "", config).await.unwrap();
@@ -314,4 +325,60 @@ async fn behind_another_plugin_it_serves_that_ones_interface() {
     assert_eq!(node.leases().await, [address(&first)]);
     node.call("DEL", "one", &pod.path(), config).await.unwrap();
     assert_eq!(elements(&node, "any4"), 0);
+}
+
+/// Whom somebody outside sees when the pod sends to each of its addresses.
+fn seen_outside(outside: &Outside, pod: &Namespace) -> [IpAddr; 2] {
+    ["192.0.2.2:9000", "[2001:db8::2]:9000"].map(|at| {
+        let at: SocketAddr = at.parse().unwrap();
+        let any = SocketAddr::new(
+            match at {
+                SocketAddr::V4(_) => [0; 4].into(),
+                SocketAddr::V6(_) => [0; 16].into(),
+            },
+            0,
+        );
+        let bound = |netns: &NetNs, at| netns.run(|| UdpSocket::bind(at)).unwrap().unwrap();
+        let server = bound(&outside.space.netns, at);
+        server.set_read_timeout(Some(LIMIT)).unwrap();
+        let client = bound(&pod.netns, any);
+        client.send_to(b"hello", at).unwrap();
+        server.recv_from(&mut [0; 8]).unwrap().1.ip()
+    })
+}
+
+#[tokio::test]
+async fn as_ptp_it_masquerades_what_leaves_the_subnet_where_asked() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let outside = Outside::new(&node).await;
+    let mut config = node.config("1.0.0");
+    config["type"] = "ptp".into();
+    config["ipam"] = json!({
+        "type": "host-local",
+        "dataDir": node.state_dir(),
+        "ranges": [[{ "subnet": "10.22.0.0/24" }], [{ "subnet": "fd00:22::/64" }]],
+        "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+    });
+    let own: [IpAddr; 2] = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+    let (one, two) = (Namespace::new("pod"), Namespace::new("pod"));
+    for (id, pod, masquerade) in [("one", &one, true), ("two", &two, false)] {
+        config["ipMasq"] = masquerade.into();
+        let path = pod.path();
+        let result = node.call_as("ptp", "ADD", (id, &path), &[], &config).await;
+        let addresses = addresses(&result.unwrap());
+        let expected = if masquerade { &own[..] } else { &addresses[..] };
+        assert_eq!(seen_outside(&outside, pod), expected, "{id}");
+    }
+    assert!(crate::pods::reaches(&one, &two, "10.22.0.3"), "pod to pod");
+    for set in ["masquerade4", "masquerade6"] {
+        assert_eq!(elements(&node, set), 1, "{set}");
+    }
+    for (id, pod) in [("one", &one), ("two", &two)] {
+        let path = pod.path();
+        let del = node.call_as("ptp", "DEL", (id, &path), &[], &config).await;
+        del.unwrap();
+    }
+    for set in ["masquerade4", "masquerade6"] {
+        assert_eq!(elements(&node, set), 0, "{set}");
+    }
 }

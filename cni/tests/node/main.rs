@@ -8,4 +8,5 @@ mod conformance;
 mod crash;
 mod disk;
 mod pods;
+mod proofs;
 mod support;

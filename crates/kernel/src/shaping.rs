@@ -12,6 +12,7 @@ const NEW_LINK: u16 = 16;
 const NEW_QDISC: u16 = 36;
 const GET_QDISC: u16 = 38;
 const NEW_FILTER: u16 = 44;
+const GET_FILTER: u16 = 46;
 
 /// `TC_H_ROOT` and `TC_H_INGRESS`, where a queueing discipline is attached.
 const ROOT: u32 = 0xffff_ffff;
@@ -187,6 +188,19 @@ impl RouteSocket {
         Ok(found)
     }
 
+    /// The link to whose exit all is sent that enters another, as by [`Batch::redirect`]; `None` if it takes its own way.
+    pub fn redirection_of(&mut self, link: u32) -> Result<Option<u32>, Error> {
+        let mut found = None;
+        self.dump_bytes(
+            GET_FILTER,
+            NLM_F_REQUEST | NLM_F_DUMP,
+            &tc(link, 0, INGRESS_HANDLE, 0).into_body(),
+            "redirections",
+            |payload| found = found.or(payload.get(20..).and_then(target_of)),
+        )?;
+        Ok(found)
+    }
+
     /// The links that have a queueing discipline, or filters for what enters them. `noqueue` is none, and `clsact` may be there for
     /// programs alone.
     pub fn queued_links(&mut self) -> Result<BTreeSet<u32>, Error> {
@@ -249,4 +263,17 @@ fn rate_of(attributes: &[u8]) -> Option<u64> {
     let parms = attribute(&options, TBF_PARMS)?;
     let rate = parms.get(8..12)?;
     Some(u32::from_ne_bytes(rate.try_into().ok()?).into())
+}
+
+/// Where the first action of a filter sends packets, in the filter's attributes; `None` for filters that do something else.
+fn target_of(attributes: &[u8]) -> Option<u32> {
+    let options = attribute(attributes, TCA_OPTIONS)?;
+    let action = attribute(&attribute(&options, U32_ACT)?, 1)?;
+    if attribute(&action, ACT_KIND)? != b"mirred\0" {
+        return None;
+    }
+    let parms = attribute(&attribute(&action, ACT_OPTIONS)?, MIRRED_PARMS)?;
+    // The last word of struct tc_mirred.
+    let target = parms.get(24..28)?;
+    Some(u32::from_ne_bytes(target.try_into().ok()?))
 }
