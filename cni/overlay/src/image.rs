@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use seaway_kernel::route::TABLE_MAIN;
-use seaway_kernel::{Event, Link, Neighbour, Route};
+use seaway_kernel::{Event, Link, MacAddr, Neighbour, Route};
 use seaway_model::ownership::VXLAN_LINK;
 
 use crate::diff::{metric, same};
 use crate::mesh::{Member, Roster};
 use crate::observe::{is_link_local, is_ours};
-use crate::plan::{Desired, Underlay};
+use crate::plan::{Desired, Device, Underlay};
 
 #[cfg(test)]
 mod tests;
@@ -27,17 +27,62 @@ pub struct Image {
     pub device: Link,
     /// Uplinks as last seen; none before the first event of it.
     uplinks: BTreeMap<u32, Link>,
+    /// What the device was before the comparison, until its events have told what became of it.
+    former: Option<State>,
+}
+
+/// What is wanted of a device and stands in its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    mac: Option<MacAddr>,
+    mtu: u32,
+    up: bool,
+}
+
+impl State {
+    fn of(link: &Link) -> Self {
+        Self {
+            mac: link.mac,
+            mtu: link.mtu,
+            up: link.up,
+        }
+    }
+
+    fn wanted(device: &Device) -> Self {
+        Self {
+            mac: Some(device.mac),
+            mtu: device.mtu,
+            up: true,
+        }
+    }
+
+    /// Whether it is on the way from the one to the other, of which each part is changed once.
+    fn lies_between(self, before: Self, after: Self) -> bool {
+        (self.mac == before.mac || self.mac == after.mac)
+            && (self.mtu == before.mtu || self.mtu == after.mtu)
+            && (self.up == before.up || self.up == after.up)
+    }
 }
 
 impl Image {
-    /// Of what was just brought about.
+    /// Of what was just brought about. `found` is what bore the device's name before.
     pub fn new(
         node: Member,
         roster: Roster,
         underlay: Underlay,
         desired: Desired,
         device: Link,
+        found: Option<&Link>,
     ) -> Self {
+        let wanted = State::wanted(&desired.device);
+        let former = match found {
+            Some(found) if found.index == device.index => State::of(found),
+            // A new device is down.
+            _ => State {
+                up: false,
+                ..wanted
+            },
+        };
         Self {
             node,
             roster,
@@ -45,6 +90,7 @@ impl Image {
             desired,
             device,
             uplinks: BTreeMap::new(),
+            former: (former != wanted).then_some(former),
         }
     }
 
@@ -85,12 +131,7 @@ impl Image {
 
     fn fits_link(&mut self, link: &Link) -> bool {
         if link.index == self.device.index || link.name == VXLAN_LINK {
-            let device = &self.desired.device;
-            return link.index == self.device.index
-                && link.name == VXLAN_LINK
-                && link.mtu == device.mtu
-                && link.mac == Some(device.mac)
-                && link.up;
+            return self.fits_device(link);
         }
         let mut of_index = [&self.underlay.v4, &self.underlay.v6].into_iter().flatten();
         let Some(uplink) = of_index.find(|uplink| uplink.index == link.index) else {
@@ -102,6 +143,22 @@ impl Image {
         as_listed
             && link.up
             && before.is_none_or(|before| before.up && before.running == link.running)
+    }
+
+    /// The comparison's own changes come one by one; those of a device that went before come before them.
+    fn fits_device(&mut self, link: &Link) -> bool {
+        let (now, wanted) = (State::of(link), State::wanted(&self.desired.device));
+        let is_device = link.index == self.device.index;
+        let named = link.name == VXLAN_LINK;
+        if is_device && named && now == wanted {
+            self.former = None;
+            return true;
+        }
+        let on_the_way = |former| now.lies_between(former, wanted);
+        named
+            && self
+                .former
+                .is_some_and(|former| !is_device || on_the_way(former))
     }
 
     fn is_known(&self, link: u32, ip: std::net::IpAddr) -> bool {

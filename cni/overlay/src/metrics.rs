@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub syncs: Counter,
+    pub listings: Counter,
     pub failures: Counter,
     pub operations: Counter,
     pub peers: Gauge,
@@ -23,6 +24,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             syncs: Counter::default(),
+            listings: Counter::default(),
             failures: Counter::default(),
             operations: Counter::default(),
             peers: Gauge::default(),
@@ -41,6 +43,8 @@ impl Metrics {
         let ours = registry.sub_registry_with_prefix("seaway_overlay");
         let text = "Comparisons of the kernel with the mesh";
         ours.register("syncs", text, self.syncs.clone());
+        let text = "Comparisons that listed all that is in the kernel";
+        ours.register("listings", text, self.listings.clone());
         let text = "Comparisons after which something was still not as wanted";
         ours.register("sync_failures", text, self.failures.clone());
         let text = "Changes made in the kernel";
@@ -84,6 +88,7 @@ mod tests {
             types,
             [
                 "seaway_overlay_syncs counter",
+                "seaway_overlay_listings counter",
                 "seaway_overlay_sync_failures counter",
                 "seaway_overlay_kernel_operations counter",
                 "seaway_overlay_peers gauge",

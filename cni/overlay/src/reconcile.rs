@@ -56,6 +56,8 @@ pub struct Outcome {
     pub status: Status,
     /// which are here.
     pub peers: Peers,
+    /// Whether all that is in the kernel was listed.
+    pub listed: bool,
     /// Changes that were made.
     pub operations: usize,
     /// Nodes that are left out.
@@ -144,14 +146,15 @@ impl Reconciler {
         concerns && self.synced
     }
 
-    /// The next comparison lists everything.
-    pub async fn distrust(&mut self) {
+    /// The next comparison lists everything; answers whether there can be one.
+    pub async fn distrust(&mut self) -> bool {
         self.image = None;
         if let Ok(guard) = &mut self.guard
             && let Err(error) = guard.audit()
         {
             tracing::warn!("{error}");
         }
+        self.synced
     }
 
     /// How many packets of strangers were dropped. `None` if nobody looks at them at the moment, which calls for a
@@ -231,6 +234,7 @@ impl Reconciler {
     }
 
     async fn everything(&mut self, outcome: &mut Outcome) -> Vec<String> {
+        outcome.listed = true;
         if let Err(error) = self.adopt().await {
             return vec![error.to_string()];
         }
@@ -268,7 +272,8 @@ impl Reconciler {
             errors.extend(self.publish(roster.own(), desired.device.mtu));
         }
         if errors.is_empty() {
-            match self.picture(wanted).await {
+            let found = observed.device.as_ref().map(|seen| &seen.link);
+            match self.picture(wanted, found).await {
                 Ok(image) => self.image = Some(image),
                 Err(error) => errors.push(error),
             }
@@ -332,7 +337,7 @@ impl Reconciler {
     }
 
     /// What the kernel is now known to hold.
-    async fn picture(&self, wanted: Wanted) -> Result<Image, String> {
+    async fn picture(&self, wanted: Wanted, found: Option<&Link>) -> Result<Image, String> {
         let device = self.netlink.link(VXLAN_LINK).await;
         let device: Link = device
             .map_err(|error| error.to_string())?
@@ -344,6 +349,7 @@ impl Reconciler {
             wanted.underlay,
             wanted.desired,
             device,
+            found,
         ))
     }
 

@@ -11,7 +11,7 @@ use seaway_cluster::{NodeScope, Source, Wants, stream};
 use seaway_daemon::{release_memory, stop_signal};
 use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::admin::{self, Shared};
 use crate::cli::RunArgs;
@@ -106,6 +106,8 @@ async fn follow(
     let mut last = Instant::now();
     let mut failed = 0;
     let mut ready = false;
+    // Nothing is done before all Nodes are known; who asks meanwhile hears which node this is.
+    report(reconciler.sync().await, &shared);
     loop {
         let wanted = tokio::select! {
             event = inputs.recv() => match event {
@@ -117,8 +119,7 @@ async fn follow(
                 None => {
                     tracing::warn!("kernel events were lost; comparing everything");
                     kernel = Watch::new(GROUPS)?;
-                    reconciler.distrust().await;
-                    true
+                    reconciler.distrust().await
                 }
             },
             findings = found(probes.as_ref()) => reconciler.find(findings),
@@ -130,10 +131,7 @@ async fn follow(
                 }
                 None => true,
             },
-            _ = audit.tick() => {
-                reconciler.distrust().await;
-                true
-            }
+            _ = audit.tick() => reconciler.distrust().await,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
                 let started = Instant::now();
@@ -168,8 +166,9 @@ async fn follow(
     }
 }
 
+/// Not at once: what there is to be done at the start is done anyway.
 fn every(period: Duration) -> Interval {
-    let mut ticks = interval(period);
+    let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
@@ -230,6 +229,7 @@ fn lock(run_dir: &Path) -> anyhow::Result<File> {
 impl Metrics {
     fn record(&self, outcome: &Outcome, took: Duration) {
         self.syncs.inc();
+        self.listings.inc_by(outcome.listed.into());
         self.duration.observe(took.as_secs_f64());
         if !outcome.status.in_sync {
             self.failures.inc();

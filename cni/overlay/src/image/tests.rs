@@ -6,7 +6,13 @@ use crate::observe::Observed;
 use crate::plan::{Findings, Manner};
 use crate::testing::{link, member, roster, settings, underlay};
 
+/// Of a device that was found as it should be.
 fn image() -> Image {
+    image_after(Clone::clone)
+}
+
+/// Of a device that was found like that.
+fn image_after(found: fn(&Link) -> Link) -> Image {
     let underlay = underlay();
     let own = member(1);
     let roster = roster(&own, &[member(2), member(3)]);
@@ -18,7 +24,8 @@ fn image() -> Image {
     let desired = manner.plan(&roster);
     let mut device = link(7, VXLAN_LINK, desired.device.mtu);
     device.mac = Some(desired.device.mac);
-    Image::new(own, roster, underlay, desired, device)
+    let found = found(&device);
+    Image::new(own, roster, underlay, desired, device, Some(&found))
 }
 
 fn address(link: u32, network: &str) -> Address {
@@ -133,4 +140,46 @@ fn an_uplink_that_comes_back_has_lost_its_routes() {
     assert!(!image.fits(&Event::LinkSet(unplugged)));
     assert!(!image.fits(&Event::LinkSet(up.clone())));
     assert!(image.fits(&Event::LinkSet(up)));
+}
+
+/// What the kernel tells while a comparison makes or mends the device is heard after it.
+#[test]
+fn the_making_of_the_device_tells_nothing_new() {
+    let other = |link: &Link| Link {
+        index: 6,
+        ..link.clone()
+    };
+    let mut image = image_after(other);
+    let made = image.device.clone();
+    let down = Link {
+        up: false,
+        ..made.clone()
+    };
+    let old = other(&down);
+    for event in [
+        Event::LinkSet(old.clone()),
+        Event::LinkDeleted(old.clone()),
+        Event::LinkSet(down.clone()),
+        Event::LinkSet(made.clone()),
+    ] {
+        assert!(image.fits(&event), "{event:?}");
+    }
+    // Heard once more it is somebody else's doing.
+    assert!(!image.fits(&Event::LinkSet(down.clone())));
+    assert!(!image.fits(&Event::LinkSet(old)));
+
+    let mut image = image_after(|link| Link {
+        mtu: 1300,
+        mac: None,
+        ..link.clone()
+    });
+    let with_mac = Link {
+        mtu: 1300,
+        ..made.clone()
+    };
+    assert!(image.fits(&Event::LinkSet(with_mac.clone())));
+    // It was up.
+    assert!(!image.fits(&Event::LinkSet(down)));
+    assert!(image.fits(&Event::LinkSet(made)));
+    assert!(!image.fits(&Event::LinkSet(with_mac)));
 }

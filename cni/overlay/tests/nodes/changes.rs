@@ -145,6 +145,52 @@ async fn a_change_of_one_peer_touches_no_other() {
     mended(&a, &b, one);
 }
 
+/// Changes so many Nodes one after the other: each comparison comes behind the events of all that the daemon did before.
+async fn change_some(pair: &Pair, round: usize) {
+    for number in 3..6 {
+        let name = format!("n{number}");
+        let address = format!("192.168.100.{}", 100 + 10 * round + number);
+        let cidrs = [
+            format!("10.244.{number}.0/24"),
+            format!("fd01:{number}::/64"),
+        ];
+        pair.declare_all(&name, std::slice::from_ref(&address), &cidrs);
+        let cidrs: Vec<_> = cidrs.iter().map(String::as_str).collect();
+        let one = &pair.nodes[0];
+        one.wait(there(&name, &address, &cidrs)).await;
+    }
+}
+
+/// To list everything is most of what a comparison costs. What the daemon did itself does not call for it.
+#[tokio::test]
+async fn everything_is_listed_once_after_a_start() {
+    const LISTINGS: &str = "seaway_overlay_listings_total";
+    let mut pair = Pair::idle(Layout::of_both_families(&[V4])).await;
+    for number in 1..60 {
+        pair.declare_own(number);
+    }
+    let all = |status: &Status| status.in_sync && status.peers.len() == 58;
+    // The device is made, found as it should be, and made anew.
+    for (round, flags) in [&[][..], &[], &["--port=4789"]].into_iter().enumerate() {
+        let one = &mut pair.nodes[0];
+        one.daemon.kill();
+        one.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        one.start();
+        one.wait(all).await;
+        change_some(&pair, round).await;
+        let one = &pair.nodes[0];
+        assert_eq!(one.metric(LISTINGS).await, 1.0, "{round}: {}", one.log());
+    }
+    // What others do does.
+    let one = &pair.nodes[0];
+    let device = one.netlink().link(VXLAN_LINK).await.unwrap().unwrap();
+    one.netlink().set_mtu(device.index, 1400).await.unwrap();
+    change_some(&pair, 3).await;
+    assert_eq!(one.metric(LISTINGS).await, 2.0, "{}", one.log());
+    let device = one.netlink().link(VXLAN_LINK).await.unwrap().unwrap();
+    assert_eq!(device.mtu, 1450);
+}
+
 #[tokio::test]
 async fn another_vni_replaces_routes_in_place() {
     let mut pair = Pair::start().await;

@@ -17,12 +17,16 @@ use seaway_kernel::{Command, NetNs, Netlink, Offload, Scope, Spawn, VethOptions}
 use seaway_overlay::admin::Status;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// How long anything may take on a busy machine. Less than the time between two audits of the daemon: what is mended
 /// within it was heard of. (The bench measures how soon.)
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Where a daemon answers questions, in its namespace.
+const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 10260);
 
 /// What a pair of nodes is like.
 #[derive(Debug, Clone)]
@@ -309,8 +313,22 @@ impl Node {
         let inside = self.netns.enter().unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         drop(inside);
-        let answer = seaway_overlay::status::ask_through(socket, ([127, 0, 0, 1], 10260).into());
+        let answer = seaway_overlay::status::ask_through(socket, ADMIN.into());
         answer.await.ok()
+    }
+
+    /// A value that the daemon counts.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let inside = self.netns.enter().unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        drop(inside);
+        let mut stream = socket.connect(ADMIN.into()).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        answer.lines().find_map(value).unwrap()
     }
 
     /// Waits until the daemon's status is as wanted.
