@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`statistics`] (pure) → [`figure`] (what is reported, and how it is shown) → [`stage`] (progress,
 //! machine, the lab that is always taken away) → the scenarios: [`walkthrough`] (with [`scale_up`] and [`first_answer`]),
-//! [`cni`] (with [`plugin`]), [`overlay`], [`mesh`], [`programming`] and [`datapath`] (with [`node_port`], [`frames`] and [`one_node`]), [`packet`], [`switch`]
+//! [`cni`] (with [`plugin`]), [`overlay`], [`mesh`] (with [`server`]), [`programming`] and [`datapath`] (with [`node_port`], [`frames`] and [`one_node`]), [`packet`], [`switch`]
 //! and [`restart`] (with [`flows`]) → [`plot`] (figures as a picture).
 
 pub mod cni;
@@ -21,6 +21,7 @@ pub mod plugin;
 pub mod programming;
 pub mod restart;
 pub mod scale_up;
+pub mod server;
 pub mod stage;
 pub mod statistics;
 pub mod switch;

@@ -1,22 +1,19 @@
 //! The API server: one of our own, or one that is given. The node reaches either on its own loopback.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{Namespace, Node as NodeObject};
 use kube::api::{DeleteParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use seaway_kernel::Spawn;
+use kube::{Api, Client};
 use seaway_lab::eventually;
 use serde_json::json;
 
 use super::relay::Relay;
-use super::wiring::{CLUSTER_CIDR, NODE_IP, Node, SERVICE_CIDR, tail};
+use super::wiring::{CLUSTER_CIDR, NODE_IP, Node, SERVICE_CIDR};
+use crate::bench::server::{self, Home, Server};
 
 /// For the server to come up.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -39,14 +36,24 @@ impl Control {
         let name = node.name.clone();
         let (server, relay, kubeconfig, config) = match given {
             None => {
-                let (server, kubeconfig) = Server::start(node).await?;
-                let config = config(&kubeconfig).await?;
+                let netns = node.netns()?;
+                let home = Home {
+                    files: &node.scratch,
+                    netns: &netns,
+                    cgroup: Some(node.server_cgroup()),
+                };
+                let flags = [
+                    format!("--cluster-cidr={CLUSTER_CIDR}"),
+                    format!("--service-cidr={SERVICE_CIDR}"),
+                ];
+                let (server, kubeconfig) = Server::start(home, &flags).await?;
+                let config = server::config(&kubeconfig).await?;
                 (Some(server), None, kubeconfig, config)
             }
             Some(given) => {
                 let kubeconfig = node.scratch.join("kubeconfig");
                 let relay = Relay::start(node, given, &kubeconfig)?;
-                (None, Some(relay), kubeconfig, config(given).await?)
+                (None, Some(relay), kubeconfig, server::config(given).await?)
             }
         };
         let control = Self {
@@ -123,67 +130,6 @@ impl Drop for Control {
             eprintln!("{} is left in the API server", self.name);
         }
     }
-}
-
-async fn config(kubeconfig: &Path) -> Result<Config> {
-    let read = Kubeconfig::read_from(kubeconfig)?;
-    Ok(Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?)
-}
-
-/// A process that is killed when dropped.
-struct Server(Child);
-
-impl Server {
-    /// Starts `seaway server` here; it listens in the node's namespace, too, on the same address and port, so that one
-    /// kubeconfig serves in both.
-    async fn start(node: &Node) -> Result<(Self, PathBuf)> {
-        let data = node.scratch.join("server");
-        let log = node.scratch.join("server.log");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let netns = node.netns()?;
-        let netns = netns.path().context("the namespace has a name")?.display();
-        let child = Spawn::new(seaway_lab::topology::binaries()?.join("seaway"))
-            .arg("server")
-            .arg(format!("--data-dir={}", data.display()))
-            .arg(format!("--listen={address}"))
-            .arg(format!("--listen={address}@{netns}"))
-            .arg(format!("--advertise-address={address}"))
-            .arg(format!("--cluster-cidr={CLUSTER_CIDR}"))
-            .arg(format!("--service-cidr={SERVICE_CIDR}"))
-            .env("RUST_LOG", "warn")
-            .cgroup(node.server_cgroup())
-            .stdout(&log)
-            .stderr(&log)
-            .start()?;
-        let mut server = Self(child);
-        let kubeconfig = data.join("admin.kubeconfig");
-        eventually(
-            "the API server's certificates",
-            LIMIT,
-            async || match server.0.try_wait() {
-                Ok(None) if kubeconfig.exists() => Ok(Ok(())),
-                Ok(None) => Err("not there yet"),
-                ended => Ok(Err(anyhow::anyhow!(
-                    "the API server ended ({ended:?}):\n{}",
-                    tail(&log)
-                ))),
-            },
-        )
-        .await??;
-        Ok((server, kubeconfig))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Of the machine's loopback; that of the node's is as good as empty.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Host and port of a kubeconfig's server, as in `https://host:6443`.
