@@ -38,36 +38,25 @@ pub fn is_built_in(id: &ChainId) -> bool {
 }
 
 fn jumps() -> Vec<(ChainId, Vec<Rule>)> {
-    let jump = |table, from: &str, matches: &[Match], to: &str, why: &str| {
+    let jump = |table, from: &str, matches: &[Match], to: &str| {
         let id = ChainId {
             table,
             name: ChainName::new(from),
         };
-        let rule = Rule::new(matches, Target::Jump(ChainName::new(to))).comment(why);
-        (id, vec![rule])
+        // No comment: to iptables it is one more thing to match, for each packet in filter, and the names say as much.
+        (
+            id,
+            vec![Rule::new(matches, Target::Jump(ChainName::new(to)))],
+        )
     };
     let new = [Match::Conntrack(CtState::New)];
-    let services = "seaway: Services";
-    let refused = "seaway: Services that refuse";
     vec![
-        jump(Table::Nat, "PREROUTING", &[], names::SERVICES, services),
-        jump(Table::Nat, "OUTPUT", &[], names::SERVICES, services),
-        jump(
-            Table::Nat,
-            "POSTROUTING",
-            &[],
-            names::POSTROUTING,
-            "seaway: masquerade of Services",
-        ),
-        jump(Table::Filter, "INPUT", &new, names::FILTER, refused),
-        jump(Table::Filter, "OUTPUT", &new, names::FILTER, refused),
-        jump(
-            Table::Filter,
-            "FORWARD",
-            &[],
-            names::FORWARD,
-            "seaway: forwarded Services",
-        ),
+        jump(Table::Nat, "PREROUTING", &[], names::SERVICES),
+        jump(Table::Nat, "OUTPUT", &[], names::SERVICES),
+        jump(Table::Nat, "POSTROUTING", &[], names::POSTROUTING),
+        jump(Table::Filter, "INPUT", &new, names::FILTER),
+        jump(Table::Filter, "OUTPUT", &new, names::FILTER),
+        jump(Table::Filter, "FORWARD", &[], names::FORWARD),
     ]
 }
 

@@ -115,10 +115,7 @@ mod tests {
     fn rules_that_let_pass_or_are_about_services_do_not_count() {
         for (lines, expected) in [
             ("", None),
-            (
-                "-A FORWARD -m comment --comment \"seaway: forwarded Services\" -j SEAWAY-FORWARD\n",
-                None,
-            ),
+            ("-A FORWARD -j SEAWAY-FORWARD\n", None),
             (
                 "-A FORWARD -s 10.244.0.0/16 -j ACCEPT\n-A FORWARD -j KUBE-FORWARD\n",
                 None,

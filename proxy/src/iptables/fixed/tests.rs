@@ -29,19 +29,19 @@ fn the_kernel_leads_new_connections_to_us() {
         &settings(&[]),
         &built_in,
         &expect![[r#"
-        nat PREROUTING
-          -m comment --comment "seaway: Services" -j SEAWAY-SERVICES
-        nat OUTPUT
-          -m comment --comment "seaway: Services" -j SEAWAY-SERVICES
-        nat POSTROUTING
-          -m comment --comment "seaway: masquerade of Services" -j SEAWAY-POSTROUTING
-        filter INPUT
-          -m comment --comment "seaway: Services that refuse" -m conntrack --ctstate NEW -j SEAWAY-FILTER
-        filter OUTPUT
-          -m comment --comment "seaway: Services that refuse" -m conntrack --ctstate NEW -j SEAWAY-FILTER
-        filter FORWARD
-          -m comment --comment "seaway: forwarded Services" -j SEAWAY-FORWARD
-    "#]],
+            nat PREROUTING
+              -j SEAWAY-SERVICES
+            nat OUTPUT
+              -j SEAWAY-SERVICES
+            nat POSTROUTING
+              -j SEAWAY-POSTROUTING
+            filter INPUT
+              -m conntrack --ctstate NEW -j SEAWAY-FILTER
+            filter OUTPUT
+              -m conntrack --ctstate NEW -j SEAWAY-FILTER
+            filter FORWARD
+              -j SEAWAY-FORWARD
+        "#]],
     );
     for (id, _) in chains(&settings(&["10.244.1.0/24", "10.244.2.0/24"])) {
         let ours = id.name.as_str().starts_with("SEAWAY-");

@@ -1,5 +1,6 @@
 //! Two nodes as flannel makes them: pods on a bridge, a route, a neighbour and a forwarding entry for the other node, and
-//! its rules for what leaves the cluster. Made by hand, from what its VXLAN backend programs.
+//! its rules for what leaves the cluster; with those of kube-proxy, as in a cluster, or without. Made by hand, from what its
+//! VXLAN backend programs.
 
 use std::net::Ipv4Addr;
 
@@ -18,8 +19,8 @@ pub struct Flannel {
 }
 
 impl Flannel {
-    /// Makes all of it, with the rules of a proxy on both nodes, or none.
-    pub async fn new(proxy: Option<&str>) -> Result<Self> {
+    /// Makes all of it, with these rules on both nodes.
+    pub async fn new(rules: &[&str]) -> Result<Self> {
         let fabric = Namespace::new("fabric")?;
         let nodes = [Namespace::new("n1")?, Namespace::new("n2")?];
         let pods = [Namespace::new("pod1")?, Namespace::new("pod2")?];
@@ -66,10 +67,10 @@ impl Flannel {
             )?;
             node.netns()
                 .run(|| sysctl::write("net.ipv4.ip_forward", "1"))??;
-            if let Some(rules) = proxy {
-                restore(node.netns(), rules).await?;
+            let own = format!("10.244.{number}.0/24");
+            for rules in rules {
+                restore(node.netns(), &rules.replace("POD_CIDR", &own)).await?;
             }
-            restore(node.netns(), &rules(number)).await?;
         }
         Ok(Self {
             pods,
@@ -111,29 +112,67 @@ async fn forwarding_entry(node: &NetNs, other: u8) -> Result<()> {
     Ok(())
 }
 
-/// As with `--ip-masq`, which its manifest has.
-fn rules(number: u8) -> String {
-    let (cluster, own) = ("10.244.0.0/16", format!("10.244.{number}.0/24"));
-    format!(
-        "*filter
+/// flannel's own, as with `--ip-masq`, which its manifest has; `POD_CIDR` is the node's.
+pub const MASQUERADE: &str = r"*filter
 :FLANNEL-FWD - [0:0]
 -A FORWARD -j FLANNEL-FWD
--A FLANNEL-FWD -s {cluster} -j ACCEPT
--A FLANNEL-FWD -d {cluster} -j ACCEPT
+-A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT
+-A FLANNEL-FWD -d 10.244.0.0/16 -j ACCEPT
 COMMIT
 *nat
 :FLANNEL-POSTRTG - [0:0]
 -A POSTROUTING -j FLANNEL-POSTRTG
 -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN
--A FLANNEL-POSTRTG -s {own} -d {cluster} -j RETURN
--A FLANNEL-POSTRTG -s {cluster} -d {own} -j RETURN
--A FLANNEL-POSTRTG ! -s {cluster} -d {own} -j RETURN
--A FLANNEL-POSTRTG -s {cluster} ! -d 224.0.0.0/4 -j MASQUERADE --random-fully
--A FLANNEL-POSTRTG ! -s {cluster} -d {cluster} -j MASQUERADE --random-fully
+-A FLANNEL-POSTRTG -s POD_CIDR -d 10.244.0.0/16 -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/16 -d POD_CIDR -j RETURN
+-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d POD_CIDR -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE --random-fully
+-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/16 -j MASQUERADE --random-fully
 COMMIT
-"
-    )
-}
+";
+
+/// What kube-proxy has in iptables mode (1.30) with one Service, the API server.
+pub const KUBE_PROXY: &str = r#"*filter
+:KUBE-EXTERNAL-SERVICES - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SERVICES - [0:0]
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A INPUT -m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
+-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+*nat
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SEP-API - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
+-A KUBE-SEP-API -s 192.168.79.254/32 -m comment --comment "default/kubernetes:https" -j KUBE-MARK-MASQ
+-A KUBE-SEP-API -p tcp -m comment --comment "default/kubernetes:https" -m tcp -j DNAT --to-destination 192.168.79.254:6443
+-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y
+-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-SVC-NPX46M4PTMTKRN6Y ! -s 10.244.0.0/16 -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 -j KUBE-MARK-MASQ
+-A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/kubernetes:https -> 192.168.79.254:6443" -j KUBE-SEP-API
+COMMIT
+"#;
 
 /// Adds rules to those that are there.
 async fn restore(node: &NetNs, rules: &str) -> Result<()> {

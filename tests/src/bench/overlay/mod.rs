@@ -9,25 +9,21 @@ pub mod stream;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use seaway_kernel::NetNs;
 use seaway_lab::{Lab, Mode, eventually};
-use seaway_model::ownership::CHAIN_EGRESS;
 use serde_json::Map;
 
 use super::stage::Claim;
 use super::statistics::median;
 use super::{Figures, Stage, Unit};
+use crate::runtimes;
 use crate::runtimes::{Namespace, Scratch};
-use crate::{runtimes, trace};
 use flannel::Flannel;
 use stream::{PORT, Server};
 
 /// Until a packet gets through.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The cluster IP of the API server, in a rule.
-const SERVED: &str = "10.96.0.1/32";
 
 /// Two namespaces, and what was measured from the one to the other.
 struct Way {
@@ -48,7 +44,7 @@ struct Attached {
     pods: [Namespace; 2],
     target: IpAddr,
     // Taken away after the pods.
-    lab: Lab,
+    _lab: Lab,
     _claim: Claim,
 }
 
@@ -56,11 +52,10 @@ struct Attached {
 pub async fn run(stage: &Stage) -> Result<Figures> {
     let scratch = Scratch::new("overlay")?;
     stage.say("two nodes of each kind come up");
-    let bare = Flannel::new(None).await?;
+    let bare = Flannel::new(&[flannel::MASQUERADE]).await?;
     let iptables = Attached::new(Mode::Iptables, "i", &scratch).await?;
     let ebpf = Attached::new(Mode::Ebpf, "e", &scratch).await?;
-    let rules = iptables.rules().await?;
-    let flannel = Flannel::new(Some(&rules)).await?;
+    let flannel = Flannel::new(&[flannel::KUBE_PROXY, flannel::MASQUERADE]).await?;
     let (nodes, node) = flannel.nodes();
     let mut ways = [
         Way::new("underlay", nodes, node.into())?,
@@ -124,22 +119,9 @@ impl Attached {
         Ok(Self {
             pods,
             target: target.context("there are no pods")?,
-            lab,
+            _lab: lab,
             _claim: claim,
         })
-    }
-
-    /// What the proxy of a node has, once it has all of it.
-    async fn rules(&self) -> Result<String> {
-        let node = self.lab.node("n1")?;
-        let served = async || {
-            let rules = trace::rules(Some(node.netns())).await?;
-            ensure!(rules.contains(SERVED), "no Service is served:\n{rules}");
-            // Of what leaves the cluster flannel has rules of its own.
-            let proxy = rules.lines().filter(|rule| !rule.contains(CHAIN_EGRESS));
-            Ok(proxy.map(|rule| format!("{rule}\n")).collect())
-        };
-        Ok(eventually("the rules of the proxy", PATIENCE, served).await?)
     }
 
     fn netns(&self) -> [&NetNs; 2] {
