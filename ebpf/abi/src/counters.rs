@@ -102,6 +102,36 @@ verdicts! {
     PodPacked = 38, "pod_packed";
     /// Of those handed to a pod of this node: taken out of the tunnel at the uplink, past the overlay's device.
     PodUnpacked = 39, "pod_unpacked";
+    /// A client of a Service with session affinity that was not remembered before.
+    AffinityAdded = 40, "affinity_added";
+    /// The same, forgotten by user space, which alone counts here.
+    AffinityCollected = 41, "affinity_collected";
+    /// The same, brought in by user space, likewise.
+    AffinityAdopted = 42, "affinity_adopted";
+    /// A TCP socket and its backend that were not remembered before.
+    SocketTcpAdded = 43, "socket_tcp_added";
+    /// The same, forgotten by user space, which alone counts here.
+    SocketTcpCollected = 44, "socket_tcp_collected";
+    /// The same, brought in by user space, likewise.
+    SocketTcpAdopted = 45, "socket_tcp_adopted";
+    /// A UDP socket and its backend that were not remembered before.
+    SocketUdpAdded = 46, "socket_udp_added";
+    /// The same, forgotten by user space, which alone counts here.
+    SocketUdpCollected = 47, "socket_udp_collected";
+    /// The same, brought in by user space, likewise.
+    SocketUdpAdopted = 48, "socket_udp_adopted";
+    /// An unconnected UDP socket and a frontend that were not remembered before.
+    SteadyAdded = 49, "steady_added";
+    /// The same, forgotten by user space, which alone counts here.
+    SteadyCollected = 50, "steady_collected";
+    /// The same, brought in by user space, likewise.
+    SteadyAdopted = 51, "steady_adopted";
+    /// A direction of a flow between pods that stays in the stack and was not known to before.
+    DetourAdded = 52, "detour_added";
+    /// The same, forgotten by user space, which alone counts here.
+    DetourCollected = 53, "detour_collected";
+    /// The same, brought in by user space, likewise.
+    DetourAdopted = 54, "detour_adopted";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

@@ -1,6 +1,8 @@
 //! The maps, as `seaway_ebpf_abi::maps` names them. Sizes are defaults; the loader may set others.
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup as FibLookup};
+use aya_ebpf::bindings::{
+    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
+};
 use aya_ebpf::btf_maps::{
     Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
@@ -125,6 +127,21 @@ pub(crate) fn count(verdict: Verdict) {
         // SAFETY: a per-CPU slot, and programs are not preempted by themselves on one CPU.
         unsafe { *counter += 1 };
     }
+}
+
+/// Writes an entry of a table that makes room by itself. What is added is counted, so that what the table pushed out can be told.
+#[inline(always)]
+pub(crate) fn put<K, V, const N: usize>(
+    table: &LruHashMap<K, V, N>,
+    key: &K,
+    value: &V,
+    added: Verdict,
+) -> bool {
+    if table.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
+        count(added);
+        return true;
+    }
+    table.insert(key, value, 0).is_ok()
 }
 
 /// How often this CPU has changed a place in the flow table.

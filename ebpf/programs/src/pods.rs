@@ -25,7 +25,7 @@ use seaway_ebpf_logic::plain::{Headers, Ipv4, Ipv6};
 use seaway_ebpf_logic::pod::{self, Hop};
 use seaway_ebpf_logic::tunnel::ROOM4;
 
-use crate::maps::{DETOURS, FLOWS, PEERS, POD_LINKS, PODS, Work, config, count, work};
+use crate::maps::{DETOURS, FLOWS, PEERS, POD_LINKS, PODS, Work, config, count, put, work};
 use crate::quick::{self, LEFT, at};
 use crate::tunnel;
 
@@ -371,8 +371,8 @@ fn detour(work: &mut Work) {
         return;
     }
     // A full table makes room by itself.
-    let _ = DETOURS.insert(key, &1, 0);
-    let _ = DETOURS.insert(&work.to, &1, 0);
+    put(&DETOURS, key, &1, Verdict::DetourAdded);
+    put(&DETOURS, &work.to, &1, Verdict::DetourAdded);
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use seaway_ebpf_logic::decide::{self, Choice, Client};
 use seaway_ebpf_logic::spread;
 
 use crate::flows::now;
-use crate::maps::{AFFINITY, BACKENDS, FRONTENDS, MAGLEV, RANGES, config, count, node_addr};
+use crate::maps::{AFFINITY, BACKENDS, FRONTENDS, MAGLEV, RANGES, config, count, node_addr, put};
 
 /// What a client knocked at.
 #[derive(Clone, Copy)]
@@ -205,12 +205,25 @@ fn remembered(frontend: &FrontendValue, who: &Addr, set: u32, size: u32) -> u32 
 }
 
 /// Remembers a client's backend from now on.
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value would be copied to the stack, which is too small"
+)]
 #[inline(never)]
 fn remember(affinity: u64, who: &Addr, backend: &BackendValue) -> u32 {
     let key = AffinityKey {
         affinity,
         client: *who,
     };
+    if let Some(known) = AFFINITY.get_ptr_mut(&key) {
+        // SAFETY: compared at once. What is written stands by itself: an entry that is reused under our hands is remembered for
+        // longer.
+        let known = unsafe { &mut *known };
+        if known.port == backend.port && known.addr.same(&backend.addr) {
+            known.last_used = now();
+            return 1;
+        }
+    }
     let value = AffinityValue {
         last_used: now(),
         addr: backend.addr,
@@ -218,7 +231,7 @@ fn remember(affinity: u64, who: &Addr, backend: &BackendValue) -> u32 {
         pad: [0; 6],
     };
     // A full LRU map makes room by itself; a failure costs the client its steadiness only.
-    u32::from(AFFINITY.insert(key, value, 0).is_ok())
+    u32::from(put(&AFFINITY, &key, &value, Verdict::AffinityAdded))
 }
 
 #[repr(C)]

@@ -14,7 +14,7 @@ use seaway_ebpf_abi::{
 use seaway_ebpf_logic::decide::{self, Choice, Client};
 
 use crate::events::{self, NOBODY};
-use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count, is_untranslated};
+use crate::maps::{SOCKETS_TCP, SOCKETS_UDP, STEADY, config, count, is_untranslated, put};
 use crate::services::{self, Knock, NO_PORT, Picked, Refusal};
 
 const ALLOW: i32 = 1;
@@ -334,6 +334,10 @@ fn remember(
 }
 
 /// A function of its own, since the stack is too small for two; the ports go through one register.
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value would be copied to the stack, which is too small"
+)]
 #[inline(never)]
 fn store<const IS_TCP: bool>(cookie: u64, netns: u64, backend: &Addr, addr: &Addr, ports: u32) {
     let key = SocketKey {
@@ -349,11 +353,19 @@ fn store<const IS_TCP: bool>(cookie: u64, netns: u64, backend: &Addr, addr: &Add
         netns,
     };
     // A full LRU map makes room by itself; a failure costs the program behind the socket only the frontend's name.
-    let _ = if IS_TCP {
-        SOCKETS_TCP.insert(key, value, 0)
-    } else {
-        SOCKETS_UDP.insert(key, value, 0)
-    };
+    if IS_TCP {
+        put(&SOCKETS_TCP, &key, &value, Verdict::SocketTcpAdded);
+        return;
+    }
+    // With each datagram of an unconnected socket, whose entry is there but for the first.
+    // SAFETY: compared at once; only this socket's own calls write it.
+    let known = unsafe { SOCKETS_UDP.get(&key) };
+    let is_known = known.is_some_and(|known| {
+        known.addr.same(addr) && known.port == value.port && known.netns == netns
+    });
+    if !is_known {
+        put(&SOCKETS_UDP, &key, &value, Verdict::SocketUdpAdded);
+    }
 }
 
 #[inline(always)]
@@ -418,7 +430,7 @@ fn steady(peer: &impl Peer, knock: &mut Knock, key: &SocketKey) -> Result<(Addr,
         pad: 0,
         set: picked.set,
     };
-    let _ = STEADY.insert(key, value, 0);
+    put(&STEADY, key, &value, Verdict::SteadyAdded);
     let what = What::new(key.port, UDP, Verdict::SocketFlow);
     tell(peer, &knock.key, &key.addr, Some(&picked.backend), what);
     Ok((value.addr, value.port))
@@ -437,7 +449,8 @@ fn is_left(key: &SocketKey) -> bool {
     if let Some(known) = unsafe { STEADY.get(key) } {
         return known.is_left();
     }
-    hands_over() && STEADY.insert(key, SteadyValue::LEFT, 0).is_ok()
+    let left = SteadyValue::LEFT;
+    hands_over() && put(&STEADY, key, &left, Verdict::SteadyAdded)
 }
 
 #[inline(always)]

@@ -1,17 +1,13 @@
-//! How full the maps are, and what the flow table has pushed out.
-//!
-//! An LRU map does not tell when it reuses an entry. But programs count what they add and remove, user space what it
-//! collects and brings in, and a listing says how many are left: whatever is missing then was pushed out. Entries come and go
-//! during the listing, so that the difference is a lower bound, exact once the table is at rest; the largest ever
-//! seen stands.
+//! How full the maps are, and what those have pushed out that make room by themselves: as [`counted`](super::counted) tells,
+//! a lower bound of which the largest ever seen stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use seaway_ebpf_abi::{FrontendKey, Verdict, maps};
+use seaway_ebpf_abi::FrontendKey;
 
+use super::counted::{Balance, Ledger};
 use super::error::EbpfError;
-use super::observe::counters;
 use super::room::Room;
 use super::tables::Tables;
 use super::tallies::{OwnCounters, Tallies};
@@ -24,6 +20,19 @@ pub struct MapUse {
     pub max_entries: u64,
     /// In the kernel, as it accounts for it.
     pub memory_bytes: u64,
+    /// Of a map that makes room by itself.
+    pub balance: Option<Balance>,
+}
+
+impl MapUse {
+    /// How many entries it has pushed out to make room, at least; `None` for a map that never does, or that refuses what does
+    /// not fit.
+    pub fn evictions(&self) -> Option<u64> {
+        self.balance.map(|balance| match balance {
+            Balance::Evicted(count) => count,
+            Balance::Unexplained(_) => 0,
+        })
+    }
 }
 
 /// The last look.
@@ -31,7 +40,8 @@ pub struct MapUse {
 pub(super) struct Census {
     /// How full the maps were.
     pub(super) maps: Vec<MapUse>,
-    pub(super) evictions: u64,
+    /// The most that each was seen to have pushed out.
+    evictions: BTreeMap<&'static str, u64>,
     /// Counts of frontends that nobody had the last time.
     unknown: BTreeSet<FrontendKey>,
     /// The flow table was filling.
@@ -42,49 +52,6 @@ pub(super) struct Census {
 fn is_filling(before: bool, entries: u64, max_entries: u64) -> bool {
     let quarters = if before { 2 } else { 3 };
     entries * 4 > max_entries * quarters
-}
-
-/// What has been counted of the entries of the flow table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Turnover {
-    added: u64,
-    removed: u64,
-}
-
-impl Turnover {
-    fn of(counters: &[(Verdict, u64)]) -> Self {
-        let get = |verdict| {
-            let found = counters.iter().find(|(v, _)| *v == verdict);
-            found.map_or(0, |(_, count)| *count)
-        };
-        Self {
-            added: get(Verdict::EntryAdded) + get(Verdict::EntryAdopted),
-            removed: get(Verdict::EntryRemoved) + get(Verdict::EntryCollected),
-        }
-    }
-}
-
-/// What follows from a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Balance {
-    /// So many were pushed out, at least.
-    Evicted(u64),
-    /// So many have come in from elsewhere, as from another layout: nobody has counted them.
-    Unexplained(u64),
-}
-
-/// Compares what was counted before and after a listing with what it found.
-fn balance(before: Turnover, after: Turnover, listed: u64) -> Balance {
-    let most = after.added.saturating_sub(before.removed);
-    if listed > most {
-        return Balance::Unexplained(listed - most);
-    }
-    Balance::Evicted(
-        before
-            .added
-            .saturating_sub(after.removed)
-            .saturating_sub(listed),
-    )
 }
 
 impl Census {
@@ -98,28 +65,43 @@ impl Census {
         collect: impl FnOnce() -> Result<(usize, usize), EbpfError>,
         is_known: Option<impl Fn(&FrontendKey) -> bool>,
     ) -> Result<(usize, usize), EbpfError> {
-        let before = Turnover::of(&counters(dir)?);
-        let (listed, deleted) = collect()?;
-        let mut after = Turnover::of(&counters(dir)?);
-        // What went in this look was listed before.
-        after.removed = after.removed.saturating_sub(deleted as u64);
-        match balance(before, after, listed as u64) {
-            Balance::Evicted(count) => self.evictions = self.evictions.max(count),
-            Balance::Unexplained(count) => {
-                if let Some(counters) = OwnCounters::open(dir)? {
-                    counters.add(Verdict::EntryAdopted, count)?;
-                }
-            }
-        }
+        let Some(tables) = Tables::open(dir)? else {
+            return collect();
+        };
+        let mut found = (0, 0);
+        let flows = tables.flows.usage_by(|| {
+            found = collect()?;
+            Ok(found)
+        })?;
+        self.warn(&flows);
+        let mut maps = tables.usage(flows, Some(&services))?;
+        self.settle(dir, &mut maps)?;
+        self.maps = maps;
         if let Some(is_known) = is_known {
             self.prune(dir, is_known)?;
         }
-        let left = (listed - deleted.min(listed)) as u64;
-        if let Some(tables) = Tables::open(dir)? {
-            self.maps = tables.usage(left, Some(&services))?;
-            self.warn(left, u64::from(tables.flows.max_entries()));
+        Ok(found)
+    }
+
+    /// Takes in what follows for what the maps have pushed out: never less than was known, and nothing of what has come in from
+    /// elsewhere.
+    fn settle(&mut self, dir: &Path, maps: &mut [MapUse]) -> Result<(), EbpfError> {
+        for map in maps {
+            let (Some(balance), Some(ledger)) = (&mut map.balance, Ledger::of(map.name)) else {
+                continue;
+            };
+            let most = self.evictions.entry(map.name).or_default();
+            match *balance {
+                Balance::Evicted(count) => *most = count.max(*most),
+                Balance::Unexplained(count) => {
+                    if let Some(counters) = OwnCounters::open(dir)? {
+                        counters.add(ledger.adopted, count)?;
+                    }
+                }
+            }
+            *balance = Balance::Evicted(*most);
         }
-        Ok((listed, deleted))
+        Ok(())
     }
 
     /// Whether counts have been found of frontends that nobody has, which go with the next look.
@@ -129,7 +111,8 @@ impl Census {
 
     /// Says in time that the flow table is filling. The other tables of programs are full in the course of time: what is pushed
     /// out there is what was not used for longest, mostly closed sockets.
-    fn warn(&mut self, entries: u64, max_entries: u64) {
+    fn warn(&mut self, flows: &MapUse) {
+        let (entries, max_entries) = (flows.entries, flows.max_entries);
         let filling = is_filling(self.filling, entries, max_entries);
         if filling && !self.filling {
             tracing::warn!(
@@ -169,34 +152,29 @@ impl Tables {
     /// How full each is. The flows are counted already, and `services` is what the tables of Services are known to hold.
     pub(super) fn usage(
         &self,
-        flows: u64,
+        flows: MapUse,
         services: Option<&Room>,
     ) -> Result<Vec<MapUse>, EbpfError> {
+        let known = |of: fn(&Room) -> usize| services.map(of);
         let mut uses = vec![
-            self.frontends.usage(services.map(|room| room.frontends))?,
-            self.backends.usage(services.map(|room| room.backends))?,
-            self.maglev.usage(services.map(|room| room.maglev))?,
-            self.ranges.usage(None)?,
-            self.affinity.usage(None)?,
-            self.node_addrs.usage(None)?,
-            MapUse {
-                name: maps::FLOWS,
-                entries: flows,
-                max_entries: u64::from(self.flows.max_entries()),
-                memory_bytes: self.flows.memory(),
-            },
-            self.sockets_tcp.usage(None)?,
-            self.sockets_udp.usage(None)?,
-            self.steady.usage(None)?,
+            self.frontends
+                .usage_or_count(known(|room| room.frontends))?,
+            self.backends.usage_or_count(known(|room| room.backends))?,
+            self.maglev.usage_or_count(known(|room| room.maglev))?,
+            self.ranges.usage_or_count(None)?,
+            self.affinity.usage()?,
+            self.node_addrs.usage_or_count(None)?,
+            flows,
+            self.sockets_tcp.usage()?,
+            self.sockets_udp.usage()?,
+            self.steady.usage()?,
         ];
+        if let Some(detours) = &self.detours {
+            uses.push(detours.usage()?);
+        }
         if let Some(shortcuts) = &self.shortcuts {
             // An array has them all, always; nobody would want to read them.
-            uses.push(MapUse {
-                name: maps::SHORTCUTS,
-                entries: u64::from(shortcuts.max_entries()),
-                max_entries: u64::from(shortcuts.max_entries()),
-                memory_bytes: shortcuts.memory(),
-            });
+            uses.push(shortcuts.usage(shortcuts.max_entries() as usize));
         }
         Ok(uses)
     }
@@ -204,29 +182,9 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    use seaway_ebpf_abi::maps;
+
     use super::*;
-
-    fn at(added: u64, removed: u64) -> Turnover {
-        Turnover { added, removed }
-    }
-
-    #[test]
-    fn what_is_missing_was_pushed_out() {
-        for (before, after, listed, expected) in [
-            (at(0, 0), at(0, 0), 0, Balance::Evicted(0)),
-            (at(10, 2), at(10, 2), 8, Balance::Evicted(0)),
-            (at(10, 2), at(10, 2), 5, Balance::Evicted(3)),
-            // Four came and went meanwhile: any of them may have been seen.
-            (at(10, 2), at(14, 6), 8, Balance::Evicted(0)),
-            (at(10, 2), at(14, 6), 12, Balance::Evicted(0)),
-            (at(100, 2), at(104, 6), 12, Balance::Evicted(82)),
-            // More than were ever added: a copy from elsewhere.
-            (at(10, 2), at(14, 6), 13, Balance::Unexplained(1)),
-            (at(0, 0), at(0, 0), 7, Balance::Unexplained(7)),
-        ] {
-            assert_eq!(balance(before, after, listed), expected, "{before:?}");
-        }
-    }
 
     #[test]
     fn a_table_is_said_to_fill_in_time_and_once() {
@@ -244,53 +202,30 @@ mod tests {
             assert_eq!(filling, expected, "{entries}");
         }
     }
-
-    proptest::proptest! {
-        /// A table in which entries are added, removed and pushed out while it is listed: never more is claimed than was
-        /// pushed out, and at rest exactly that.
-        #[test]
-        fn never_more_than_were_pushed_out(
-            steps in proptest::collection::vec((0_u8..3, 0_usize..64), 0..200),
-            listing in 0_usize..200,
-        ) {
-            let mut entries: Vec<usize> = Vec::new();
-            let (mut turnover, mut evicted, mut next) = (at(0, 0), 0, 0);
-            let mut before = at(0, 0);
-            let mut listed: BTreeSet<usize> = BTreeSet::new();
-            for (i, (step, pick)) in steps.iter().enumerate() {
-                if i == listing {
-                    before = turnover;
-                    listed.clear();
-                }
-                if i >= listing {
-                    // The listing has come to one bucket.
-                    listed.extend(entries.iter().filter(|e| *e % 8 == i % 8));
-                }
-                match step {
-                    0 => {
-                        entries.push(next);
-                        next += 1;
-                        turnover.added += 1;
-                    }
-                    1 if !entries.is_empty() => {
-                        entries.swap_remove(pick % entries.len());
-                        turnover.removed += 1;
-                    }
-                    2 if !entries.is_empty() => {
-                        entries.swap_remove(pick % entries.len());
-                        evicted += 1;
-                    }
-                    _ => {}
-                }
-            }
-            if listing + 8 < steps.len() {
-                match balance(before, turnover, listed.len() as u64) {
-                    Balance::Evicted(claimed) => proptest::prop_assert!(claimed <= evicted),
-                    Balance::Unexplained(n) => proptest::prop_assert!(false, "{n} unexplained"),
-                }
-            }
-            let rest = balance(turnover, turnover, entries.len() as u64);
-            proptest::prop_assert_eq!(rest, Balance::Evicted(evicted));
+    #[test]
+    fn what_was_once_pushed_out_stays_so() {
+        let mut census = Census::default();
+        let map = |name, balance| MapUse {
+            name,
+            entries: 1,
+            max_entries: 2,
+            memory_bytes: 0,
+            balance,
+        };
+        for (found, expected) in [
+            (Balance::Evicted(3), 3),
+            (Balance::Evicted(2), 3),
+            (Balance::Unexplained(9), 3),
+            (Balance::Evicted(7), 7),
+        ] {
+            let mut maps = [
+                map(maps::AFFINITY, Some(found)),
+                map(maps::STEADY, Some(Balance::Evicted(1))),
+                map(maps::BACKENDS, None),
+            ];
+            census.settle(Path::new("/nonexistent"), &mut maps).unwrap();
+            let evictions = maps.map(|map| map.evictions());
+            assert_eq!(evictions, [Some(expected), Some(1), None], "{found:?}");
         }
     }
 }

@@ -31,8 +31,12 @@ pub(super) fn dump(settings: &EbpfConfig, names: &Names) -> Result<String, EbpfE
     pods::describe(&mut text, &dir, &tables.read_config()?)?;
     describe_links(&mut text, settings)?;
     describe_services(&mut text, &tables, names)?;
-    let flows = tables.flows.entries()?;
-    describe_maps(&mut text, &tables.usage(flows.len() as u64, None)?);
+    let mut flows = Vec::new();
+    let of_flows = tables.flows.usage_by(|| {
+        flows = tables.flows.entries()?;
+        Ok((flows.len(), 0))
+    })?;
+    describe_maps(&mut text, &tables.usage(of_flows, None)?);
     describe_flows(&mut text, &flows, names);
     text.push_str("counters:\n");
     for (verdict, count) in counters(&dir)? {
@@ -127,10 +131,14 @@ fn describe_services(text: &mut String, tables: &Tables, names: &Names) -> Resul
 fn describe_maps(text: &mut String, maps: &[MapUse]) {
     text.push_str("maps:\n");
     for map in maps {
+        let evicted = match map.evictions() {
+            Some(count) if count > 0 => format!(", {count} pushed out"),
+            _ => String::new(),
+        };
         line(
             text,
             format_args!(
-                "  {:<12} {:>7} of {:>7} entries, {:>6} KiB",
+                "  {:<12} {:>7} of {:>7} entries, {:>6} KiB{evicted}",
                 map.name,
                 map.entries,
                 map.max_entries,

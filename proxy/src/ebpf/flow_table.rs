@@ -1,25 +1,24 @@
-//! The flow table as user space writes it: what comes and goes is counted, and no packet goes on by what was there before.
+//! The flow table as user space writes it: no packet goes on by what was there before.
 
 use std::ops::Deref;
 use std::path::Path;
 
-use seaway_ebpf_abi::{FlowKey, FlowValue, Verdict, maps};
+use seaway_ebpf_abi::{FlowKey, FlowValue, maps};
 
+use super::counted::{self, Counted};
 use super::error::EbpfError;
 use super::sys;
 use super::table::Table;
-use super::tallies::OwnCounters;
 
 /// The flow table. It is read as any other one; whoever writes has to go through here.
 #[derive(Debug)]
 pub(super) struct FlowTable {
-    table: Table<FlowKey, FlowValue>,
+    table: Counted<FlowKey, FlowValue>,
     epoch: Table<u32, u32>,
-    counters: OwnCounters,
 }
 
 impl Deref for FlowTable {
-    type Target = Table<FlowKey, FlowValue>;
+    type Target = Counted<FlowKey, FlowValue>;
 
     fn deref(&self) -> &Self::Target {
         &self.table
@@ -29,17 +28,9 @@ impl Deref for FlowTable {
 impl FlowTable {
     /// Opens what is pinned in `dir`; `None` if not all of it is there.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, EbpfError> {
-        let table = Table::open(dir, maps::FLOWS)?;
+        let table = Counted::open(dir, &counted::FLOWS)?;
         let epoch = Table::open(dir, maps::EPOCH)?;
-        let counters = OwnCounters::open(dir)?;
-        let (Some(table), Some(epoch), Some(counters)) = (table, epoch, counters) else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            table,
-            epoch,
-            counters,
-        }))
+        Ok(table.zip(epoch).map(|(table, epoch)| Self { table, epoch }))
     }
 
     /// Has the programs look up anew what they found before, after a change of what they look up. Epochs are points in time,
@@ -53,17 +44,8 @@ impl FlowTable {
 
     /// Writes an entry.
     pub(super) fn set(&self, key: &FlowKey, value: &FlowValue) -> Result<(), EbpfError> {
-        let is_new = self.table.get(key)?.is_none();
         self.table.set(key, value)?;
-        self.new_epoch()?;
-        self.counters.add(Verdict::EntryAdopted, u64::from(is_new))
-    }
-
-    /// Writes entries that are not there yet.
-    pub(super) fn bring_in(&self, entries: &[(FlowKey, FlowValue)]) -> Result<(), EbpfError> {
-        self.table.set_all(entries)?;
-        self.counters
-            .add(Verdict::EntryAdopted, entries.len() as u64)
+        self.new_epoch()
     }
 
     /// Deletes entries; those that are not there are fine. Returns how many there were.
@@ -71,7 +53,6 @@ impl FlowTable {
         let deleted = self.table.delete_all(keys)?;
         if deleted > 0 {
             self.new_epoch()?;
-            self.counters.add(Verdict::EntryCollected, deleted as u64)?;
         }
         Ok(deleted)
     }

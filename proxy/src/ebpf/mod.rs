@@ -4,7 +4,7 @@
 //! addresses mean). Shell: [`plane`] drives [`tables`], [`objects`] (programs), [`links`] and [`filters`] (attaching),
 //! [`gc`] (old flows), [`handover`] (flows from connection tracking and back, as [`adopt`] says; [`unconnected`] and [`affinity`]: what is no flow of packets, in
 //! [`spaces`]), [`sockets`] (UDP sockets of backends that are gone), [`remains`] (what sockets need in iptables mode), [`aside`] (pods whose sockets are left alone),
-//! [`tunnels`] (which pods are at which node), [`pods`] (where packets between pods go past the stack), [`observe`], [`census`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
+//! [`tunnels`] (which pods are at which node), [`pods`] (where packets between pods go past the stack), [`observe`], [`census`], [`counted`], [`tallies`] (what is counted), [`dump`], [`cleanup`]; [`room`] is how large
 //! tables have to be, [`upgrade`] what a build with another layout has left. [`sys`] has what aya lacks of `bpf(2)`.
 //!
 //! The programs and what they promise are described in `ebpf/README.md`.
@@ -16,6 +16,7 @@ mod bpffs;
 mod census;
 mod cleanup;
 mod config;
+mod counted;
 mod dump;
 mod environment;
 mod error;
@@ -55,6 +56,7 @@ mod xdp;
 pub use aside::{Aside, Labelled};
 pub use census::MapUse;
 pub use config::{EbpfConfig, MAX_FLOWS, MapSizes};
+pub use counted::Balance;
 pub use environment::remarks;
 pub use error::EbpfError;
 pub use features::{Probed, check, report};

@@ -46,8 +46,6 @@ pub struct Snapshot {
     pub services: BTreeMap<(Option<ObjectKey>, Tally), u64>,
     /// As they were when flows were last looked through; nothing before that.
     pub maps: Vec<MapUse>,
-    /// How many entries the flow table has pushed out to make room, at least.
-    pub evictions: u64,
 }
 
 impl Observed {
@@ -146,7 +144,6 @@ impl Shared {
             verdicts: Verdict::ALL.iter().copied().zip(counts).collect(),
             services,
             maps: census.maps.clone(),
-            evictions: census.evictions,
         }))
     }
 }

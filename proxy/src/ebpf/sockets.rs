@@ -15,12 +15,12 @@ use std::time::Instant;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use seaway_ebpf_abi::{SocketKey, SocketValue, maps};
+use seaway_ebpf_abi::{SocketKey, SocketValue};
 use seaway_kernel::sock_diag::{SocketFamily, UdpSocket};
 use seaway_kernel::{Error, NetNs, SockDiag};
 
 use super::config::pin_dir;
-use super::table::Table;
+use super::counted::{self, Counted};
 use crate::conntrack::{Frontends, NodeAddresses, Place, Ties, is_wrong};
 
 #[cfg(test)]
@@ -96,8 +96,8 @@ impl Place for Sockets {
 
     fn clean(&self, ties: &Ties<'_>) -> anyhow::Result<()> {
         let started = Instant::now();
-        let table: Option<Table<SocketKey, SocketValue>> =
-            Table::open(&self.pin_dir, maps::SOCKETS_UDP)?;
+        let table: Option<Counted<SocketKey, SocketValue>> =
+            Counted::open(&self.pin_dir, &counted::SOCKETS_UDP)?;
         let Some(table) = table.filter(|_| self.able) else {
             return Ok(());
         };

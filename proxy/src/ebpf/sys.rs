@@ -358,6 +358,16 @@ pub(super) fn map_update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::R
     bpf(MAP_UPDATE, &mut attr).map(drop)
 }
 
+/// `BPF_NOEXIST`.
+const NO_EXIST: u64 = 1;
+
+/// Writes an element unless there is one (`EEXIST`).
+pub(super) fn map_insert<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = element(map, key, std::ptr::from_ref(value).cast_mut());
+    attr.flags = NO_EXIST;
+    bpf(MAP_UPDATE, &mut attr).map(drop)
+}
+
 /// Writes an element of a per-CPU map of words: one for each possible CPU.
 pub(super) fn map_update_all<K>(map: BorrowedFd<'_>, key: &K, values: &[u64]) -> io::Result<()> {
     let mut attr = element(map, key, values.as_ptr().cast_mut());

@@ -1,5 +1,6 @@
 //! Typed maps, found by their pins.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
@@ -64,23 +65,27 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
         self.max_entries
     }
 
-    /// Bytes in the kernel, 0 where it does not say.
-    pub(super) fn memory(&self) -> u64 {
-        sys::map_memory(self.fd.as_fd()).unwrap_or(0)
+    /// How many entries there are; lists them.
+    pub(super) fn count(&self) -> Result<usize, EbpfError> {
+        let mut entries = 0;
+        self.each(|keys, _| entries += keys.len())?;
+        Ok(entries)
+    }
+
+    /// How full it is, with so many entries.
+    pub(super) fn usage(&self, entries: usize) -> MapUse {
+        MapUse {
+            name: self.name,
+            entries: entries as u64,
+            max_entries: u64::from(self.max_entries),
+            memory_bytes: sys::map_memory(self.fd.as_fd()).unwrap_or(0),
+            balance: None,
+        }
     }
 
     /// How full it is; listed, if nobody knows how many entries there are.
-    pub(super) fn usage(&self, known: Option<usize>) -> Result<MapUse, EbpfError> {
-        let mut entries = known.unwrap_or(0) as u64;
-        if known.is_none() {
-            self.each(|keys, _| entries += keys.len() as u64)?;
-        }
-        Ok(MapUse {
-            name: self.name,
-            entries,
-            max_entries: u64::from(self.max_entries),
-            memory_bytes: self.memory(),
-        })
+    pub(super) fn usage_or_count(&self, known: Option<usize>) -> Result<MapUse, EbpfError> {
+        Ok(self.usage(known.map_or_else(|| self.count(), Ok)?))
     }
 
     pub(super) fn get(&self, key: &K) -> Result<Option<V>, EbpfError> {
@@ -94,6 +99,15 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
 
     pub(super) fn set(&self, key: &K, value: &V) -> Result<(), EbpfError> {
         sys::map_update(self.fd.as_fd(), key, value).map_err(|error| self.write_error(error))
+    }
+
+    /// Writes an entry if there is none; whether it did.
+    pub(super) fn add(&self, key: &K, value: &V) -> Result<bool, EbpfError> {
+        match sys::map_insert(self.fd.as_fd(), key, value) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(self.write_error(error)),
+        }
     }
 
     /// Deletes one entry; it is fine if it is not there.
@@ -114,6 +128,18 @@ impl<K: Plain + Default, V: Plain + Default> Table<K, V> {
                 .map_err(|error| self.write_error(error))?;
         }
         Ok(())
+    }
+
+    /// Writes those entries that are not there yet; how many those were. Keys are different ones.
+    pub(super) fn fill(&self, mut entries: Vec<(K, V)>) -> Result<usize, EbpfError>
+    where
+        K: Ord,
+    {
+        let there = self.entries_as(|_| ())?;
+        let there: BTreeSet<K> = there.into_iter().map(|(key, ())| key).collect();
+        entries.retain(|(key, _)| !there.contains(key));
+        self.set_all(&entries)?;
+        Ok(entries.len())
     }
 
     /// Deletes many entries; those that are not there are fine. Returns how many there were.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use seaway_ebpf_abi::maglev::MAGLEV_CHUNKS;
 use seaway_ebpf_abi::{
-    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FrontendKey, FrontendValue,
-    MaglevChunk, MaglevKey, Plain, RangeKey, Shortcut, SocketKey, SocketValue, SteadyValue, maps,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Config, FlowKey, FrontendKey,
+    FrontendValue, MaglevChunk, MaglevKey, Plain, RangeKey, Shortcut, SocketKey, SocketValue,
+    SteadyValue, maps,
 };
 
 use super::bpffs;
 use super::config::MapSizes;
+use super::counted::{self, Counted};
 use super::error::EbpfError;
 use super::flow_table::FlowTable;
 use super::image::Image;
@@ -19,7 +21,6 @@ use super::maglev;
 use super::plan::Op;
 use super::room::{self, Room};
 use super::table::Table;
-use super::upgrade;
 use super::wanted::Range;
 use crate::dataplane::Report;
 
@@ -31,15 +32,17 @@ pub(super) struct Tables {
     pub(super) backends: Table<BackendKey, BackendValue>,
     pub(super) maglev: Table<MaglevKey, MaglevChunk>,
     pub(super) ranges: Table<RangeKey, u32>,
-    pub(super) affinity: Table<AffinityKey, AffinityValue>,
+    pub(super) affinity: Counted<AffinityKey, AffinityValue>,
     pub(super) node_addrs: Table<Addr, u32>,
     /// Shared with the collector of old flows, which works on another thread.
     pub(super) flows: Arc<FlowTable>,
     /// A build before did without.
     pub(super) shortcuts: Option<Table<u32, Shortcut>>,
-    pub(super) sockets_tcp: Table<SocketKey, SocketValue>,
-    pub(super) sockets_udp: Table<SocketKey, SocketValue>,
-    pub(super) steady: Table<SocketKey, SteadyValue>,
+    pub(super) sockets_tcp: Counted<SocketKey, SocketValue>,
+    pub(super) sockets_udp: Counted<SocketKey, SocketValue>,
+    pub(super) steady: Counted<SocketKey, SteadyValue>,
+    /// A build before did without.
+    pub(super) detours: Option<Counted<FlowKey, u32>>,
 }
 
 impl Tables {
@@ -51,13 +54,14 @@ impl Tables {
             Table::open(dir, maps::BACKENDS)?,
             Table::open(dir, maps::MAGLEV)?,
             Table::open(dir, maps::RANGES)?,
-            Table::open(dir, maps::AFFINITY)?,
+            Counted::open(dir, &counted::AFFINITY)?,
             Table::open(dir, maps::NODE_ADDRS)?,
             FlowTable::open(dir)?,
             Table::open(dir, maps::SHORTCUTS)?,
-            Table::open(dir, maps::SOCKETS_TCP)?,
-            Table::open(dir, maps::SOCKETS_UDP)?,
-            Table::open(dir, maps::STEADY)?,
+            Counted::open(dir, &counted::SOCKETS_TCP)?,
+            Counted::open(dir, &counted::SOCKETS_UDP)?,
+            Counted::open(dir, &counted::STEADY)?,
+            Counted::open(dir, &counted::DETOURS)?,
         );
         let (
             Some(config),
@@ -72,6 +76,7 @@ impl Tables {
             Some(sockets_tcp),
             Some(sockets_udp),
             Some(steady),
+            detours,
         ) = tables
         else {
             return Ok(None);
@@ -89,6 +94,7 @@ impl Tables {
             sockets_tcp,
             sockets_udp,
             steady,
+            detours,
         }))
     }
 
@@ -323,6 +329,7 @@ where
 {
     match table.max_entries() == former.max_entries() {
         true => Ok(0),
-        false => upgrade::fill(table, former.entries()?),
+        // Who has made them has counted them.
+        false => table.fill(former.entries()?),
     }
 }

@@ -68,7 +68,7 @@ impl Tallies {
     }
 }
 
-/// The counters that no program writes, and one process at a time.
+/// The counters, of which some are written by no program, and by one process at a time.
 #[derive(Debug)]
 pub(super) struct OwnCounters {
     fd: OwnedFd,
@@ -85,21 +85,30 @@ impl OwnCounters {
         Ok(opened.map(|(fd, cpus)| Self { fd, cpus }))
     }
 
-    /// Adds to one of them.
+    /// One of all counters, summed over CPUs.
+    pub(super) fn get(&self, verdict: Verdict) -> Result<u64, EbpfError> {
+        Ok(self.read(verdict)?.iter().sum())
+    }
+
+    fn read(&self, verdict: Verdict) -> Result<Vec<u64>, EbpfError> {
+        let mut values = vec![0_u64; self.cpus];
+        sys::map_lookup(self.fd.as_fd(), &(verdict as u32), &mut values)
+            .map_err(|error| EbpfError::map("read", maps::COUNTERS, error))?;
+        Ok(values)
+    }
+
+    /// Adds to one that no program writes.
     pub(super) fn add(&self, verdict: Verdict, more: u64) -> Result<(), EbpfError> {
         if more == 0 {
             return Ok(());
         }
         let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = verdict as u32;
-        let mut values = vec![0_u64; self.cpus];
-        sys::map_lookup(self.fd.as_fd(), &key, &mut values)
-            .map_err(|error| EbpfError::map("read", maps::COUNTERS, error))?;
+        let mut values = self.read(verdict)?;
         let Some(first) = values.first_mut() else {
             return Ok(());
         };
         *first += more;
-        sys::map_update_all(self.fd.as_fd(), &key, &values)
+        sys::map_update_all(self.fd.as_fd(), &(verdict as u32), &values)
             .map_err(|error| EbpfError::map("write", maps::COUNTERS, error))
     }
 }

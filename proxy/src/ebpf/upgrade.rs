@@ -1,19 +1,16 @@
 //! What a build with the layout before ours has left: its flows and sockets go on, through its links, which become ours.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use seaway_ebpf_abi::legacy::{OldFlowValue, OldSocketValue, VERSION};
-use seaway_ebpf_abi::{
-    AffinityKey, AffinityValue, FlowValue, Plain, SocketKey, SocketValue, SteadyValue, maps,
-};
+use seaway_ebpf_abi::{AffinityValue, FlowValue, Plain, SocketValue, SteadyValue};
 
 use super::bpffs;
 use super::config::EbpfConfig;
+use super::counted::Counted;
 use super::error::EbpfError;
-use super::flow_table::FlowTable;
 use super::table::Table;
 use super::tables::Tables;
 
@@ -53,18 +50,17 @@ pub(super) fn carry(settings: &EbpfConfig, tables: &Tables) -> Result<Option<Car
     let client = |old: AffinityValue| old;
     Ok(Some(Carried {
         flows: bring_in(&dir, &tables.flows, flow)?,
-        sockets: copy::<SocketKey, _, _>(&dir, maps::SOCKETS_TCP, &tables.sockets_tcp, socket)?
-            + copy::<SocketKey, _, _>(&dir, maps::SOCKETS_UDP, &tables.sockets_udp, socket)?
-            + copy::<SocketKey, _, _>(&dir, maps::STEADY, &tables.steady, steady)?,
-        clients: copy::<AffinityKey, _, _>(&dir, maps::AFFINITY, &tables.affinity, client)?,
+        sockets: bring_in(&dir, &tables.sockets_tcp, socket)?
+            + bring_in(&dir, &tables.sockets_udp, socket)?
+            + bring_in(&dir, &tables.steady, steady)?,
+        clients: bring_in(&dir, &tables.affinity, client)?,
     }))
 }
 
 /// Copies the entries that are not there yet. A map that cannot be read as that layout has it is left, and said.
-fn copy<K, O, N>(
+fn bring_in<K, O, N>(
     dir: &Path,
-    name: &'static str,
-    to: &Table<K, N>,
+    to: &Counted<K, N>,
     convert: impl Fn(O) -> N,
 ) -> Result<usize, EbpfError>
 where
@@ -72,18 +68,7 @@ where
     O: Plain + Default,
     N: Plain + Default,
 {
-    fill(to, old_entries(dir, name, convert)?)
-}
-
-/// The same of flows, which are counted.
-fn bring_in(
-    dir: &Path,
-    to: &FlowTable,
-    convert: impl Fn(OldFlowValue) -> FlowValue,
-) -> Result<usize, EbpfError> {
-    let missing = missing(to, old_entries(dir, maps::FLOWS, convert)?)?;
-    to.bring_in(&missing)?;
-    Ok(missing.len())
+    to.bring_in(old_entries(dir, to.name(), convert)?)
 }
 
 /// The entries of a map of that layout.
@@ -104,28 +89,6 @@ where
             Ok(Vec::new())
         }
     }
-}
-
-/// Writes the entries that are not there yet; how many those were.
-pub(super) fn fill<K, V>(to: &Table<K, V>, entries: Vec<(K, V)>) -> Result<usize, EbpfError>
-where
-    K: Plain + Default + Ord,
-    V: Plain + Default,
-{
-    let missing = missing(to, entries)?;
-    to.set_all(&missing)?;
-    Ok(missing.len())
-}
-
-fn missing<K, V>(to: &Table<K, V>, entries: Vec<(K, V)>) -> Result<Vec<(K, V)>, EbpfError>
-where
-    K: Plain + Default + Ord,
-    V: Plain + Default,
-{
-    let there = to.entries_as(|_| ())?;
-    let there: BTreeSet<K> = there.into_iter().map(|(key, ())| key).collect();
-    let entries = entries.into_iter();
-    Ok(entries.filter(|(key, _)| !there.contains(key)).collect())
 }
 
 /// Makes the links of that layout ours, so that our programs are put behind them: there is no moment without a program, and

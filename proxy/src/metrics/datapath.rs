@@ -165,7 +165,7 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<()
             "map_evictions",
             "Entries that a map pushed out to make room, at least",
         ),
-        [([("map", seaway_ebpf_abi::maps::FLOWS)], snapshot.evictions)],
+        maps().filter_map(|map| Some(([("map", map.name)], map.evictions()?))),
     )
 }
 
@@ -177,7 +177,7 @@ mod tests {
     use seaway_ebpf_abi::Verdict;
 
     use super::*;
-    use crate::ebpf::MapUse;
+    use crate::ebpf::{Balance, MapUse};
 
     /// What [`Datapath`] does with a fixed snapshot.
     #[derive(Debug)]
@@ -203,13 +203,29 @@ mod tests {
                 ((web, tally(why(Verdict::DroppedSource), true)), 3),
                 ((None, tally(TALLY_OPENED, false)), 9),
             ]),
-            maps: vec![MapUse {
-                name: "FLOWS",
-                entries: 4,
-                max_entries: 131_072,
-                memory_bytes: 4096,
-            }],
-            evictions: 6,
+            maps: vec![
+                MapUse {
+                    name: "BACKENDS",
+                    entries: 3,
+                    max_entries: 4096,
+                    memory_bytes: 512,
+                    balance: None,
+                },
+                MapUse {
+                    name: "FLOWS",
+                    entries: 4,
+                    max_entries: 131_072,
+                    memory_bytes: 4096,
+                    balance: Some(Balance::Evicted(6)),
+                },
+                MapUse {
+                    name: "AFFINITY",
+                    entries: 1,
+                    max_entries: 65_536,
+                    memory_bytes: 1024,
+                    balance: Some(Balance::Unexplained(1)),
+                },
+            ],
         };
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(Fixed(snapshot)));
@@ -223,10 +239,17 @@ mod tests {
             seaway_proxy_service_drops_total{namespace="default",service="web",direction="external",reason="source_range"} 3
             seaway_proxy_verdicts_total{verdict="forward"} 5
             seaway_proxy_verdicts_total{verdict="rejected"} 1
+            seaway_proxy_map_entries{map="BACKENDS"} 3
             seaway_proxy_map_entries{map="FLOWS"} 4
+            seaway_proxy_map_entries{map="AFFINITY"} 1
+            seaway_proxy_map_max_entries{map="BACKENDS"} 4096
             seaway_proxy_map_max_entries{map="FLOWS"} 131072
+            seaway_proxy_map_max_entries{map="AFFINITY"} 65536
+            seaway_proxy_map_memory_bytes{map="BACKENDS"} 512
             seaway_proxy_map_memory_bytes{map="FLOWS"} 4096
-            seaway_proxy_map_evictions_total{map="FLOWS"} 6"#]]
+            seaway_proxy_map_memory_bytes{map="AFFINITY"} 1024
+            seaway_proxy_map_evictions_total{map="FLOWS"} 6
+            seaway_proxy_map_evictions_total{map="AFFINITY"} 0"#]]
         .assert_eq(&shown.join("\n"));
     }
 }

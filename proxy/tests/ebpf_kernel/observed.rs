@@ -12,7 +12,7 @@ use seaway_proxy::ebpf::{
 };
 
 use crate::packets::{Bench, REDIRECT, shape};
-use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, World, service, sync};
+use crate::world::{CLUSTER_IP, LOCAL_POD, MANY, NODE_IP, World, service, sync};
 
 fn counted(snapshot: &Snapshot, verdict: Verdict, outside: bool) -> u64 {
     let what = verdict.tally().unwrap();
@@ -122,12 +122,64 @@ async fn evictions_are_counted_though_nobody_sees_them() {
     assert!(flows.entries <= 2048, "{flows:?}");
     assert!(flows.memory_bytes > 2048 * 96, "{flows:?}");
     assert_eq!(
-        snapshot.evictions + flows.entries,
+        flows.evictions().unwrap() + flows.entries,
         2 * u64::from(FLOWS),
         "two entries a flow: here or pushed out"
     );
     let backends = snapshot.maps.iter().find(|map| map.name == "BACKENDS");
     assert_eq!(backends.unwrap().entries, 1, "TCP and UDP share their set");
+}
+
+/// Each table that programs fill and that makes room by itself is overfilled: what is not there was pushed out, and is counted so.
+#[tokio::test]
+async fn every_table_says_what_it_pushed_out() {
+    const ROOM: u32 = 128;
+    let world = World::new();
+    world.serve("pod", "local");
+    let mut desired = service(&[(LOCAL_POD, true)]);
+    for rules in desired.services.values_mut() {
+        for port in &mut rules.ports {
+            port.affinity = Some(Duration::from_secs(3600));
+        }
+    }
+    let mut bench = Bench::over(world, &desired, |config| EbpfConfig {
+        sizes: MapSizes {
+            affinity: ROOM,
+            sockets: ROOM,
+            ..MapSizes::default()
+        },
+        ..config
+    })
+    .await;
+    let observed = Observed::default();
+    bench.plane = bench.plane.observed_by(&observed);
+    let many = format!("many {CLUSTER_IP}:80");
+    assert_eq!(bench.world.client("node", true, &many), "done");
+    let link = bench.uplink;
+    for client in 0..MANY {
+        let from = format!("192.168.{}.{}", 100 + client / 200, 1 + client % 200);
+        // Each comes twice in a row, and is one client.
+        for port in [20_000, 20_001] {
+            let packet = shape((&from, port), (NODE_IP, 30080), None);
+            let (code, _) = bench.run_bytes("from_uplink", link, &packet.bytes());
+            assert_eq!(code, REDIRECT);
+        }
+    }
+    let snapshot = look_through(&mut bench.plane, &observed).await;
+    for (name, added) in [
+        ("SOCKETS_TCP", MANY),
+        ("SOCKETS_UDP", MANY),
+        ("STEADY", MANY),
+        // The sockets are one client of each of the two ports, too: their network namespace.
+        ("AFFINITY", MANY + 2),
+    ] {
+        let map = snapshot.maps.iter().find(|map| map.name == name).unwrap();
+        assert_eq!(map.max_entries, u64::from(ROOM), "{map:?}");
+        assert!(map.entries <= u64::from(ROOM), "{map:?}");
+        assert_eq!(map.evictions().unwrap() + map.entries, added, "{map:?}");
+    }
+    let silent = snapshot.maps.iter().find(|map| map.name == "BACKENDS");
+    assert_eq!(silent.unwrap().evictions(), None);
 }
 
 /// The events that came until one has that verdict.

@@ -235,7 +235,7 @@ impl World {
     }
 
     /// Runs a client as a process of its own in a namespace, in the node's cgroup or outside of it. `what` is
-    /// `tcp ADDR`, `udp ADDR`, `udp-connected ADDR` or `udp-large ADDR`; the answer is what it printed.
+    /// `tcp ADDR`, `udp ADDR`, `udp-connected ADDR`, `udp-large ADDR` or `many ADDR`; the answer is what it printed.
     pub(crate) fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
         self.start_client(short, in_cgroup, what).result()
     }
@@ -356,6 +356,7 @@ pub(crate) fn run_client() {
         ("udp-connected", addr) => udp(addr.parse().unwrap(), true, b"hello"),
         ("udp-large", addr) => udp(addr.parse().unwrap(), true, &[b'x'; LARGE]),
         ("udp-follow", addr) => udp_follow(addr.parse().unwrap()),
+        ("many", addr) => many(addr.parse().unwrap()),
         _ => panic!("{what}"),
     };
     match result {
@@ -410,6 +411,21 @@ pub(crate) fn udp(addr: SocketAddr, connected: bool, payload: &[u8]) -> std::io:
     answers.dedup();
     assert_eq!(answers.len(), 1, "not steady: {answers:?}");
     Ok(answers.remove(0))
+}
+
+/// Sockets of each kind that [`many`] opens.
+pub(crate) const MANY: u64 = 400;
+
+/// Connections, and as many unconnected sockets that send two datagrams each.
+fn many(addr: SocketAddr) -> std::io::Result<String> {
+    for _ in 0..MANY {
+        TcpStream::connect_timeout(&addr, PATIENCE)?;
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for _ in 0..2 {
+            socket.send_to(b"hello", addr)?;
+        }
+    }
+    Ok("done".to_owned())
 }
 
 /// A connected socket that goes on asking. `aborted | ANSWER` when it was ended and has connected anew, `steady | ANSWER`

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use seaway_ebpf_abi::flow::{
     FLOW_HELD, FLOW_STACK, STATE_ESTABLISHED, STATE_OPENED, STATE_REPLIED,
 };
-use seaway_ebpf_abi::{Addr, Hop, TCP, programs};
+use seaway_ebpf_abi::{Addr, Hop, TCP, Verdict, programs};
 
 use super::super::bpffs;
 use super::super::config::MapSizes;
@@ -232,7 +232,7 @@ fn what_comes_and_goes_is_counted() {
         ground.flows.set(&key, &value).unwrap();
     }
     let other = FlowKey { dport: 1, ..key };
-    ground.flows.bring_in(&[(other, value)]).unwrap();
+    ground.flows.bring_in(vec![(other, value)]).unwrap();
     assert_eq!(count(Verdict::EntryAdopted), 2);
     assert_eq!(ground.flows.delete_all(&[key, other, key]).unwrap(), 2);
     assert_eq!(count(Verdict::EntryCollected), 2);

@@ -1,21 +1,22 @@
 //! Flows between pods that connection tracking translates: they stay there, in both directions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use seaway_ebpf_abi::{Addr, FlowKey, PodValue, maps};
 use seaway_kernel::conntrack::{Conntrack, Flow};
 
+use crate::ebpf::counted::{self, Counted};
 use crate::ebpf::error::EbpfError;
 use crate::ebpf::table::Table;
 use crate::ebpf::translated;
 
 /// Has the programs know of those that there are; how many entries that took.
 pub(super) fn note(dir: &Path, conntrack: &mut Conntrack) -> Result<usize, EbpfError> {
-    let Some(table) = Table::<FlowKey, u32>::open(dir, maps::DETOURS)? else {
+    let Some(table) = Counted::open(dir, &counted::DETOURS)? else {
         return Ok(0);
     };
-    let mut entries = Vec::new();
+    let mut entries: BTreeMap<FlowKey, u32> = BTreeMap::new();
     translated::list(conntrack, |flows| {
         entries.extend(flows.iter().flat_map(detours).map(|key| (key, 1)));
     })?;
@@ -25,9 +26,10 @@ pub(super) fn note(dir: &Path, conntrack: &mut Conntrack) -> Result<usize, EbpfE
         Some(pods) => pods.entries()?.into_iter().map(|(addr, _)| addr).collect(),
         None => BTreeSet::new(),
     };
-    entries.retain(|(key, _)| pods.contains(&key.src) || pods.contains(&key.dst));
-    table.set_all(&entries)?;
-    Ok(entries.len())
+    entries.retain(|key, _| pods.contains(&key.src) || pods.contains(&key.dst));
+    let count = entries.len();
+    table.bring_in(entries.into_iter().collect())?;
+    Ok(count)
 }
 
 /// Both directions of a flow as it passes between who asks and who answers.
