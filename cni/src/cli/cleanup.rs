@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use seaway_kernel::nftables::Transaction;
 use seaway_kernel::{Batch, Nftables, RouteSocket};
-use seaway_model::ownership::{
-    CONFLIST_FILE, HOST_PORTS_TABLE, POD_LINK_DIGITS, POD_LINK_PREFIX, SHAPING_LINK_PREFIX,
-};
+use seaway_model::ownership::{CONFLIST_FILE, HOST_PORTS_TABLE, is_pod_link, is_shaping_link};
 
 use super::CleanupArgs;
 use super::ipam::living;
@@ -84,17 +82,9 @@ fn left(files: &[PathBuf], host: &mut RouteSocket) -> anyhow::Result<Vec<String>
 /// The links of pods and of their limits, by their names.
 fn links(host: &mut RouteSocket) -> anyhow::Result<Vec<String>> {
     let names = host.links()?.into_iter().map(|link| link.name);
-    Ok(names.filter(|name| is_ours(name)).collect())
-}
-
-fn is_ours(name: &str) -> bool {
-    let prefixes = [POD_LINK_PREFIX, SHAPING_LINK_PREFIX];
-    prefixes.iter().any(|prefix| {
-        name.strip_prefix(prefix).is_some_and(|digits| {
-            let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-            digits.len() == POD_LINK_DIGITS && digits.bytes().all(is_digit)
-        })
-    })
+    Ok(names
+        .filter(|name| is_pod_link(name) || is_shaping_link(name))
+        .collect())
 }
 
 fn refused(path: &Path, removed: io::Result<()>) -> Option<String> {
@@ -103,28 +93,5 @@ fn refused(path: &Path, removed: io::Result<()>) -> Option<String> {
             Some(format!("cannot remove {}: {error}", path.display()))
         }
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_of_others_are_no_links_of_ours() {
-        for ours in ["sw0123456789a", "sbabcdef01234"] {
-            assert!(is_ours(ours), "{ours}");
-        }
-        for other in [
-            "sw0",
-            "sw0123456789",
-            "sw0123456789ab",
-            "sw0123456789g",
-            "switch-uplink",
-            "seaway.vxlan",
-            "swABCDEF01234",
-        ] {
-            assert!(!is_ours(other), "{other}");
-        }
     }
 }

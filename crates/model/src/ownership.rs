@@ -19,6 +19,25 @@ pub const POD_LINK_PREFIX: &str = "sw";
 /// Number of the hex digits behind [`POD_LINK_PREFIX`].
 pub const POD_LINK_DIGITS: usize = 11;
 
+/// Whether a link of that name is the host side of a pod's veth. No other link of the node begins so and goes on with as many lower
+/// case hex digits.
+#[must_use]
+pub fn is_pod_link(name: &str) -> bool {
+    has_digits(name, POD_LINK_PREFIX)
+}
+
+/// Whether a link of that name limits what a pod sends.
+#[must_use]
+pub fn is_shaping_link(name: &str) -> bool {
+    has_digits(name, SHAPING_LINK_PREFIX)
+}
+
+fn has_digits(name: &str, prefix: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    name.strip_prefix(prefix)
+        .is_some_and(|digits| digits.len() == POD_LINK_DIGITS && digits.bytes().all(is_digit))
+}
+
 /// `rtm_protocol` of our routes (design.md section 8).
 pub const ROUTE_PROTOCOL: u8 = 83;
 
@@ -90,3 +109,29 @@ pub const POD_ROUTE_TABLES: u32 = 0x5ea0_0000;
 
 /// The nftables table (family `inet`) of the CNI plugin: host ports of pods, and pods whose traffic is masqueraded.
 pub const HOST_PORTS_TABLE: &str = "seaway-cni";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_others_are_no_links_of_ours() {
+        let kinds = |name| (is_pod_link(name), is_shaping_link(name));
+        assert_eq!(kinds("sw0123456789a"), (true, false));
+        assert_eq!(kinds("sbabcdef01234"), (false, true));
+        for other in [
+            "sw",
+            "sw0",
+            "sw0123456789",
+            "sw0123456789ab",
+            "sw0123456789g",
+            "switch-uplink",
+            "seaway.vxlan",
+            "swABCDEF01234",
+            "sbABCDEF01234",
+            "sc0123456789a",
+        ] {
+            assert_eq!(kinds(other), (false, false), "{other}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use seaway_ebpf_abi::{
     Addr, Cidr, Config, MAX_CIDRS, NODE_ADDR_LOCAL, NODE_ADDR_NODE_PORTS, config,
 };
 use seaway_kernel::{Address, Link, Netlink, Route, RouteFilter, Scope};
-use seaway_model::ownership::{POD_LINK_DIGITS, POD_LINK_PREFIX, VXLAN_LINK};
+use seaway_model::ownership::{VXLAN_LINK, is_pod_link};
 use seaway_model::{DetectLocal, Family};
 
 use super::config::EbpfConfig;
@@ -76,15 +76,12 @@ pub(super) fn role_by_name(name: &str, detect_local: &DetectLocal) -> Option<Rol
     if name == VXLAN_LINK {
         return Some(Role::Overlay);
     }
-    let is_ours = name.strip_prefix(POD_LINK_PREFIX).is_some_and(|digits| {
-        digits.len() == POD_LINK_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit())
-    });
     let carries_pods = match detect_local {
         DetectLocal::BridgeInterface(bridge) => name == bridge,
         DetectLocal::InterfaceNamePrefix(prefix) => name.starts_with(prefix.as_str()),
         DetectLocal::ClusterCidr(_) | DetectLocal::NodeCidr(_) | DetectLocal::None => false,
     };
-    (is_ours || carries_pods).then_some(Role::Pod)
+    (is_pod_link(name) || carries_pods).then_some(Role::Pod)
 }
 
 /// Makes sense of what the kernel listed.

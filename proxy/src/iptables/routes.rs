@@ -15,7 +15,7 @@ use seaway_kernel::{
 };
 use seaway_model::Family;
 use seaway_model::ownership::{
-    POD_LINK_DIGITS, POD_LINK_PREFIX, ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK,
+    ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK, is_pod_link, is_shaping_link,
 };
 
 #[cfg(test)]
@@ -59,9 +59,8 @@ pub fn uplink(links: &[Link]) -> Option<u32> {
 
 /// Links of pods and the overlay's come and go.
 fn leads_out(link: &Link) -> bool {
-    let digits = link.name.strip_prefix(POD_LINK_PREFIX);
-    let of_pod = digits.is_some_and(|digits| digits.len() == POD_LINK_DIGITS);
-    link.name != "lo" && link.name != VXLAN_LINK && !of_pod
+    let name = link.name.as_str();
+    name != "lo" && name != VXLAN_LINK && !is_pod_link(name) && !is_shaping_link(name)
 }
 
 /// Whether the routes of ours may be others after this: most of what happens on a node are routes and links of pods.

@@ -96,8 +96,7 @@ impl EbpfDataplane {
                 let read = async move { node::read(&netlink, &detect_local).await };
                 following.reading.spawn(read);
             }
-            self.pods
-                .ask(&self.netns, &self.view.links, &self.settings.detect_local);
+            self.pods.ask(&self.netns, &self.view.links);
             let due = tokio::select! {
                 // After what is being read, which may be older: in the order in which things happened.
                 event = following.watch.next(), if following.reading.is_empty() => Due::Event(event),

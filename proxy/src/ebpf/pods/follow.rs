@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use seaway_kernel::{Event, Link, Neighbour, NetNs, Route};
-use seaway_model::DetectLocal;
-use seaway_model::ownership::POD_LINK_PREFIX;
+use seaway_model::ownership::is_pod_link;
 use tokio::task::JoinSet;
 
 use super::ask::{self, Answers, Question};
 use super::peers::{self, Peers};
 use super::{Local, Side, is_link_local, maps};
 use crate::ebpf::error::EbpfError;
-use crate::ebpf::node::{NodeLink, Role, role_by_name};
+use crate::ebpf::node::{NodeLink, Role};
 use crate::task::finished;
 
 /// The node's links by index.
@@ -148,21 +147,14 @@ impl Pods {
     }
 
     /// Begins to ask for what is due, if nobody does.
-    pub(in crate::ebpf) fn ask(
-        &mut self,
-        netns: &NetNs,
-        links: &Links,
-        detect_local: &DetectLocal,
-    ) {
+    pub(in crate::ebpf) fn ask(&mut self, netns: &NetNs, links: &Links) {
         if !self.asking.is_empty() || (self.due.is_empty() && !self.overlay_due) {
             return;
         }
         let due = std::mem::take(&mut self.due);
         let pods = due.into_iter().filter_map(|index| {
             let link = links.get(&index).filter(|link| link.role == Role::Pod)?;
-            let ours = link.name.starts_with(POD_LINK_PREFIX)
-                && role_by_name(&link.name, detect_local) == Some(Role::Pod);
-            Some((index, ours))
+            Some((index, is_pod_link(&link.name)))
         });
         let overlay = || {
             let mut links = links.iter();
