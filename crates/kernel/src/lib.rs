@@ -5,7 +5,7 @@
 //! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
 //! behind it. Errors say which operation failed on which object.
 //!
-//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`] and [`shaping`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`] →
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`], [`shaping`] and [`filter`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`] →
 //! [`sysctl`], [`udp`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
@@ -17,6 +17,7 @@ pub mod command;
 pub mod conntrack;
 mod error;
 pub mod file_lock;
+pub mod filter;
 pub mod link;
 mod mac;
 pub mod neigh;
@@ -44,6 +45,7 @@ pub use capabilities::Capabilities;
 pub use command::{Command, CommandError, Output};
 pub use conntrack::Conntrack;
 pub use error::Error;
+pub use filter::BpfFilter;
 pub use link::{Link, LinkKind, Offload, VethOptions, VxlanSettings};
 pub use mac::MacAddr;
 pub use neigh::Neighbour;

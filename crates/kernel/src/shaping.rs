@@ -20,8 +20,8 @@ const INGRESS: u32 = 0xffff_fff1;
 /// The handle that the discipline at [`INGRESS`] has: `ffff:`.
 const INGRESS_HANDLE: u32 = 0xffff_0000;
 
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(crate) const TCA_KIND: u16 = 1;
+pub(crate) const TCA_OPTIONS: u16 = 2;
 const TBF_PARMS: u16 = 1;
 const TBF_RATE64: u16 = 4;
 const TBF_BURST: u16 = 6;
@@ -167,7 +167,7 @@ impl Batch {
 }
 
 /// `struct tcmsg`.
-fn tc(link: u32, handle: u32, parent: u32, info: u32) -> Message {
+pub(crate) fn tc(link: u32, handle: u32, parent: u32, info: u32) -> Message {
     let mut body = Message::body();
     body.raw(&[0; 4]);
     for word in [link, handle, parent, info] {
@@ -217,7 +217,11 @@ impl RouteSocket {
 
     /// Asks for the disciplines of a link, or of all (0): `each` is given the link and the attributes. Of others the kernel
     /// tells all the same.
-    fn disciplines(&mut self, link: u32, mut each: impl FnMut(u32, &[u8])) -> Result<(), Error> {
+    pub(crate) fn disciplines(
+        &mut self,
+        link: u32,
+        mut each: impl FnMut(u32, &[u8]),
+    ) -> Result<(), Error> {
         self.dump_bytes(
             GET_QDISC,
             NLM_F_REQUEST | NLM_F_DUMP,
@@ -233,7 +237,7 @@ impl RouteSocket {
     }
 
     /// Asks for all of a kind; `each` is given what follows the header of each message.
-    fn dump_bytes(
+    pub(crate) fn dump_bytes(
         &mut self,
         kind: u16,
         flags: u16,

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use seaway_ebpf_abi::{Config, FlowKey, FlowValue, NODE_ADDR_NODE_PORTS};
+use seaway_kernel::filter::Side;
+use seaway_kernel::{BpfFilter, NetNs};
 
 use super::census::MapUse;
 use super::config::EbpfConfig;
 use super::error::EbpfError;
+use super::filters;
 use super::links;
 use super::observe::counters;
 use super::plan::{backend, frontend, networks, target};
@@ -19,8 +22,12 @@ use crate::flows::{Entry, Names};
 /// Flows shown one by one; beyond that only their number.
 const FLOWS_SHOWN: usize = 200;
 
-/// Reads the pins and describes them.
-pub(super) fn dump(settings: &EbpfConfig, names: &Names) -> Result<String, EbpfError> {
+/// Reads the pins, and the filters in the node's namespace, and describes them.
+pub(super) fn dump(
+    settings: &EbpfConfig,
+    netns: &NetNs,
+    names: &Names,
+) -> Result<String, EbpfError> {
     let dir = settings.pin_dir();
     let mut text = format!("pins: {}\n", dir.display());
     let Some(tables) = Tables::open(&dir)? else {
@@ -30,6 +37,7 @@ pub(super) fn dump(settings: &EbpfConfig, names: &Names) -> Result<String, EbpfE
     describe_node(&mut text, &tables)?;
     pods::describe(&mut text, &dir, &tables.read_config()?)?;
     describe_links(&mut text, settings)?;
+    describe_filters(&mut text, &filters::attached(netns)?);
     describe_services(&mut text, &tables, names)?;
     let mut flows = Vec::new();
     let of_flows = tables.flows.usage_by(|| {
@@ -88,6 +96,10 @@ fn describe_links(text: &mut String, settings: &EbpfConfig) -> Result<(), EbpfEr
     let dir = settings.link_dir();
     text.push_str("attached:\n");
     for name in bpffs::list(&dir)? {
+        // The mark of a qdisc, not a link.
+        if dir.join(&name).is_dir() {
+            continue;
+        }
         if let Some((_, info)) = links::existing(&dir.join(&name))? {
             let target = match info.target {
                 sys::LinkTarget::Cgroup(0) | sys::LinkTarget::Interface(0) => "GONE".to_owned(),
@@ -102,6 +114,22 @@ fn describe_links(text: &mut String, settings: &EbpfConfig) -> Result<(), EbpfEr
         }
     }
     Ok(())
+}
+
+fn describe_filters(text: &mut String, filters: &[BpfFilter]) {
+    for filter in filters {
+        let side = match filter.side {
+            Side::Ingress => "in",
+            Side::Egress => "out",
+        };
+        line(
+            text,
+            format_args!(
+                "  filter_{}_{side}: link {}, program {} ({})",
+                filter.link, filter.link, filter.program, filter.name
+            ),
+        );
+    }
 }
 
 fn describe_services(text: &mut String, tables: &Tables, names: &Names) -> Result<(), EbpfError> {

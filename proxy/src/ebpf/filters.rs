@@ -10,7 +10,8 @@ use aya::programs::tc::{
     qdisc_detach_program,
 };
 use seaway_ebpf_abi::programs;
-use seaway_kernel::{Command, NetNs};
+use seaway_kernel::filter::Side;
+use seaway_kernel::{BpfFilter, Command, NetNs, RouteSocket};
 
 use super::bpffs;
 use super::error::EbpfError;
@@ -72,6 +73,27 @@ pub(super) fn attach(
     // Dropped, it would detach; the filter has to outlive this process.
     std::mem::forget(kept);
     Ok(())
+}
+
+/// The filters of ours at links of that namespace, whoever attached them; none where the kernel has tcx.
+pub(super) fn attached(netns: &NetNs) -> Result<Vec<BpfFilter>, EbpfError> {
+    let mut filters = RouteSocket::in_namespace(netns)?.bpf_filters()?;
+    filters.retain(|filter| filter.priority == PRIORITY);
+    Ok(filters)
+}
+
+/// Whether one of them is this program at that place.
+pub(super) fn has(filters: &[BpfFilter], index: u32, direction: Direction, name: &str) -> bool {
+    filters.iter().any(|filter| {
+        (filter.link, filter.side, filter.name.as_str()) == (index, side(direction), name)
+    })
+}
+
+fn side(direction: Direction) -> Side {
+    match direction {
+        Direction::Ingress => Side::Ingress,
+        Direction::Egress => Side::Egress,
+    }
 }
 
 /// Takes over the memory of which qdiscs are ours.

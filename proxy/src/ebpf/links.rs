@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use seaway_ebpf_abi::programs;
+use seaway_kernel::NetNs;
 
 use super::bpffs;
 use super::error::EbpfError;
@@ -217,8 +218,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Whether everything is still attached as we left it; the name of what is not.
-    pub(super) fn lost(&self) -> Result<Option<String>, EbpfError> {
+    /// Whether everything is still attached as we left it, in that namespace; the name of what is not.
+    pub(super) fn lost(&self, netns: &NetNs) -> Result<Option<String>, EbpfError> {
         for name in programs::SOCKET {
             match existing(&self.dir.join(format!("cgroup_{name}")))? {
                 Some((_, info)) if info.target != LinkTarget::Cgroup(0) => {}
@@ -228,15 +229,22 @@ impl Attachments {
         if let Some(lost) = xdp::lost(&self.dir, self.xdp, &self.attached)? {
             return Ok(Some(lost));
         }
-        if !self.tcx {
-            return Ok(None);
-        }
+        let filters = match self.tcx {
+            true => Vec::new(),
+            false => filters::attached(netns)?,
+        };
         for (index, link) in &self.attached {
             for (direction, name) in programs_of(link.role) {
-                let pin = self.dir.join(format!("tc_{index}_{}", direction.suffix()));
-                match existing(&pin)? {
-                    Some((_, info)) if info.target == LinkTarget::Interface(*index) => {}
-                    _ => return Ok(Some(format!("{name} at {}", link.name))),
+                let is_there = match self.tcx {
+                    true => {
+                        let pin = self.dir.join(format!("tc_{index}_{}", direction.suffix()));
+                        let found = existing(&pin)?;
+                        found.is_some_and(|(_, info)| info.target == LinkTarget::Interface(*index))
+                    }
+                    false => filters::has(&filters, *index, *direction, name),
+                };
+                if !is_there {
+                    return Ok(Some(format!("{name} at {}", link.name)));
                 }
             }
         }

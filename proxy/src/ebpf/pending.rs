@@ -1,19 +1,25 @@
-//! What has to be loaded and attached before map entries have any effect, from what is pinned.
+//! What has to be loaded and attached before map entries have any effect, from what is pinned and from filters.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use seaway_ebpf_abi::programs;
+use seaway_kernel::BpfFilter;
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
+use super::filters;
 use super::links::{existing, programs_of};
 use super::node::NodeView;
 use super::sys::LinkTarget;
 use super::tables::Tables;
 
-/// In words, one line each; nothing if all of it is there. Filters leave no pins, so that without tcx all links are named.
-pub(super) fn pending(settings: &EbpfConfig, view: &NodeView) -> Result<Vec<String>, EbpfError> {
+/// In words, one line each; nothing if all of it is there. `filters` are those of ours, which leave no pins.
+pub(super) fn pending(
+    settings: &EbpfConfig,
+    view: &NodeView,
+    filters: &[BpfFilter],
+) -> Result<Vec<String>, EbpfError> {
     let mut lines = Vec::new();
     if Tables::open(&settings.pin_dir())?.is_none() {
         let dir = settings.pin_dir();
@@ -36,9 +42,11 @@ pub(super) fn pending(settings: &EbpfConfig, view: &NodeView) -> Result<Vec<Stri
         }
     }
     for (index, link) in &view.links {
-        for (direction, _) in programs_of(link.role) {
+        for (direction, program) in programs_of(link.role) {
             let pin = format!("tc_{index}_{}", direction.suffix());
-            if !is_at(pin, LinkTarget::Interface(*index))? {
+            if !filters::has(filters, *index, *direction, program)
+                && !is_at(pin, LinkTarget::Interface(*index))?
+            {
                 lines.push(format!("attach to {} ({})", link.name, link.role));
                 break;
             }

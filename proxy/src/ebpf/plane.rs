@@ -17,7 +17,7 @@ use super::pending::pending;
 use super::plan::{self, EbpfPlan};
 use super::pods::{FastPath, Pods};
 use super::tables::Tables;
-use super::{bpffs, cleanup, dump, features};
+use super::{bpffs, cleanup, dump, features, filters};
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::flows::Names;
 use apply::Active;
@@ -121,7 +121,7 @@ impl EbpfDataplane {
             Some(tables) => tables.image()?,
             None => Image::default(),
         };
-        self.pending = pending(&self.settings, &self.view)?;
+        self.pending = pending(&self.settings, &self.view, &filters::attached(&self.netns)?)?;
         Ok(())
     }
 
@@ -191,7 +191,7 @@ impl Dataplane for EbpfDataplane {
     }
 
     async fn dump(&mut self) -> Result<String, ApplyError> {
-        Ok(dump::dump(&self.settings, &self.names)?)
+        Ok(dump::dump(&self.settings, &self.netns, &self.names)?)
     }
 
     async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {

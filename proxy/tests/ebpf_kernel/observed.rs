@@ -12,7 +12,7 @@ use seaway_proxy::ebpf::{
 };
 
 use crate::packets::{Bench, REDIRECT, shape};
-use crate::world::{CLUSTER_IP, LOCAL_POD, MANY, NODE_IP, World, service, sync};
+use crate::world::{CLUSTER_IP, LOCAL_POD, MANY, NODE_IP, POD_LINK, World, service, sync};
 
 fn counted(snapshot: &Snapshot, verdict: Verdict, outside: bool) -> u64 {
     let what = verdict.tally().unwrap();
@@ -261,12 +261,14 @@ async fn who_listens_hears_of_flows_and_drops() {
     assert!(silence.is_err(), "{silence:?}");
 }
 
-/// Another process reads what there is, with names; and of what is attached it says nothing.
-#[tokio::test]
-async fn a_dump_names_services_and_only_what_is_left_to_do() {
+/// Another process reads what there is, with names; and of what is attached it says nothing, whichever way it is.
+async fn a_dump_names(tcx: bool, attached: &str, lose_one: impl Fn(&World)) {
     let world = World::new();
     world.serve("pod", "local");
-    let mut plane = world.plane(world.config());
+    let mut plane = world.plane(EbpfConfig {
+        tcx: Some(tcx),
+        ..world.config()
+    });
     let desired = service(&[(LOCAL_POD, true)]);
     sync(&mut plane, &desired).await;
     assert!(
@@ -293,21 +295,48 @@ async fn a_dump_names_services_and_only_what_is_left_to_do() {
     ] {
         assert!(text.contains(part), "{part} not in {text}");
     }
+    // In two directions of the uplink, the pod and the overlay.
+    let places = text.lines().filter(|line| line.starts_with(attached));
+    assert_eq!(places.count(), 6, "{text}");
     reader.observe().await.unwrap();
     let to_do = |reader: &EbpfDataplane| reader.plan(&desired, &Change::Full).to_string();
     assert_eq!(to_do(&reader), "# nothing to do\n");
+    assert_eq!(plane.difference().unwrap(), None);
 
-    let links = Pinned::find(&world.bpffs).unwrap().dir().join("links");
-    let pins = std::fs::read_dir(&links).unwrap();
-    let lost = pins
-        .map(|pin| pin.unwrap().file_name().into_string().unwrap())
-        .find(|name| name.starts_with("tc_"))
-        .unwrap();
-    std::fs::remove_file(links.join(lost)).unwrap();
+    lose_one(&world);
     reader.observe().await.unwrap();
     let left = to_do(&reader);
     assert!(
         left.starts_with("! attach to ") && left.lines().count() == 1,
         "{left}"
     );
+    let lost = plane.difference().unwrap().unwrap();
+    assert!(lost.ends_with(" is no longer attached"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_dump_names_services_and_only_what_is_left_to_do() {
+    a_dump_names(true, "  tc_", |world| {
+        let links = Pinned::find(&world.bpffs).unwrap().dir().join("links");
+        let pins = std::fs::read_dir(&links).unwrap();
+        let lost = pins
+            .map(|pin| pin.unwrap().file_name().into_string().unwrap())
+            .find(|name| name.starts_with("tc_"))
+            .unwrap();
+        std::fs::remove_file(links.join(lost)).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn so_it_does_with_filters() {
+    a_dump_names(false, "  filter_", |world| {
+        let delete = format!("filter del dev {POD_LINK} ingress pref 1514");
+        let status = world.netns("node").run(|| {
+            let mut tc = std::process::Command::new("tc");
+            tc.args(delete.split(' ')).status().unwrap()
+        });
+        assert!(status.unwrap().success());
+    })
+    .await;
 }

@@ -190,7 +190,7 @@ impl EbpfDataplane {
         let Some(active) = &self.active else {
             return Ok(None);
         };
-        if let Some(lost) = active.attachments.lost()? {
+        if let Some(lost) = active.attachments.lost(&self.netns)? {
             return Ok(Some(format!("{lost} is no longer attached")));
         }
         let Some(tables) = Tables::open(&self.settings.pin_dir())? else {
