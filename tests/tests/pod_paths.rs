@@ -2,7 +2,7 @@
 //! otherwise, that no connection notices where they go, and that a limited pod stays limited.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use seaway_kernel::{Netlink, Scope};
-use seaway_lab::{Daemon, Lab, Place, eventually};
+use seaway_lab::{Daemon, Lab, LabConfig, Place, eventually};
 use seaway_tests::bench::overlay::stream::Server;
 use seaway_tests::runtimes::{Namespace, Scratch};
 use seaway_tests::{fixture, require, runtimes};
@@ -37,13 +37,16 @@ struct Runtime<'a> {
 }
 
 impl Runtime<'_> {
+    /// A pod that is asked at its last address: where pods have both families, that of IPv6.
     async fn pod(&self, node: &'static str, capabilities: serde_json::Value) -> Result<Pod> {
         let space = Namespace::new("pod")?;
         let (cache, capabilities) = (
             self.scratch.path().join(node),
             serde_json::from_value(capabilities)?,
         );
-        let address = runtimes::attach(self.lab, node, cache, &space, capabilities).await?;
+        let attached =
+            runtimes::attach_addresses(self.lab, node, cache, &space, capabilities).await?;
+        let address = attached.last().copied().context("a pod has no address")?;
         Ok(Pod {
             node,
             space,
@@ -58,10 +61,14 @@ impl Runtime<'_> {
 
 /// Runs a test with a lab of two nodes in mode ebpf.
 async fn with_runtime(test: impl AsyncFnOnce(&Runtime<'_>) -> Result<()>) {
+    with_runtime_in(fixture::two_in_mode_ebpf(), test).await;
+}
+
+async fn with_runtime_in(config: LabConfig, test: impl AsyncFnOnce(&Runtime<'_>) -> Result<()>) {
     if !require::met(require::LAB) || !require::met(&[require::Need::Program("nft")]) {
         return;
     }
-    fixture::with_lab(fixture::two_in_mode_ebpf(), async |lab| {
+    fixture::with_lab(config, async |lab| {
         let scratch = Scratch::new("paths")?;
         test(&Runtime { lab, scratch }).await
     })
@@ -94,9 +101,18 @@ async fn counter(lab: &Lab, node: &str, label: &str) -> Result<u64> {
 
 /// Answers what comes by TCP and UDP, until it is dropped.
 fn echo(pod: &Pod) -> Result<Server> {
-    Server::start(pod.space.netns(), PORT, |stream| {
+    let at = SocketAddr::new(any_like(pod.address), PORT);
+    Server::start_at(pod.space.netns(), at, |stream| {
         drop(thread::spawn(move || give_back(stream)));
     })
+}
+
+/// Any address of the family.
+fn any_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// Every byte back to who sent it, until that one ends.
@@ -173,10 +189,8 @@ impl Talk {
 
 /// One datagram that comes back.
 fn datagram(from: &Pod, to: &Pod) -> Result<()> {
-    let socket = from
-        .space
-        .netns()
-        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+    let any = any_like(to.address);
+    let socket = from.space.netns().run(|| UdpSocket::bind((any, 0)))??;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(b"hello", (to.address, PORT))?;
     let mut buffer = [0; 16];
@@ -186,60 +200,105 @@ fn datagram(from: &Pod, to: &Pod) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_go_past_the_stack_with_own_addresses_and_where_no_rule_is() {
-    with_runtime(async |runtime| {
-        let lab = runtime.lab;
-        let (pod, beside) = (runtime.plain("n1").await?, runtime.plain("n1").await?);
-        let far = runtime.plain("n2").await?;
-        let _servers = [&pod, &beside, &far].map(echo);
-        for pod in [&pod, &beside, &far] {
-            until(lab, pod.node, PAST).await?;
-            until(lab, pod.node, &format!("{} at link", pod.address)).await?;
-        }
-        for node in ["n1", "n2"] {
-            until(lab, node, "at node").await?;
-        }
-        // Past the stack in both directions, on the node of either.
-        for (from, to, counted) in [
-            (&pod, &beside, &[("n1", "pod_local", 20)][..]),
-            (
-                &pod,
-                &far,
-                &[
-                    ("n1", "pod_remote", 10),
-                    ("n1", "pod_local", 10),
-                    ("n2", "pod_remote", 10),
-                    ("n2", "pod_local", 10),
-                ],
-            ),
-        ] {
-            let mut before = Vec::new();
-            for (node, label, _) in counted {
-                before.push(counter(lab, node, label).await?);
-            }
-            let mut stream = connect(from, to)?;
-            for number in 0..5 {
-                turn(&mut stream, number)?;
-                datagram(from, to)?;
-            }
-            for ((node, label, packets), before) in counted.iter().zip(before) {
-                let count = counter(lab, node, label).await? - before;
-                ensure!(count >= *packets, "{node} {label}: {count}");
-            }
-        }
-        foreign_sources_are_dropped(lab, &pod, &beside).await?;
-        rules_count(lab, &pod, &beside).await
+    with_runtime(go_past_the_stack).await;
+}
+
+/// The network between the nodes is IPv4 all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_of_ipv6_go_past_the_stack_where_pods_have_both_families() {
+    with_runtime_in(fixture::two_in_mode_ebpf().dual_stack(), async |runtime| {
+        let pod = runtime.plain("n1").await?;
+        ensure!(pod.address.is_ipv6(), "{}", pod.address);
+        go_past_the_stack(runtime).await
     })
     .await;
+}
+
+async fn go_past_the_stack(runtime: &Runtime<'_>) -> Result<()> {
+    let lab = runtime.lab;
+    let (pod, beside) = (runtime.plain("n1").await?, runtime.plain("n1").await?);
+    let far = runtime.plain("n2").await?;
+    let _servers = [&pod, &beside, &far].map(echo);
+    for pod in [&pod, &beside, &far] {
+        until(lab, pod.node, PAST).await?;
+        until(lab, pod.node, &format!("{} at link", pod.address)).await?;
+    }
+    for node in ["n1", "n2"] {
+        until(lab, node, "at node").await?;
+    }
+    // Past the stack in both directions, on the node of either.
+    for (from, to, counted) in [
+        (&pod, &beside, &[("n1", "pod_local", 20)][..]),
+        (
+            &pod,
+            &far,
+            &[
+                ("n1", "pod_remote", 10),
+                ("n1", "pod_local", 10),
+                ("n2", "pod_remote", 10),
+                ("n2", "pod_local", 10),
+            ],
+        ),
+    ] {
+        let mut before = Vec::new();
+        for (node, label, _) in counted {
+            before.push(counter(lab, node, label).await?);
+        }
+        let mut stream = connect(from, to)?;
+        for number in 0..5 {
+            turn(&mut stream, number)?;
+            datagram(from, to)?;
+        }
+        for ((node, label, packets), before) in counted.iter().zip(before) {
+            let count = counter(lab, node, label).await? - before;
+            ensure!(count >= *packets, "{node} {label}: {count}");
+        }
+        arrives_whole(from, to)?;
+    }
+    foreign_sources_are_dropped(lab, &pod, &beside).await?;
+    rules_count(lab, &pod, &beside).await
+}
+
+/// Many bytes, each of which says where it belongs, there and back.
+fn arrives_whole(from: &Pod, to: &Pod) -> Result<()> {
+    const CHUNKS: u64 = 200;
+    let chunk = |number: u64| -> Vec<u8> {
+        let words = (0..8192).map(|word| number << 32 | word);
+        words.flat_map(u64::to_be_bytes).collect()
+    };
+    let mut stream = connect(from, to)?;
+    let mut sender = stream.try_clone()?;
+    let sent = thread::spawn(move || -> io::Result<()> {
+        for number in 0..CHUNKS {
+            sender.write_all(&chunk(number))?;
+        }
+        sender.shutdown(Shutdown::Write)
+    });
+    for number in 0..CHUNKS {
+        let expected = chunk(number);
+        let mut came = vec![0; expected.len()];
+        stream.read_exact(&mut came)?;
+        ensure!(came == expected, "chunk {number} is another");
+    }
+    ensure!(stream.read(&mut [0])? == 0, "more came than was sent");
+    let sent = sent.join();
+    Ok(sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
 /// What a pod sends with another's address.
 async fn foreign_sources_are_dropped(lab: &Lab, pod: &Pod, beside: &Pod) -> Result<()> {
     let netlink = Netlink::in_namespace(pod.space.netns())?;
     let link = netlink.link("eth0").await?.context("no eth0")?.index;
-    let foreign = IpAddr::from([10, 244, 99, 99]);
+    let foreign = match pod.address {
+        IpAddr::V4(_) => IpAddr::from([10, 244, 99, 99]),
+        IpAddr::V6(_) => IpAddr::from([0xfd00, 0x10, 0x244, 99, 0, 0, 0, 99]),
+    };
     netlink
         .add_address(link, foreign.into(), Scope::Global)
         .await?;
+    // Of IPv6 it may be used when nobody else is found to have it.
+    let netns = pod.space.netns().clone();
+    tokio::task::spawn_blocking(move || netns.await_ready()).await??;
     let before = counter(lab, pod.node, "dropped_spoofed").await?;
     let socket = pod.space.netns().run(|| UdpSocket::bind((foreign, 0)))??;
     socket.send_to(b"hello", (beside.address, PORT))?;
@@ -256,10 +315,12 @@ async fn foreign_sources_are_dropped(lab: &Lab, pod: &Pod, beside: &Pod) -> Resu
 async fn rules_count(lab: &Lab, pod: &Pod, beside: &Pod) -> Result<()> {
     let node = lab.node(pod.node)?;
     let (from, to) = (pod.address, beside.address);
-    nft(&node, "add table ip netpol").await?;
+    let family = if to.is_ipv4() { "ip" } else { "ip6" };
+    nft(&node, &format!("add table {family} netpol")).await?;
     let hook = "{ type filter hook forward priority 0; policy accept; }";
-    nft(&node, &format!("add chain ip netpol forward {hook}")).await?;
-    let rule = format!("add rule ip netpol forward ip saddr {from} ip daddr {to} drop");
+    nft(&node, &format!("add chain {family} netpol forward {hook}")).await?;
+    let rule =
+        format!("add rule {family} netpol forward {family} saddr {from} {family} daddr {to} drop");
     nft(&node, &rule).await?;
     until(lab, pod.node, THROUGH).await?;
     let target = SocketAddr::new(to, PORT);
@@ -269,7 +330,7 @@ async fn rules_count(lab: &Lab, pod: &Pod, beside: &Pod) -> Result<()> {
         .run(|| TcpStream::connect_timeout(&target, Duration::from_secs(2)))?;
     let kind = refused.err().map(|error| error.kind());
     ensure!(kind == Some(ErrorKind::TimedOut), "{kind:?}");
-    nft(&node, "delete table ip netpol").await?;
+    nft(&node, &format!("delete table {family} netpol")).await?;
     until(lab, pod.node, PAST).await?;
     datagram(pod, beside)
 }

@@ -230,7 +230,7 @@ fn server_args(record: &Record) -> Vec<String> {
         format!("--listen={}:6443", api_address()),
         format!("--listen=127.0.0.1:{port}@{here}"),
         format!("--advertise-address={}:6443", api_address()),
-        format!("--cluster-cidr={}", config.cluster_cidr),
+        format!("--cluster-cidr={}", config.cluster_cidr()),
         "--node-cidr-mask-size=24".into(),
         format!("--service-cidr={}", config.service_cidr),
     ]
@@ -259,7 +259,7 @@ fn overlay_args(config: &LabConfig, node: &str) -> Vec<String> {
         "run".into(),
         format!("--kubeconfig={}", dirs.kubeconfig().display()),
         format!("--node-name={node}"),
-        format!("--cluster-cidr={}", config.cluster_cidr),
+        format!("--cluster-cidr={}", config.cluster_cidr()),
         dirs.flag("cni-conf-dir", "cni-conf"),
         dirs.flag("cni-bin-dir", "cni-bin"),
         dirs.flag("run-dir", "run"),
@@ -281,7 +281,7 @@ pub(crate) fn proxy_node_flags(config: &LabConfig, name: &str) -> Result<Vec<Str
         format!("--mode={}", node(config, name)?.mode),
         format!("--kubeconfig={}", dirs.kubeconfig().display()),
         format!("--hostname-override={name}"),
-        format!("--cluster-cidr={}", config.cluster_cidr),
+        format!("--cluster-cidr={}", config.cluster_cidr()),
     ];
     flags.extend(proxy_kernel_flags(&config.name, name)?);
     Ok(flags)

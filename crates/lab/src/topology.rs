@@ -37,7 +37,8 @@ pub struct NodeConfig {
 pub struct LabConfig {
     pub name: LabName,
     pub nodes: Vec<NodeConfig>,
-    pub cluster_cidr: IpNetwork,
+    /// One, or one of each family. The network between the nodes is IPv4 in any case.
+    pub cluster_cidrs: Vec<IpNetwork>,
     pub service_cidr: IpNetwork,
     /// Where the binaries are; next to the running program if not given.
     pub binaries: PathBuf,
@@ -60,7 +61,7 @@ impl LabConfig {
         Ok(Self {
             name,
             nodes: Vec::new(),
-            cluster_cidr: v4(10, 244),
+            cluster_cidrs: vec![v4(10, 244)],
             service_cidr: v4(10, 96),
             binaries: binaries()?,
             log_filter: "info".into(),
@@ -91,6 +92,23 @@ impl LabConfig {
         Ok(self)
     }
 
+    /// Gives pods an IPv6 address besides.
+    pub fn dual_stack(mut self) -> Self {
+        let base = IpAddr::from([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0]);
+        self.cluster_cidrs.extend(IpNetwork::new(base, 48).ok());
+        self
+    }
+
+    /// As flags have them.
+    pub(crate) fn cluster_cidr(&self) -> String {
+        let all: Vec<_> = self
+            .cluster_cidrs
+            .iter()
+            .map(IpNetwork::to_string)
+            .collect();
+        all.join(",")
+    }
+
     /// Sets who is told about progress.
     pub fn progress(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(tell));
@@ -105,16 +123,15 @@ impl LabConfig {
                 self.nodes.len()
             )));
         }
-        let underlay = underlay_network();
-        for (one, other, names) in [
-            (
-                self.cluster_cidr,
-                self.service_cidr,
-                "cluster CIDR and service CIDR",
-            ),
-            (self.cluster_cidr, underlay, "cluster CIDR and underlay"),
-            (self.service_cidr, underlay, "service CIDR and underlay"),
-        ] {
+        let (underlay, service) = (underlay_network(), self.service_cidr);
+        let clusters = self.cluster_cidrs.iter().flat_map(|cluster| {
+            [
+                (*cluster, service, "cluster CIDR and service CIDR"),
+                (*cluster, underlay, "cluster CIDR and underlay"),
+            ]
+        });
+        let services = (service, underlay, "service CIDR and underlay");
+        for (one, other, names) in clusters.chain([services]) {
             if one.contains(other.network()) || other.contains(one.network()) {
                 return Err(LabError::Invalid(format!(
                     "{names} overlap: {one} and {other}"
@@ -226,8 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn pods_have_one_family_or_two() {
+        assert_eq!(config().cluster_cidr(), "10.244.0.0/16");
+        let config = config().dual_stack();
+        assert_eq!(config.cluster_cidr(), "10.244.0.0/16,fd00:10:244::/48");
+        config.check().unwrap();
+    }
+
+    #[test]
     fn overlapping_networks_are_refused() {
-        let mut config = config();
+        let mut config = config().dual_stack();
         config.service_cidr = "10.244.128.0/17".parse().unwrap();
         let error = config.check().unwrap_err().to_string();
         assert!(

@@ -24,6 +24,22 @@ pub async fn attach(
     pod: &Namespace,
     capabilities: Map<String, Value>,
 ) -> Result<IpAddr> {
+    let all = attach_addresses(lab, node, cache, pod, capabilities).await?;
+    all.first().copied().context("a pod has no address")
+}
+
+/// The same; all of its addresses.
+///
+/// # Errors
+///
+/// If the node has no configuration, or the plugin fails.
+pub async fn attach_addresses(
+    lab: &Lab,
+    node: &str,
+    cache: PathBuf,
+    pod: &Namespace,
+    capabilities: Map<String, Value>,
+) -> Result<Vec<IpAddr>> {
     let files = lab.node_files(node);
     let runtime = Libcni {
         node: lab.node(node)?.netns().clone(),
@@ -39,6 +55,8 @@ pub async fn attach(
         ..Attachment::default()
     };
     let result = runtime.add(&list, &attachment).await?;
-    let first = addresses(&result).first().copied();
-    Ok(first.context("a pod has no address")?.ip())
+    Ok(addresses(&result)
+        .iter()
+        .map(|network| network.ip())
+        .collect())
 }

@@ -8,7 +8,7 @@ pub mod libcni;
 pub mod list;
 pub mod node;
 
-pub use attach::attach;
+pub use attach::{attach, attach_addresses};
 pub use libcni::{Attachment, Failure, Libcni};
 pub use list::List;
 pub use node::{Namespace, Node, Scratch};

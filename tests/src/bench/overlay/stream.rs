@@ -41,10 +41,23 @@ impl Server {
         port: u16,
         serve: impl Fn(TcpStream) + Send + 'static,
     ) -> Result<Self> {
+        Self::start_at(netns, (Ipv4Addr::UNSPECIFIED, port).into(), serve)
+    }
+
+    /// The same, at an address.
+    ///
+    /// # Errors
+    ///
+    /// If the port is taken.
+    pub fn start_at(
+        netns: &NetNs,
+        at: SocketAddr,
+        serve: impl Fn(TcpStream) + Send + 'static,
+    ) -> Result<Self> {
         let (listener, socket) = netns.run(|| -> io::Result<_> {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+            let listener = TcpListener::bind(at)?;
             listener.set_nonblocking(true)?;
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+            let socket = UdpSocket::bind(at)?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
             Ok((listener, socket))
         })??;
