@@ -1,11 +1,12 @@
 //! The plugin, called as real runtimes were recorded to call it, by one that is played: what Debian's are too old to send.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use seaway_kernel::Netlink;
+use seaway_kernel::{Netlink, RouteSocket};
 use seaway_tests::require::{self, Need};
 use seaway_tests::runtimes::libcni::addresses;
 use seaway_tests::runtimes::list::{NEW, OLD};
@@ -18,6 +19,9 @@ const NEEDS: &[Need] = &[
     Need::Binaries,
     Need::File("/usr/lib/cni/portmap", "containernetworking-plugins"),
 ];
+
+/// For a connection on one machine.
+const LIMIT: Duration = Duration::from_secs(5);
 
 const RANGE: &[&str] = &["10.244.1.0/24"];
 
@@ -276,6 +280,59 @@ async fn reference_plugins_come_behind_it_in_every_version() -> Result<()> {
         let links = Netlink::in_namespace(stage.node.netns())?.links().await?;
         let of_pods = links.iter().filter(|link| link.name.starts_with("sw"));
         assert_eq!(of_pods.count(), 0, "{version}: {links:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_comes_behind_reference_plugins_in_every_version() -> Result<()> {
+    if !require::met(NEEDS) {
+        return Ok(());
+    }
+    let stage = Stage::new().await?;
+    let bridge = json!({
+        "type": "bridge", "bridge": "cni0", "isDefaultGateway": true,
+        "ipam": {
+            "type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]],
+            "dataDir": stage.node.dir().join("host-local"),
+        },
+    });
+    for version in ["0.3.1", "0.4.0", "1.0.0"] {
+        let mut list = stage.list("behind", std::slice::from_ref(&bridge), &["0.4.0"])?;
+        list.version = version.to_owned();
+        list.plugins.reverse();
+        let space = Namespace::new("pod")?;
+        let mut pod = pod(&space);
+        let rate = 8_000_000;
+        pod.capabilities = given(json!({
+            "portMappings": [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}],
+            "bandwidth": {"ingressRate": rate, "ingressBurst": rate, "egressRate": rate, "egressBurst": rate},
+        }));
+        let result = stage.runtime.add(&list, &pod).await?;
+        assert_eq!(result["cniVersion"], version);
+        let [address] = addresses(&result)[..] else {
+            anyhow::bail!("{result}");
+        };
+        assert_eq!(address.prefix(), 24, "as the bridge has it: {result}");
+        let limits = RouteSocket::in_namespace(stage.node.netns())?.queued_links()?;
+        assert_eq!(
+            limits.len(),
+            2,
+            "the bridge's link to the pod, and ours: {limits:?}"
+        );
+        // At the address that the node has in its overlay.
+        let port = SocketAddr::from(([10, 244, 1, 0], 18080));
+        let listener = space.netns().run(|| TcpListener::bind("0.0.0.0:8080"))??;
+        let connect = || TcpStream::connect_timeout(&port, LIMIT);
+        let client = stage.node.netns().run(connect)?.context(version)?;
+        assert_eq!(listener.accept()?.1, client.local_addr()?);
+        if version != "0.3.1" {
+            stage.runtime.check(&list, &pod).await?;
+        }
+        stage.runtime.del(&list, &pod).await?;
+        let bridge = Netlink::in_namespace(stage.node.netns())?;
+        bridge.delete_link_named("cni0").await?;
+        stage.is_as_before().await?;
     }
     Ok(())
 }

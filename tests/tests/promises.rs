@@ -1,0 +1,161 @@
+//! Documents say which test proves what: these tests hold their tables against the tests that there are.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// A document; where every test has to be in its tables; and how many rows there are at least.
+const DOCUMENTS: [(&str, &str, usize); 3] = [
+    ("docs/cni.md", "cni/tests/node", 25),
+    ("docs/overlay.md", "cni/overlay/tests/nodes", 20),
+    ("docs/runtimes.md", "tests/tests/runtimes", 20),
+];
+
+/// Where tests are that a table may name.
+const PLACES: [&str; 4] = ["cni", "crates", "tests", "xtask/src"];
+
+/// A test, as tables name it: the file (or the folder, for files whose name tells nothing), and the function.
+type Test = (String, String);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The tests in a file.
+fn tests_of(path: &Path, text: &str) -> BTreeSet<Test> {
+    let name = |path: &Path| {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let module = match name(path).as_str() {
+        "main" | "mod" | "tests" => name(path.parent().unwrap_or(path)),
+        own => own.to_owned(),
+    };
+    let mut tests = BTreeSet::new();
+    let mut marked = false;
+    for line in text.lines().map(str::trim) {
+        let function = line
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ");
+        if let Some(function) = function {
+            let name = function.split(['(', '<']).next().unwrap_or_default();
+            if marked {
+                tests.insert((module.clone(), name.to_owned()));
+            }
+            marked = false;
+        }
+        marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+    }
+    tests
+}
+
+/// The tests in all files below a directory; with `deep`, in those below its directories as well.
+fn tests_below(directory: &Path, deep: bool) -> Result<BTreeSet<Test>> {
+    let mut tests = BTreeSet::new();
+    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() && deep {
+            tests.append(&mut tests_below(&path, true)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            tests.append(&mut tests_of(&path, &fs::read_to_string(&path)?));
+        }
+    }
+    Ok(tests)
+}
+
+/// What the last column of a row names.
+fn named(row: &str) -> Vec<Test> {
+    let cells = row.trim().trim_end_matches('|').rsplit_once('|');
+    let words = cells
+        .map_or("", |(_, last)| last)
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let is_name = |part: &str| {
+        let of_a_name = |letter: char| letter == '_' || letter.is_alphanumeric();
+        part.contains('_') && part.chars().all(of_a_name)
+    };
+    words
+        .filter_map(|word| word.split_once("::"))
+        .filter(|(_, test)| is_name(test))
+        .map(|(module, test)| (module.to_owned(), test.to_owned()))
+        .collect()
+}
+
+fn rows(text: &str) -> Vec<Vec<Test>> {
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    rows.map(named).filter(|tests| !tests.is_empty()).collect()
+}
+
+#[test]
+fn the_promises_of_the_documents_have_their_tests() -> Result<()> {
+    let mut there = BTreeSet::new();
+    for place in PLACES {
+        there.append(&mut tests_below(&root().join(place), true)?);
+    }
+    for (document, suite, least) in DOCUMENTS {
+        let rows = rows(&fs::read_to_string(root().join(document))?);
+        assert!(rows.len() >= least, "{document}: {} rows", rows.len());
+        let listed: BTreeSet<Test> = rows.into_iter().flatten().collect();
+        let stale: Vec<_> = listed.difference(&there).collect();
+        assert!(
+            stale.is_empty(),
+            "{document} names tests that are not there: {stale:#?}"
+        );
+        let suite = tests_below(&root().join(suite), false)?;
+        let missing: Vec<_> = suite.difference(&listed).collect();
+        assert!(missing.is_empty(), "{document} lacks {missing:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_real_runtimes_need_is_complete() -> Result<()> {
+    let text = fs::read_to_string(root().join("docs/runtimes.md"))?;
+    for number in 1..=12 {
+        let row = format!("| F{number} |");
+        assert!(text.contains(&row), "{row}");
+    }
+    for number in 1..=13 {
+        let row = format!("| {number} |");
+        assert!(text.contains(&row), "{row}");
+    }
+    Ok(())
+}
+
+/// Each of the 17 that flannel's users ran into has a row, and a test with its number.
+#[test]
+fn the_pitfalls_are_all_there() -> Result<()> {
+    let text = fs::read_to_string(root().join("docs/overlay.md"))?;
+    let (_, table) = text.split_once("## Pitfalls").context("no table")?;
+    let (table, _) = table.split_once("\n## ").context("no end")?;
+    let tests: Vec<_> = rows(table).into_iter().flatten().collect();
+    assert_eq!(tests.len(), 17, "{tests:#?}");
+    for (number, (module, test)) in (1..).zip(tests) {
+        let row = format!("\n| {number} | ");
+        assert!(table.contains(&row), "{row}");
+        assert!(test.starts_with(&format!("pitfall_{number:02}_")), "{test}");
+        assert_eq!(module, "pitfalls");
+    }
+    Ok(())
+}
+
+#[test]
+fn names_of_tests_are_told_from_other_words() {
+    let row = "| `fd00::1` is no test | `mesh::nodes_come_go_and_quarrel`, `--vni`, `fd00::1`, `not_one` |";
+    let expected = ("mesh".to_owned(), "nodes_come_go_and_quarrel".to_owned());
+    assert_eq!(named(row), [expected]);
+    let text = "fn helper() {}\n#[tokio::test(flavor = \"multi_thread\")]\nasync fn it_holds() {}\nfn other() {}\n\
+                proptest! {\n    #[test]\n    fn for_all(a in 0..3) {}\n}";
+    let found = tests_of(Path::new("a/mesh/tests.rs"), text);
+    let found: Vec<_> = found
+        .iter()
+        .map(|(module, test)| format!("{module}::{test}"))
+        .collect();
+    assert_eq!(found, ["mesh::for_all", "mesh::it_holds"]);
+}
