@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seaway_kernel::{Command, CommandError};
+use seaway_kernel::Command;
 
 use crate::{Finished, Lab, LabError};
 
@@ -37,25 +37,7 @@ impl Lab {
         stdin: &str,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Finished, LabError> {
-        let command = self.kubectl_command(args).stdin(stdin);
-        match command.output().await {
-            Ok(output) => Ok(Finished {
-                code: Some(0),
-                stdout: output.text(),
-                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            }),
-            Err(CommandError::Failed {
-                status,
-                stdout,
-                stderr,
-                ..
-            }) => Ok(Finished {
-                code: status.code(),
-                stdout: String::from_utf8_lossy(&stdout).into_owned(),
-                stderr,
-            }),
-            Err(error) => Err(error.into()),
-        }
+        Finished::of(self.kubectl_command(args).stdin(stdin)).await
     }
 
     /// The same, and it must succeed; answers with its standard output.

@@ -30,6 +30,30 @@ pub struct Finished {
     pub stderr: String,
 }
 
+impl Finished {
+    /// Runs a program, whatever it answers.
+    pub(crate) async fn of(command: Command) -> Result<Self, LabError> {
+        match command.output().await {
+            Ok(output) => Ok(Self {
+                code: Some(0),
+                stdout: output.text(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            }),
+            Err(CommandError::Failed {
+                status,
+                stdout,
+                stderr,
+                ..
+            }) => Ok(Self {
+                code: status.code(),
+                stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                stderr,
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 impl Place {
     /// A place that is part of no lab. `scratch` is a directory for what a load writes.
     pub fn new(
@@ -131,24 +155,6 @@ impl Place {
     }
 
     async fn finish(&self, command: Command) -> Result<Finished, LabError> {
-        let command = command.netns(&self.netns).cgroup(&self.cgroup);
-        match command.output().await {
-            Ok(output) => Ok(Finished {
-                code: Some(0),
-                stdout: output.text(),
-                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            }),
-            Err(CommandError::Failed {
-                status,
-                stdout,
-                stderr,
-                ..
-            }) => Ok(Finished {
-                code: status.code(),
-                stdout: String::from_utf8_lossy(&stdout).into_owned(),
-                stderr,
-            }),
-            Err(error) => Err(error.into()),
-        }
+        Finished::of(command.netns(&self.netns).cgroup(&self.cgroup)).await
     }
 }
