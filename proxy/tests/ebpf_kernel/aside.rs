@@ -104,53 +104,73 @@ async fn keeps_what_it_asks_for(v6: bool, program: &str) {
     wait_for(&world, &ask, &format!("sidecar {cluster_ip}:80"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_with_the_label_is_served_by_packets() {
+async fn is_served_by_packets(v6: bool) {
+    let (cluster_ip, own, others) = match v6 {
+        false => (CLUSTER_IP.to_owned(), LOCAL_POD, [REMOTE_POD, LOCAL_POD6]),
+        true => (
+            format!("[{CLUSTER_IP6}]"),
+            LOCAL_POD6,
+            [REMOTE_POD6, LOCAL_POD],
+        ),
+    };
+    let [backend, own_of_other_family] = others;
     let world = World::new();
     world.serve("peerpod", "remote");
     let mut plane = world.plane(world.config());
-    sync(&mut plane, &service(&[(REMOTE_POD, false)])).await;
+    sync(&mut plane, &service(&[(backend, false)])).await;
     let (tell, labelled) = watch::channel(BTreeSet::new());
     let _aside = {
         let node = world.netns("node");
         let _inside = node.enter().unwrap();
         Aside::start(&world.bpffs, labelled).unwrap()
     };
-    // How many connections the hooks have translated after one more.
-    let by_hook = || {
-        let ask = format!("tcp {CLUSTER_IP}:80");
-        let answer = world.client("pod", true, &ask);
+    // How many connections hooks and packets' programs have translated after one more, which the backend sees to come from
+    // the pod, and the pod to come from the Service.
+    let ask = || {
+        let answer = world.client("pod", true, &format!("tcp {cluster_ip}:80"));
+        let seen = SocketAddr::new(own.parse().unwrap(), 0).to_string();
+        let seen = format!("remote {}", seen.trim_end_matches('0'));
+        assert!(answer.starts_with(&seen), "{answer}");
         assert!(
-            answer.starts_with(&format!("remote {LOCAL_POD}:")),
-            "{answer}"
-        );
-        assert!(
-            answer.ends_with(&format!("from {CLUSTER_IP}:80")),
+            answer.ends_with(&format!("from {cluster_ip}:80")),
             "{answer}"
         );
         let counters = plane.counters().unwrap();
-        let connects = counters.iter().find(|(v, _)| v.label() == "socket_connect");
-        connects.unwrap().1
+        let count = |label| {
+            let mut found = counters.iter().filter(|(v, _)| v.label() == label);
+            found.next().unwrap().1
+        };
+        (count("socket_connect"), count("new_flow"))
     };
-    let mut before = by_hook();
-    for (addresses, translated) in [
-        (&[LOCAL_POD][..], 0),
-        (&[REMOTE_POD], 1),
-        (&[LOCAL_POD6], 0),
-        (&[], 1),
+    let mut before = ask();
+    for (addresses, by_packets) in [
+        (&[own][..], true),
+        (&[backend], false),
+        (&[own_of_other_family], true),
+        (&[], false),
     ] {
         tell.send_replace(addresses.iter().map(|ip| ip.parse().unwrap()).collect());
         let started = Instant::now();
         loop {
-            let after = by_hook();
-            if after - before == translated {
+            let after = ask();
+            let new = (after.0 - before.0, after.1 - before.1);
+            before = after;
+            if new == (u64::from(!by_packets), u64::from(by_packets)) {
                 break;
             }
-            before = after;
-            assert!(started.elapsed() < PATIENCE, "{addresses:?}");
+            assert!(started.elapsed() < PATIENCE, "{addresses:?}: {new:?}");
         }
-        before = by_hook();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_the_label_is_served_by_packets() {
+    is_served_by_packets(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_is_one_over_ipv6() {
+    is_served_by_packets(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,4 +181,10 @@ async fn a_pod_with_a_sidecar_keeps_what_it_asks_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_does_one_over_ipv6_with_rules_of_nf_tables() {
     keeps_what_it_asks_for(true, "ip6tables-nft").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_may_write_its_rules_by_either_program() {
+    keeps_what_it_asks_for(false, "iptables-nft").await;
+    keeps_what_it_asks_for(true, "ip6tables-legacy").await;
 }
