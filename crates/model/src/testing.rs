@@ -21,6 +21,7 @@ use crate::inputs::{
 use crate::oracle::{NodeContext, Origin, Packet};
 use crate::settings::{DetectLocal, NodeSettings};
 
+pub mod classes;
 pub mod plain;
 mod pools;
 pub mod scenes;

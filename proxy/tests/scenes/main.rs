@@ -14,8 +14,9 @@ use std::ops::Range;
 
 use seaway_kernel::Capabilities;
 use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
+use seaway_model::testing::classes::{Way, is_sent_for_real};
 use seaway_model::testing::scenes::{Case, Scene, scenes};
-use seaway_model::{Change, Desired, Family, Origin, Outcome, Packet, Protocol, derive_all};
+use seaway_model::{Change, Desired, Family, Origin, Outcome, Packet, derive_all};
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
@@ -182,9 +183,9 @@ impl<'a> Props<'a> {
     }
 }
 
-/// This kernel may have no SCTP: such rules are written, but no packet of that kind can be told from another by it.
 fn can_be_sent(case: &Case) -> bool {
-    case.packet.protocol != Protocol::Sctp
+    let mut ways = Way::of(&case.packet).iter();
+    ways.any(|way| is_sent_for_real(&case.packet, *way))
 }
 
 /// Each mode has scenes of its own about loopback addresses, which are served to sockets and to nobody else.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use seaway_ebpf_abi::flow::{FLOW_REVERSE, STATE_ESTABLISHED, STATE_OPENED, STATE_REPLIED};
 use seaway_model::oracle::{Remembered, outcomes, outcomes_for_known};
+use seaway_model::testing::classes::Class;
 use seaway_model::{Desired, Family, Outcome, Outcomes, Packet, Protocol};
 
-use crate::class::Class;
 use crate::frame::{self, Content, Shape, same};
 use crate::node::{Entry, Flow, Node, Verdict};
 
@@ -82,8 +82,8 @@ impl<'a> Judge<'a> {
                     .map_err(|error| format!("{met:?}: {error}"))?;
             }
             if seen == all || affinity.is_some() {
-                let class = Class::of(self.desired, packet, entry, &self.node.context, &all);
-                self.classes.insert(class);
+                let class = |way| Class::of(self.desired, packet, way, &self.node.context, &all);
+                self.classes.extend(entry.way().map(class));
                 return Ok(());
             }
         }

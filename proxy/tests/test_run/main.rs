@@ -7,7 +7,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod class;
 mod frame;
 mod judge;
 mod node;
@@ -18,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use seaway_model::testing::classes::{self, Class, Way, is_for_classifiers};
 use seaway_model::testing::scenes::{Scene, names, scenes};
 use seaway_model::testing::{NODE, inputs, node_addresses, node_context, settings};
 use seaway_model::{
@@ -25,7 +25,6 @@ use seaway_model::{
     Origin, Outcomes, Packet, Protocol, derive_all, outcomes,
 };
 
-use class::Class;
 use judge::Judge;
 use node::{Entry, Node};
 
@@ -80,21 +79,19 @@ fn scenes_of_both_families() {
         failures.join("\n")
     );
     assert!(played > 400, "only {played} rows");
+    let expected: BTreeSet<Class> = scenes
+        .iter()
+        .flat_map(|scene| classes::of_scene(scene, is_for_classifiers))
+        .collect();
+    assert_eq!(total.classes, expected, "what docs/packets.md says");
 }
 
 /// The links by which a packet may come.
 fn entries(packet: &Packet) -> Vec<Entry> {
-    let far_pod = || {
-        let mut cidrs = names::cluster_cidrs().into_iter();
-        cidrs.any(|cidr| cidr.contains(packet.source))
-    };
-    match packet.origin {
-        _ if packet.protocol == Protocol::Sctp => Vec::new(),
-        Origin::NodeProcess => Vec::new(),
-        Origin::LocalPod => vec![Entry::Pod],
-        Origin::External if far_pod() => vec![Entry::Uplink, Entry::Overlay],
-        Origin::External => vec![Entry::Uplink],
-    }
+    let ways = Way::of(packet).iter();
+    ways.filter(|way| is_for_classifiers(packet, **way))
+        .filter_map(|way| Entry::of(*way))
+        .collect()
 }
 
 /// What was played in all.

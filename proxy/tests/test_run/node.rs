@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::{AffinityKey, AffinityValue, FlowKey, FlowValue, LAYOUT_VERSION, maps};
 use seaway_kernel::{Encap, MacAddr, NetNs, Netlink, Route, Scope, VethOptions, cgroup, sysctl};
 use seaway_model::ownership::{ROUTE_PROTOCOL, VXLAN_LINK};
+use seaway_model::testing::classes::Way;
 use seaway_model::testing::scenes::names;
 use seaway_model::{Change, Desired, NodeContext};
 use seaway_proxy::dataplane::Dataplane;
@@ -37,6 +38,26 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// Where packets that come this way meet the classifiers.
+    pub(crate) fn of(way: Way) -> Option<Self> {
+        match way {
+            Way::Socket => None,
+            Way::Pod => Some(Self::Pod),
+            Way::Uplink => Some(Self::Uplink),
+            Way::Overlay => Some(Self::Overlay),
+        }
+    }
+
+    /// The way of what comes in here; `None` where packets leave.
+    pub(crate) fn way(self) -> Option<Way> {
+        match self {
+            Self::Pod => Some(Way::Pod),
+            Self::Uplink => Some(Way::Uplink),
+            Self::Overlay => Some(Way::Overlay),
+            Self::OutToPod | Self::OutOfUplink | Self::OutOfOverlay => None,
+        }
+    }
+
     /// Where the node's own answers to what came in here leave.
     pub(crate) fn way_out(self) -> Self {
         match self {
