@@ -343,46 +343,52 @@ async fn nft(node: &Place, line: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_connection_between_pods_notices_what_becomes_of_the_proxy() {
-    with_runtime(async |runtime| {
-        let lab = runtime.lab;
-        let (pod, beside) = (runtime.plain("n1").await?, runtime.plain("n1").await?);
-        let far = runtime.plain("n2").await?;
-        let _servers = [&pod, &beside, &far].map(echo);
-        for node in ["n1", "n2"] {
-            until(lab, node, PAST).await?;
-        }
-        let pairs = [(&pod, &beside), (&pod, &far), (&far, &beside)];
-        let mut talks = Vec::new();
-        let begin = || pairs.map(|(from, to)| Talk::begin(from, to));
-        for talk in begin() {
-            talks.push(talk?);
-        }
+    with_runtime(connections_go_on).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_of_ipv6_notices_what_becomes_of_the_proxy() {
+    with_runtime_in(fixture::two_in_mode_ebpf().dual_stack(), connections_go_on).await;
+}
+
+async fn connections_go_on(runtime: &Runtime<'_>) -> Result<()> {
+    let lab = runtime.lab;
+    let (pod, beside) = (runtime.plain("n1").await?, runtime.plain("n1").await?);
+    let far = runtime.plain("n2").await?;
+    let _servers = [&pod, &beside, &far].map(echo);
+    for node in ["n1", "n2"] {
+        until(lab, node, PAST).await?;
+    }
+    let pairs = [(&pod, &beside), (&pod, &far), (&far, &beside)];
+    let mut talks = Vec::new();
+    let begin = || pairs.map(|(from, to)| Talk::begin(from, to));
+    for talk in begin() {
+        talks.push(talk?);
+    }
+    go_on(&talks).await?;
+    switch(lab, "n1", "iptables").await?;
+    // Some that begin in the stack.
+    for talk in begin() {
+        talks.push(talk?);
+    }
+    go_on(&talks).await?;
+    switch(lab, "n1", "ebpf").await?;
+    until(lab, "n1", PAST).await?;
+    go_on(&talks).await?;
+    for node in ["n1", "n2"] {
+        let proxy = Daemon::Proxy(node.into());
+        lab.kill(&proxy).await?;
         go_on(&talks).await?;
-        switch(lab, "n1", "iptables").await?;
-        // Some that begin in the stack.
-        for talk in begin() {
-            talks.push(talk?);
-        }
+        lab.start(&proxy).await?;
         go_on(&talks).await?;
-        switch(lab, "n1", "ebpf").await?;
-        until(lab, "n1", PAST).await?;
-        go_on(&talks).await?;
-        for node in ["n1", "n2"] {
-            let proxy = Daemon::Proxy(node.into());
-            lab.kill(&proxy).await?;
-            go_on(&talks).await?;
-            lab.start(&proxy).await?;
-            go_on(&talks).await?;
-        }
-        // Through the stack again, when nothing of ours is left.
-        lab.stop(&Daemon::Proxy("n1".into())).await?;
-        let cleaned = lab.proxy_cleanup("n1").await?;
-        ensure!(cleaned.code == Some(0), "{}", cleaned.stderr);
-        ensure!(dump(lab, "n1").await?.contains("nothing is loaded"));
-        go_on(&talks).await?;
-        talks.into_iter().try_for_each(Talk::end)
-    })
-    .await;
+    }
+    // Through the stack again, when nothing of ours is left.
+    lab.stop(&Daemon::Proxy("n1".into())).await?;
+    let cleaned = lab.proxy_cleanup("n1").await?;
+    ensure!(cleaned.code == Some(0), "{}", cleaned.stderr);
+    ensure!(dump(lab, "n1").await?.contains("nothing is loaded"));
+    go_on(&talks).await?;
+    talks.into_iter().try_for_each(Talk::end)
 }
 
 async fn go_on(talks: &[Talk]) -> Result<()> {
