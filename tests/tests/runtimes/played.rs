@@ -338,6 +338,52 @@ async fn it_comes_behind_reference_plugins_in_every_version() -> Result<()> {
 }
 
 #[tokio::test]
+async fn in_place_of_host_local_it_gives_addresses_to_a_reference_plugin() -> Result<()> {
+    if !require::met(NEEDS) {
+        return Ok(());
+    }
+    let stage = Stage::new().await?;
+    let bin = stage.node.dir().join("bin");
+    std::fs::create_dir_all(&bin)?;
+    let plugin = seaway_lab::topology::binaries()?.join("seaway-cni");
+    std::os::unix::fs::symlink(plugin, bin.join("host-local"))?;
+    let runtime = Libcni {
+        node: stage.node.netns().clone(),
+        path: vec![bin, REFERENCE_PLUGINS.into()],
+        cache: stage.node.dir().join("cache"),
+    };
+    for version in ["0.3.1", "0.4.0", "1.0.0"] {
+        // One address, and room for no other.
+        let list = json!({
+            "cniVersion": version, "name": "bridged",
+            "plugins": [{
+                "type": "bridge", "bridge": "cni0", "isGateway": true,
+                "ipam": {
+                    "type": "host-local", "dataDir": stage.node.state().join("ipam"),
+                    "ranges": [[{"subnet": "10.88.0.0/30"}]], "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }],
+        });
+        let list = List::parse(&list.to_string(), &[version])?;
+        let (space, second) = (Namespace::new("pod")?, Namespace::new("pod")?);
+        let result = runtime.add(&list, &pod(&space)).await?;
+        assert_eq!(addresses(&result), ["10.88.0.2/30".parse()?], "{version}");
+        let owner = (space.name().to_owned(), IpAddr::from([10, 88, 0, 2]));
+        assert_eq!(stage.owners().await?, [owner]);
+        if version != "0.3.1" {
+            runtime.check(&list, &pod(&space)).await?;
+        }
+        let full = runtime.add(&list, &pod(&second)).await.err();
+        assert_eq!(full.context("two pods, one address")?.code, Some(101));
+        runtime.del(&list, &pod(&space)).await?;
+        let link = Netlink::in_namespace(stage.node.netns())?;
+        link.delete_link_named("cni0").await?;
+        stage.is_as_before().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn gc_removes_what_no_runtime_knows_and_of_no_other_network() -> Result<()> {
     if !require::met(NEEDS) {
         return Ok(());
