@@ -150,6 +150,9 @@ impl Place {
                 ("net.ipv4.conf.default.rp_filter", "0"),
                 ("net.ipv4.icmp_ratelimit", "0"),
                 ("net.ipv6.icmp.ratelimit", "0"),
+                // Nor is there a limit for all of them: the only kind that is limited is one that nobody sends.
+                ("net.ipv4.icmp_ratemask", "2"),
+                ("net.ipv6.icmp.ratemask", "0"),
                 ("net.ipv6.conf.default.accept_dad", "0"),
                 ("net.ipv4.conf.default.send_redirects", "0"),
                 ("net.ipv4.conf.all.send_redirects", "0"),

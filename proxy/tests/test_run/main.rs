@@ -62,7 +62,7 @@ fn scenes_of_both_families() {
                 for entry in entries(&case.packet) {
                     played += 1;
                     if let Err(error) = judge.send(&case.packet, entry) {
-                        let (name, family) = (scene.name, scene.family);
+                        let (name, family) = (&scene.name, scene.family);
                         let line = case.line;
                         failures.push(format!("{name}, {family:?}: {line} by {entry:?}: {error}"));
                     }

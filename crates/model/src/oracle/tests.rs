@@ -283,7 +283,7 @@ fn the_scenes_end_as_their_tables_say() {
         let (desired, _) = derive_all(&scene.inputs, &scene.settings);
         for case in &scene.cases {
             let found = outcomes(&desired, &case.packet, &scene.node);
-            let name = scene.name;
+            let name = &scene.name;
             assert_eq!(
                 found, case.expected,
                 "{name}, {:?}: {}",

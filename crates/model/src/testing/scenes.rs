@@ -30,7 +30,7 @@ mod topology;
 #[derive(Debug, Clone)]
 pub struct Scene {
     /// Feature and variation.
-    pub name: &'static str,
+    pub name: String,
     pub family: Family,
     pub inputs: Inputs,
     pub settings: NodeSettings,
@@ -41,13 +41,36 @@ pub struct Scene {
 /// One packet and what may become of it.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// As written in the table.
+    /// As written in the table, whichever of TCP and UDP the packet is.
     pub line: &'static str,
     pub packet: Packet,
     pub expected: Outcomes,
 }
 
-/// Every scene in both families.
+impl Case {
+    fn swapped(&self) -> Self {
+        let protocol = swapped(self.packet.protocol);
+        Self {
+            packet: Packet {
+                protocol,
+                ..self.packet
+            },
+            ..self.clone()
+        }
+    }
+}
+
+/// UDP for TCP, and TCP for UDP.
+fn swapped(protocol: Protocol) -> Protocol {
+    match protocol {
+        Protocol::Tcp => Protocol::Udp,
+        Protocol::Udp => Protocol::Tcp,
+        Protocol::Sctp => Protocol::Sctp,
+    }
+}
+
+/// Every scene in both families, and once more with TCP and UDP in each other's place: nothing that a Service says depends on
+/// which of the two it is.
 pub fn scenes() -> Vec<Scene> {
     let features: [fn(&mut Tables); 8] = [
         cluster_ips::tables,
@@ -85,15 +108,23 @@ impl Tables {
         let mut setup = Setup::plain(self.family);
         change(&mut setup);
         let lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
-        let cases = lines
+        let cases: Vec<Case> = lines
             .map(|line| names::case(line, self.family).unwrap_or_else(|| panic!("{name}: {line}")))
             .collect();
+        let swapped = cases.iter().map(Case::swapped).collect();
+        let name = name.to_owned();
+        self.scenes.push(
+            setup
+                .swapped()
+                .scene(format!("{name}, TCP and UDP swapped"), swapped),
+        );
         self.scenes.push(setup.scene(name, cases));
     }
 }
 
 /// What a scene is made from: a Service `web` at port 80 of its cluster IP, one endpoint here and one on
 /// another node, both at port 8080.
+#[derive(Clone)]
 struct Setup {
     family: Family,
     web: Service,
@@ -187,7 +218,20 @@ impl Setup {
         }
     }
 
-    fn scene(self, name: &'static str, cases: Vec<Case>) -> Scene {
+    fn swapped(&self) -> Self {
+        let mut setup = self.clone();
+        for service in setup.others.iter_mut().chain([&mut setup.web]) {
+            for port in &mut service.ports {
+                port.protocol = swapped(port.protocol);
+            }
+        }
+        for port in setup.slices.iter_mut().flat_map(|slice| &mut slice.ports) {
+            port.protocol = swapped(port.protocol);
+        }
+        setup
+    }
+
+    fn scene(self, name: String, cases: Vec<Case>) -> Scene {
         let mut inputs = Inputs::default();
         for service in [self.web].into_iter().chain(self.others) {
             inputs.apply(InputEvent::Service(service.key.clone(), Some(service)));

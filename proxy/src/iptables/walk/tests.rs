@@ -27,7 +27,7 @@ fn packets_fare_as_the_scenes_say() {
         for case in scene.cases.iter().filter(|case| !by_socket(&case.packet)) {
             let found = walk(&image.chains, &case.packet, &scene.node).unwrap();
             let found: Outcomes = found.into_keys().collect();
-            let place = (scene.name, scene.family, case.line);
+            let place = (&scene.name, scene.family, case.line);
             assert_eq!(found, case.expected, "{place:?}");
             cases += 1;
         }
