@@ -66,9 +66,9 @@ verdicts! {
     AffinityKept = 20, "affinity_kept";
     /// A socket of the node timed out at once: `loadBalancerSourceRanges` do not let the node in.
     SocketSource = 21, "socket_source";
-    /// Answered by "packet too big": larger than the link to the backend allows.
+    /// Answered by "packet too big": larger than the way to the backend, or back to the client, allows.
     TooLarge = 22, "too_large";
-    /// Dropped: larger than the link to the backend allows, and to be fragmented on the way, which is not done here.
+    /// Dropped: larger than the way that it has to take allows, and nobody could be told.
     DroppedTooLarge = 23, "dropped_too_large";
     /// A TCP flow was closed by both ends or reset by one.
     FlowClosed = 24, "flow_closed";
@@ -132,6 +132,8 @@ verdicts! {
     DetourCollected = 53, "detour_collected";
     /// The same, brought in by user space, likewise.
     DetourAdopted = 54, "detour_adopted";
+    /// Of those translated: larger than their way allows, and handed to the stack, which sends them in fragments.
+    Cut = 55, "cut";
 }
 
 /// Entries in the map of counters: room for more without a new layout.

@@ -2,7 +2,8 @@
 
 use crate::Addr;
 
-/// What the fragments of one packet have in common.
+/// What the fragments of one packet have in common. Without a source ([`Addr::ANY_V4`]): those that the stack makes of a packet, as
+/// they leave.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FragmentKey {
@@ -15,7 +16,7 @@ pub struct FragmentKey {
     pub pad: [u8; 3],
 }
 
-/// The ports of the first fragment.
+/// The ports of the first fragment. Of a packet that the stack cuts, as they leave: of the source port the new one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FragmentValue {
@@ -23,7 +24,8 @@ pub struct FragmentValue {
     pub seen: u64,
     pub sport: u16,
     pub dport: u16,
-    pub pad: u32,
+    /// Of a packet that the stack cuts: the IPv4 address that its fragments get as their source when they leave; else 0.
+    pub source: u32,
 }
 
 /// How long the others may take: as long as the kernel waits for them (`net.ipv4.ipfrag_time`).

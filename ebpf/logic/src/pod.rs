@@ -55,13 +55,6 @@ impl Hop for Ipv6 {
     }
 }
 
-/// The largest packet that the segments of a packet make which is cut later, without its Ethernet header.
-#[inline(always)]
-#[must_use]
-pub const fn segment<H: Headers>(gso_size: u32, transport: u32) -> u32 {
-    gso_size + H::IP as u32 + transport
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,11 +144,5 @@ mod tests {
         words.take_hop();
         assert_eq!(words[0].to_ne_bytes(), [0x60, 0, 0, 0, 0, 8, 17, 63]);
         assert_eq!(words[1..], [1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn a_segment_has_both_headers() {
-        assert_eq!(segment::<Ipv4>(1398, 32), 1450);
-        assert_eq!(segment::<Ipv6>(1378, 32), 1450);
     }
 }

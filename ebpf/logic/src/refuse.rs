@@ -65,15 +65,21 @@ pub const fn ipv6_header(protocol: u8, payload: u16) -> [u8; 8] {
 pub const ICMP_HEADER: usize = 8;
 
 /// Writes the header of an ICMP error from `src` to `dst` in front of what it quotes: an IP header and the beginning of
-/// what follows that. It says "packet too big" for an MTU, and "port unreachable" for 0.
+/// what follows that. It says "packet too big" for an MTU, and "port unreachable" for 0. So many bytes of zero come behind it.
 #[inline(always)]
-pub fn icmp_error<const N: usize>(src: &Addr, dst: &Addr, mtu: u16, message: &mut [u8; N]) {
+pub fn icmp_error<const N: usize>(
+    src: &Addr,
+    dst: &Addr,
+    mtu: u16,
+    message: &mut [u8; N],
+    zeros: u16,
+) {
     let (kind, code, pseudo) = match (src.is_v4(), mtu) {
         (true, 0) => (3, 3, 0),
         // RFC 1191: fragmentation needed.
         (true, _) => (3, 4, 0),
         (false, _) => {
-            let pseudo = pseudo_header(src, dst, ICMPV6, N as u16);
+            let pseudo = pseudo_header(src, dst, ICMPV6, N as u16 + zeros);
             if mtu == 0 {
                 (1, 4, pseudo)
             } else {

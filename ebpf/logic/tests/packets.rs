@@ -277,14 +277,19 @@ proptest! {
         prop_assert_eq!(computed, reset.checksum);
     }
 
-    /// An error quotes a datagram, and is read back as one about its flow.
+    /// An error quotes a datagram, and is read back as one about its flow: also with zeros behind it, or what is as good as zero for
+    /// its sum.
     #[test]
-    fn an_icmp_error_is_right((key, _) in flows(), mtu in prop_oneof![Just(0), 68_u16..9000]) {
+    fn an_icmp_error_is_right(
+        (key, _) in flows(),
+        mtu in prop_oneof![Just(0), 68_u16..9000],
+        behind in proptest::option::of(prop_oneof![Just(0), Just(u16::MAX)]),
+    ) {
         let datagram = frame(&FlowKey { protocol: UDP, ..key }, 0, 64, b"");
         let answer = if key.src.is_v4() {
-            icmp_error::<36>(&key, mtu, &datagram)
+            icmp_error::<36>(&key, mtu, &datagram, behind)
         } else {
-            icmp_error::<56>(&key, mtu, &datagram)
+            icmp_error::<56>(&key, mtu, &datagram, behind)
         };
         let packet = parse(&answer).unwrap();
         prop_assert_eq!(packet.part, Part::Error);
@@ -324,21 +329,31 @@ proptest! {
 }
 
 /// The answer of the programs to a datagram.
-fn icmp_error<const N: usize>(key: &FlowKey, mtu: u16, datagram: &[u8]) -> Vec<u8> {
+fn icmp_error<const N: usize>(
+    key: &FlowKey,
+    mtu: u16,
+    datagram: &[u8],
+    behind: Option<u16>,
+) -> Vec<u8> {
+    let zeros = if behind.is_some() { 18 } else { 0 };
     let (from, to) = (&key.dst, &key.src);
     let mut message = [0; N];
     message[refuse::ICMP_HEADER..].copy_from_slice(&datagram[ETHERNET..][..N - 8]);
-    refuse::icmp_error(from, to, mtu, &mut message);
+    refuse::icmp_error(from, to, mtu, &mut message, zeros);
     let mut bytes = datagram[..ETHERNET].to_vec();
     let protocol = refuse::icmp_protocol(from.is_v4());
     if from.is_v4() {
-        bytes.extend(refuse::ipv4_header(from, to, protocol, N as u16));
+        bytes.extend(refuse::ipv4_header(from, to, protocol, N as u16 + zeros));
     } else {
-        bytes.extend(refuse::ipv6_header(protocol, N as u16));
+        bytes.extend(refuse::ipv6_header(protocol, N as u16 + zeros));
         bytes.extend(octets(from));
         bytes.extend(octets(to));
     }
     bytes.extend(message);
+    if let Some(last) = behind {
+        bytes.extend([0; 16]);
+        bytes.extend(last.to_be_bytes());
+    }
     bytes
 }
 

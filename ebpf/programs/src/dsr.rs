@@ -26,7 +26,7 @@ use crate::flows::{self, Origin, now};
 use crate::maps::{BACKENDS, TUNNELS, VTEPS, Work, config, count, is_node_addr};
 use crate::quick;
 use crate::services::{self, Knock, Picked};
-use crate::tc;
+use crate::ways;
 
 /// How a client outside is answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -192,7 +192,7 @@ pub(crate) fn learn(ctx: &TcContext, work: &mut Work) {
     };
     // SAFETY: the kernel's context.
     let link = unsafe { (*skb(ctx)).ifindex };
-    if tc::look_up(ctx, work, link, BPF_FIB_LOOKUP_SRC) != Some(BPF_FIB_LKUP_RET_SUCCESS) {
+    if ways::look_up(ctx, work, link, BPF_FIB_LOOKUP_SRC, 0) != BPF_FIB_LKUP_RET_SUCCESS {
         return;
     }
     // SAFETY: the look-up has put an IPv4 address there.
@@ -201,7 +201,7 @@ pub(crate) fn learn(ctx: &TcContext, work: &mut Work) {
         local: Addr::v4(local),
         hop: Hop {
             epoch: work.epoch,
-            ..tc::known(&work.fib)
+            ..ways::known(&work.fib)
         },
     };
     // SAFETY: compared at once; what is torn differs.

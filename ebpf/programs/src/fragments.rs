@@ -5,10 +5,10 @@ use seaway_ebpf_abi::{FragmentKey, FragmentValue, Verdict};
 use seaway_ebpf_logic::packet::{Packet, Part};
 
 use crate::flows::now;
-use crate::maps::{FRAGMENTS, count};
+use crate::maps::{FRAGMENTS, Work, count};
 
 #[inline(always)]
-fn key(packet: &Packet) -> FragmentKey {
+pub(crate) fn key(packet: &Packet) -> FragmentKey {
     FragmentKey {
         src: packet.key.src,
         dst: packet.key.dst,
@@ -21,7 +21,8 @@ fn key(packet: &Packet) -> FragmentKey {
 /// Gives a later fragment the ports of the first. `false` if that is not known: it comes after this one, or belongs to no
 /// flow of ours.
 #[inline(always)]
-pub(crate) fn follow(packet: &mut Packet) -> bool {
+pub(crate) fn follow(work: &mut Work) -> bool {
+    let packet = &mut work.packet;
     // SAFETY: copied at once.
     let Some(first) = unsafe { FRAGMENTS.get(key(packet)) }.copied() else {
         return false;
@@ -31,6 +32,7 @@ pub(crate) fn follow(packet: &mut Packet) -> bool {
     }
     packet.key.sport = first.sport;
     packet.key.dport = first.dport;
+    work.cut = first.source;
     count(Verdict::FragmentFollowed);
     true
 }
@@ -45,7 +47,7 @@ pub(crate) fn remember(packet: &Packet) {
         seen: now(),
         sport: packet.key.sport,
         dport: packet.key.dport,
-        pad: 0,
+        source: 0,
     };
     // A full LRU map makes room by itself; a failure costs this one packet.
     let _ = FRAGMENTS.insert(key(packet), value, 0);

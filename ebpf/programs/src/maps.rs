@@ -19,7 +19,7 @@ use seaway_ebpf_abi::{
 };
 use seaway_ebpf_logic::packet::Packet;
 
-use crate::refuse;
+use crate::{cut, refuse};
 
 /// Nobody maps it; but then it lies in pages of its own, so that a slot is in two lines of a cache and not in three.
 const IN_PAGES: usize = BPF_F_MMAPABLE as usize;
@@ -151,6 +151,8 @@ pub(crate) static CHANGES: PerCpuArray<u32, 1> = PerCpuArray::new();
 /// What a classifier has in hand. A program's stack (512 bytes) is too small for all of it.
 pub(crate) struct Work {
     pub(crate) packet: Packet,
+    /// Of a later fragment whose first one went to the stack, to be cut: not 0.
+    pub(crate) cut: u32,
     /// As of before anything was looked up.
     pub(crate) epoch: u32,
     /// The flow of the packet, as the table has it under the packet's key.
@@ -169,6 +171,7 @@ pub(crate) struct Work {
     /// What is told of the flow: the client's addresses, before and after translation.
     pub(crate) asked: FlowKey,
     pub(crate) got: FlowKey,
+    pub(crate) record: cut::Record,
     /// The answer to a packet that is refused.
     pub(crate) reply: [u8; refuse::LONGEST],
 }

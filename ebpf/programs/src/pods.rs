@@ -23,6 +23,7 @@ use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::{ETHERNET, TCP_ACK, TCP_SYN};
 use seaway_ebpf_logic::plain::{Headers, Ipv4, Ipv6};
 use seaway_ebpf_logic::pod::{self, Hop};
+use seaway_ebpf_logic::size::{UDP_HEADER, segment, tcp_header};
 use seaway_ebpf_logic::tunnel::ROOM4;
 
 use crate::maps::{DETOURS, FLOWS, PEERS, POD_LINKS, PODS, Work, config, count, put, work};
@@ -35,11 +36,10 @@ const IPV6_SOURCE: usize = ETHERNET + 8;
 /// Where a TCP header has its length.
 const TCP_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
-const UDP_HEADER: u32 = 8;
 /// Of the outer packet.
 const HOPS: u8 = 64;
 /// Whose Ethernet address was that of the link.
-const PACKET_HOST: u32 = 0;
+pub(crate) const PACKET_HOST: u32 = 0;
 
 #[inline(always)]
 fn skb(ctx: &TcContext) -> *mut __sk_buff {
@@ -108,6 +108,16 @@ fn remote(addr: &Addr) -> Option<&'static PeerValue> {
     PEERS.get(&Key::new(128, addr.words))
 }
 
+/// The largest packet that goes to an address behind the overlay, as far as that is known: less than the overlay takes, where one of its
+/// routes says so.
+#[inline(always)]
+pub(crate) fn way_takes(addr: &Addr) -> u16 {
+    match remote(addr) {
+        Some(peer) if peer.mtu != 0 => peer.mtu,
+        _ => u16::MAX,
+    }
+}
+
 /// Sends a packet of a pod to another pod; what the program returns, or [`LEFT`], and then nothing was done.
 #[inline(never)]
 pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
@@ -165,7 +175,7 @@ fn read<H: Hop>(ctx: &TcContext, packet: &H, from: usize, work: &mut Work) -> Op
     if protocol == TCP {
         let header: &mut [u8; 20] = at(ctx, from + H::IP)?;
         tcp_flags = header[TCP_FLAGS];
-        transport = u32::from(header[TCP_OFFSET] >> 4) * 4;
+        transport = tcp_header(header[TCP_OFFSET]);
     }
     Some(Seen {
         tcp_flags,
@@ -295,7 +305,7 @@ fn fits<H: Headers>(ctx: &TcContext, size: u32, mtu: u16, transport: u32) -> boo
     // SAFETY: the kernel's context.
     let length = match unsafe { (*skb(ctx)).gso_size } {
         0 => size,
-        gso => pod::segment::<H>(gso, transport),
+        gso => segment(gso, H::IP as u32 + transport),
     };
     length <= u32::from(mtu)
 }

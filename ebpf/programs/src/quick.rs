@@ -19,6 +19,7 @@ use seaway_ebpf_logic::flow as state;
 use seaway_ebpf_logic::packet::{ETHERNET, TCP_FIN, TCP_RST, TCP_SYN};
 use seaway_ebpf_logic::plain::{self, Headers, Ipv4, Ipv6};
 use seaway_ebpf_logic::shortcut;
+use seaway_ebpf_logic::size::{UDP_HEADER, segment, tcp_header};
 
 use crate::dsr;
 use crate::flows;
@@ -43,8 +44,8 @@ pub(crate) trait Carrier {
     /// Where the packet begins, and where what of it can be read ends.
     fn bounds(&self) -> (usize, usize);
 
-    /// Whether the packet, of that length field, fits a link, and can be sent there.
-    fn may_send<H: Headers>(&self, way: &Shortcut, length: u16) -> bool;
+    /// Whether the packet, of that protocol and length field, fits a link, and can be sent there.
+    fn may_send<H: Headers>(&self, way: &Shortcut, protocol: u8, length: u16) -> bool;
 
     /// Has the checksum at that offset, of an IP packet of that length, make up for a change.
     fn mend<H: Headers>(&self, way: &Shortcut, at: usize, protocol: u8, length: u16) -> Option<()>;
@@ -54,7 +55,7 @@ pub(crate) trait Carrier {
 
     /// Sends the packet as it is to the node of its flow's backend, if it is one that goes there and nothing is to be said
     /// about its size; what the program returns.
-    fn send_on(&self, flow: &FlowValue) -> Option<i32>;
+    fn send_on<H: Headers>(&self, flow: &FlowValue, protocol: u8) -> Option<i32>;
 }
 
 /// In place of what the program returns: nothing was done.
@@ -84,7 +85,8 @@ pub(crate) fn step(carrier: &impl Carrier, hook: Hook) -> i32 {
 }
 
 const ETHERTYPE: usize = ETHERNET - 2;
-/// Where a TCP header has its flags and its checksum, and where a UDP header has that.
+/// Where a TCP header has its length, its flags and its checksum, and where a UDP header has that.
+const TCP_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
 const TCP_CHECK: usize = 16;
 const UDP_CHECK: usize = 6;
@@ -142,7 +144,7 @@ fn step_of<H: Headers + 'static, C: Carrier>(carrier: &C, hook: Hook) -> Option<
                 if logic::client_packet(protocol, flow.state, flags) != flow.state {
                     return None;
                 }
-                let code = carrier.send_on(flow)?;
+                let code = carrier.send_on::<H>(flow, protocol)?;
                 count(Verdict::Forward);
                 return Some(code);
             }
@@ -152,7 +154,7 @@ fn step_of<H: Headers + 'static, C: Carrier>(carrier: &C, hook: Hook) -> Option<
     let packet: &mut H = at(carrier, ETHERNET)?;
     let length = packet.length();
     // What goes up the node's stack, or came from there, is not forwarded.
-    if way.ifindex != 0 && packet.hops() <= 1 || !carrier.may_send::<H>(way, length) {
+    if way.ifindex != 0 && packet.hops() <= 1 || !carrier.may_send::<H>(way, protocol, length) {
         return None;
     }
     packet.write(way);
@@ -227,35 +229,73 @@ fn skb(ctx: &TcContext) -> *mut __sk_buff {
 /// What is put into a packet's `tc_index`, of which the kernel makes no use: the first letters of our name, in a number that
 /// nobody else takes by chance.
 const SENT: u32 = 0x5ea3;
+/// The same, for a packet that the stack sends on for us, in fragments.
+const CUT: u32 = 0x5ea4;
+
+/// What a program has taken note of in the packet.
+#[inline(always)]
+fn noted(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel's context.
+    unsafe { (*skb(ctx)).tc_index }
+}
+
+#[inline(always)]
+fn note(ctx: &TcContext, what: u32) {
+    // SAFETY: the kernel's context.
+    unsafe { (*skb(ctx)).tc_index = what };
+}
 
 /// Takes note that a program sends the packet on. It is nobody's of this node then, and nothing is left to do as it leaves.
 #[inline(always)]
 pub(crate) fn mark_sent(ctx: &TcContext) {
+    note(ctx, SENT);
+}
+
+/// Takes note that the stack sends the packet on for a program, which returns `TC_ACT_OK`: the kernel makes the note of the class then.
+/// Fragments have it from their packet.
+#[inline(always)]
+pub(crate) fn mark_cut(ctx: &TcContext) {
     // SAFETY: the kernel's context.
-    unsafe { (*skb(ctx)).tc_index = SENT };
+    unsafe { (*skb(ctx)).tc_classid = CUT };
 }
 
 /// Forgets what another node in the same kernel, or a pod, has put there: what is forwarded by the stack here is taken note of.
 #[inline(always)]
 pub(crate) fn mark_arrived(ctx: &TcContext) {
-    // SAFETY: the kernel's context.
-    unsafe { (*skb(ctx)).tc_index = 0 };
+    note(ctx, 0);
 }
 
 /// Whether a program has sent the packet on, in which case it is not from a socket here.
 #[inline(always)]
 pub(crate) fn is_sent(ctx: &TcContext) -> bool {
-    // SAFETY: the kernel's context.
-    unsafe { (*skb(ctx)).tc_index == SENT }
+    noted(ctx) == SENT
 }
 
-/// Whether a packet fits a link. What will be cut into segments later does always.
+/// Whether the stack sends the packet on for a program.
 #[inline(always)]
-fn fits(ctx: &TcContext, ifindex: u32, mtu: u16) -> bool {
-    ifindex == 0
-        || ctx.len() <= u32::from(mtu) + ETHERNET as u32
-        // SAFETY: the kernel's context.
-        || unsafe { (*skb(ctx)).gso_size } != 0
+pub(crate) fn is_cut(ctx: &TcContext) -> bool {
+    noted(ctx) == CUT
+}
+
+/// Whether a packet fits a way, or the segments that will be cut from it do.
+#[inline(always)]
+fn fits<H: Headers>(ctx: &TcContext, protocol: u8, mtu: u16) -> bool {
+    let most = u32::from(mtu);
+    if ctx.len() <= most + ETHERNET as u32 {
+        return true;
+    }
+    // SAFETY: the kernel's context.
+    let gso = unsafe { (*skb(ctx)).gso_size };
+    if gso == 0 {
+        return false;
+    }
+    let header = if protocol == TCP {
+        let offset = at::<u8>(ctx, ETHERNET + H::IP + TCP_OFFSET);
+        offset.map_or(0, |offset| tcp_header(*offset))
+    } else {
+        UDP_HEADER
+    };
+    segment(gso, H::IP as u32 + header) <= most
 }
 
 impl Carrier for TcContext {
@@ -267,8 +307,8 @@ impl Carrier for TcContext {
     }
 
     #[inline(always)]
-    fn may_send<H: Headers>(&self, way: &Shortcut, _: u16) -> bool {
-        fits(self, way.ifindex, way.mtu)
+    fn may_send<H: Headers>(&self, way: &Shortcut, protocol: u8, _: u16) -> bool {
+        way.ifindex == 0 || fits::<H>(self, protocol, way.mtu)
     }
 
     /// A checksum that cannot be the sum of the pseudo header alone is one of the packet, and mended here. Of the others only
@@ -323,8 +363,8 @@ impl Carrier for TcContext {
     }
 
     #[inline(always)]
-    fn send_on(&self, flow: &FlowValue) -> Option<i32> {
-        if !fits(self, flow.hop.ifindex, flow.hop.mtu) || dsr::is_from_overlay(self) {
+    fn send_on<H: Headers>(&self, flow: &FlowValue, protocol: u8) -> Option<i32> {
+        if !fits::<H>(self, protocol, flow.hop.mtu) || dsr::is_from_overlay(self) {
             return None;
         }
         dsr::send_on(self, flow, flow.hop.ifindex)

@@ -1,14 +1,20 @@
 //! Answers to packets that nobody serves, made from these packets and sent back where they came from.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::{bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes};
+use aya_ebpf::bindings::BPF_F_ADJ_ROOM_FIXED_GSO;
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::helpers::{
+    bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+};
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::{FlowKey, TCP};
 use seaway_ebpf_logic::checksum::{fold, pseudo_header};
 use seaway_ebpf_logic::nat;
 use seaway_ebpf_logic::packet::{ETHERNET, Packet};
 use seaway_ebpf_logic::refuse::{self, ICMP_HEADER, QUOTED_TRANSPORT, RESET};
+use seaway_ebpf_logic::size::{self, TooLarge};
 
+use crate::dsr;
 use crate::maps::Work;
 use crate::rewrite::addresses;
 
@@ -23,18 +29,32 @@ const ERROR6: usize = ICMP_HEADER + IPV6 + QUOTED_TRANSPORT;
 /// The longest of these.
 pub(crate) const LONGEST: usize = ERROR6;
 
+/// In place of what the program returns: the answer leaves by the node's routes. The device of the overlay would have to be told
+/// where to, and who came by another node is not behind it.
+pub(crate) const BY_ROUTES: i32 = i32::MAX;
+
 /// Turns a packet into its refusal, or into "packet too big" for an MTU other than 0. The answer leaves by the link where
-/// the packet came in. Returns what the program has to return, or a negative number if it could not be made.
+/// the packet came in, or [`BY_ROUTES`]. Returns what the program has to return, or a negative
+/// number if it could not be made.
 #[inline(never)]
 pub(crate) fn answer(ctx: &TcContext, work: &mut Work, ifindex: u32, mtu: u16) -> i32 {
     write(ctx, work, ifindex, mtu).unwrap_or(-1)
 }
 
-/// Whether routers may cut the packet into fragments.
+/// The size that would fit, once a packet was found too large.
 #[inline(always)]
-pub(crate) fn may_be_cut(ctx: &TcContext, work: &Work) -> bool {
-    // A failure counts as yes, and then nothing is answered.
-    work.packet.key.src.is_v4() && ctx.load::<u8>(FLAGS).is_ok_and(|f| f & DONT_FRAGMENT == 0)
+pub(crate) fn mtu(work: &Work) -> u16 {
+    // SAFETY: whatever says so has put it there.
+    unsafe { work.fib.__bindgen_anon_1.mtu_result }
+}
+
+/// What becomes of a packet that is too large for its way.
+#[inline(always)]
+pub(crate) fn too_large(ctx: &TcContext, work: &Work) -> TooLarge {
+    let v4 = work.packet.key.src.is_v4();
+    // A failure counts as no, and then it is dropped at the latest.
+    let whole = v4 && ctx.load::<u8>(FLAGS).is_ok_and(|f| f & DONT_FRAGMENT != 0);
+    size::too_large(v4, whole, work.packet.part, mtu(work))
 }
 
 #[inline(always)]
@@ -42,30 +62,32 @@ fn write(ctx: &TcContext, work: &mut Work, ifindex: u32, mtu: u16) -> Result<i32
     let v4 = work.packet.key.src.is_v4();
     let tcp = work.packet.key.protocol == TCP;
     let resets = tcp && mtu == 0;
-    // Where the checksum of an answer to TCP by ICMP is computed later, it is of no use that we know.
-    let partial = resets == tcp && is_partial(ctx, &work.packet)?;
+    let partial = is_partial(ctx, &work.packet)?;
     let (protocol, length) = match (resets, v4) {
         (true, true) => (TCP, reset::<IPV4>(ctx, work)?),
         (true, false) => (TCP, reset::<IPV6>(ctx, work)?),
         (false, true) => (
             refuse::icmp_protocol(true),
-            icmp_error::<IPV4, ERROR4>(ctx, work, mtu)?,
+            icmp_error::<IPV4, ERROR4>(ctx, work, mtu, partial)?,
         ),
         (false, false) => (
             refuse::icmp_protocol(false),
-            icmp_error::<IPV6, ERROR6>(ctx, work, mtu)?,
+            icmp_error::<IPV6, ERROR6>(ctx, work, mtu, partial)?,
         ),
     };
     work.to = work.packet.key;
     work.to.swap();
     ip_header(ctx, &work.to, protocol, length)?;
-    if partial && !(v4 && protocol != TCP) {
+    if partial && resets {
         // Whoever sends it out sums up the answer into this field, which has to hold the pseudo header.
         let pseudo = fold(pseudo_header(&work.to.src, &work.to.dst, protocol, length));
         ctx.store(work.packet.checksum(), &pseudo, 0)?;
     }
     let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12] = ctx.load(0)?;
     ctx.store(0, &[g, h, i, j, k, l, a, b, c, d, e, f], 0)?;
+    if dsr::is_from_overlay(ctx) {
+        return Ok(BY_ROUTES);
+    }
     // SAFETY: a helper that takes numbers only.
     Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
 }
@@ -143,6 +165,7 @@ fn icmp_error<const HEADER: usize, const LENGTH: usize>(
     ctx: &TcContext,
     work: &mut Work,
     mtu: u16,
+    partial: bool,
 ) -> Result<u16, i64> {
     let ip: &mut [u8; HEADER] = part(&mut work.reply, ICMP_HEADER)?;
     load(ctx, ETHERNET, ip)?;
@@ -157,8 +180,42 @@ fn icmp_error<const HEADER: usize, const LENGTH: usize>(
     load(ctx, work.packet.transport, transport)?;
     let key = &work.packet.key;
     let message: &mut [u8; LENGTH] = part(&mut work.reply, 0)?;
-    refuse::icmp_error(&key.dst, &key.src, mtu, message);
+    let more = if partial { SUMMED_UP } else { 0 };
+    refuse::icmp_error(&key.dst, &key.src, mtu, message, more as u16);
     resize(ctx, ETHERNET + HEADER + LENGTH)?;
+    if partial {
+        make_room(ctx, &work.packet, HEADER, LENGTH)?;
+    }
     ctx.store(ETHERNET + HEADER, message, 0)?;
-    Ok(LENGTH as u16)
+    Ok((LENGTH + more) as u16)
+}
+
+/// Behind an error about a packet whose checksum is left to whoever sends it out: so many bytes as from where that begins to sum up to the
+/// end of where it writes. They are zero, and what it writes there is as good as zero for the sum of the error itself; where nobody sums up, as on the
+/// way to a pod, they stay.
+const SUMMED_UP: usize = 18;
+
+/// Has the checksum of such a packet begin behind an error of that length, which takes its place.
+#[inline(always)]
+fn make_room(ctx: &TcContext, packet: &Packet, header: usize, length: usize) -> Result<(), i64> {
+    if packet.transport != ETHERNET + header {
+        return Err(-1);
+    }
+    let end = ETHERNET + header + length;
+    push_back(ctx, length)?;
+    resize(ctx, end + SUMMED_UP)?;
+    ctx.store(end, &0_u64, 0)?;
+    ctx.store(end + 8, &0_u64, 0)?;
+    ctx.store(end + SUMMED_UP - 8, &0_u64, 0)
+}
+
+/// Pushes what is behind the Ethernet header back, and with it where such a checksum is.
+#[inline(always)]
+fn push_back(ctx: &TcContext, by: usize) -> Result<(), i64> {
+    let (mode, flags) = (BPF_ADJ_ROOM_MAC, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO));
+    // SAFETY: as in `resize`.
+    match unsafe { bpf_skb_adjust_room(ctx.as_ptr().cast(), by as i32, mode, flags) } {
+        0 => Ok(()),
+        error => Err(error),
+    }
 }

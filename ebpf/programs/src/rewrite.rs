@@ -22,26 +22,37 @@ impl Bytes for Frame<'_> {
     }
 }
 
-/// Translates a packet of a flow to the addresses in `to`. A function of its own in the kernel, too, with a stack of its
-/// own, as the larger ones of the other modules.
-#[inline(never)]
+/// Translates a packet of a flow to the addresses in `to`.
+#[inline(always)]
 pub(crate) fn rewrite(ctx: &TcContext, work: &mut Work, forwarded: bool) -> Result<(), Verdict> {
     if forwarded && work.packet.hops <= 1 {
         return Err(Verdict::DroppedTtl);
     }
     let written = match work.packet.part {
-        Part::Error => {
-            return match error(ctx, work, forwarded) {
-                0 => Ok(()),
-                _ => Err(Verdict::DroppedError),
-            };
-        }
-        Part::Later => Ok(()),
-        Part::Whole | Part::First => transport(ctx, &work.packet, &work.to),
+        Part::Error => error(ctx, work, forwarded),
+        _ => plain(ctx, work, forwarded),
     };
-    written
-        .and_then(|()| header(ctx, &work.packet, &work.packet.key, &work.to, forwarded))
-        .map_err(|_| Verdict::DroppedError)
+    match written {
+        0 => Ok(()),
+        _ => Err(Verdict::DroppedError),
+    }
+}
+
+/// The same of what is no error. A function of its own in the kernel, too, with a stack of its
+/// own, as the larger ones of the other modules.
+///
+/// Answers 0, or a negative number if that cannot be done.
+#[inline(never)]
+pub(crate) fn plain(ctx: &TcContext, work: &mut Work, forwarded: bool) -> i64 {
+    let written = match work.packet.part {
+        Part::Whole | Part::First => transport(ctx, &work.packet, &work.to),
+        Part::Later | Part::Error => Ok(()),
+    };
+    let header = || header(ctx, &work.packet, &work.packet.key, &work.to, forwarded);
+    match written.and_then(|()| header()) {
+        Ok(()) => 0,
+        Err(_) => -1,
+    }
 }
 
 #[inline(always)]

@@ -5,13 +5,8 @@
 //! for a martian, no sysctl has to be changed, and the kernel's connection tracking never sees half a connection.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::bpf_check_mtu_ret::BPF_MTU_CHK_RET_FRAG_NEEDED;
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
-    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_OUTPUT, TC_ACT_SHOT,
-    TC_ACT_UNSPEC, bpf_fib_lookup as FibLookup,
-};
-use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_redirect_neigh};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::bpf_redirect_neigh;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
@@ -20,20 +15,19 @@ use seaway_ebpf_abi::{FrontendKey, Hop, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::Part;
+use seaway_ebpf_logic::size::TooLarge;
 
 use crate::dsr::Answer;
 use crate::flows::{self, Known, Origin};
 use crate::maps::{Work, config, count, epoch, is_node_addr, work};
 use crate::rewrite::{Frame, rewrite};
 use crate::services::{self, Picked, Refusal};
-use crate::{dsr, events, fragments, pods, quick, refuse, tunnel};
+use crate::{cut, dsr, events, fragments, pods, quick, refuse, tunnel, ways};
 
 /// The packet is left to whoever is attached behind us, in tcx and in clsact, and then to the stack. `TC_ACT_OK` would keep it
 /// from filters of others, as those that limit what a pod sends.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
 const SHOT: i32 = TC_ACT_SHOT;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 
 /// Does nothing: what running a program costs by itself.
 #[classifier]
@@ -68,6 +62,9 @@ pub fn to_link(ctx: TcContext) -> i32 {
     if quick::is_sent(&ctx) {
         return PASS;
     }
+    if quick::is_cut(&ctx) {
+        return cut::leaves(&ctx);
+    }
     let code = quick::egress(&ctx);
     if code != quick::LEFT {
         return code;
@@ -85,7 +82,8 @@ pub fn to_link(ctx: TcContext) -> i32 {
     if !work.flow.is_reverse() || work.flow.flags & FLOW_NODE == 0 {
         return PASS;
     }
-    match translate_back(&ctx, work, false) {
+    heard_back(work);
+    match write_back(&ctx, work, false) {
         Ok(()) => {
             remember(work, Hop::default());
             PASS
@@ -98,20 +96,22 @@ pub fn to_link(ctx: TcContext) -> i32 {
 fn parse(ctx: &TcContext) -> Option<&'static mut Work> {
     let work = work()?;
     work.epoch = epoch();
-    read(ctx, work).then_some(work)
+    (read(ctx, work, 1) != 0).then_some(work)
 }
 
-/// Reads the packet; `false` if it is none of our business.
+/// Reads the packet; 0 if it is none of our business, as a fragment is that should follow its first one (for `follows` other than
+/// 0) and does not.
 #[inline(never)]
-fn read(ctx: &TcContext, work: &mut Work) -> bool {
+pub(crate) fn read(ctx: &TcContext, work: &mut Work, follows: u32) -> u32 {
+    work.cut = 0;
     if work.packet.read(&Frame(ctx)).is_err() {
-        return false;
+        return 0;
     }
-    if work.packet.part == Part::Later && !fragments::follow(&mut work.packet) {
+    if follows != 0 && work.packet.part == Part::Later && !fragments::follow(work) {
         count(Verdict::Fragment);
-        return false;
+        return 0;
     }
-    true
+    1
 }
 
 /// Counts a packet of a flow.
@@ -142,6 +142,8 @@ const FORWARD: i32 = i32::MIN;
 /// The same: the packet begins a flow, or none of ours. There is one place that calls [`begin`], as the kernel verifies what
 /// is called once for each place.
 const BEGIN: i32 = FORWARD + 1;
+/// The same: it does not fit its way.
+const LARGE: i32 = FORWARD + 2;
 
 #[inline(always)]
 fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
@@ -162,17 +164,14 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
     };
     let mut step = if flows::find(work) {
         if work.flow.is_reverse() {
-            return if work.flow.flags & FLOW_NODE == 0 {
-                reply(ctx, work)
-            } else {
-                PASS
-            };
-        }
-        if work.flow.flags & FLOW_HELD != 0 {
+            if work.flow.flags & FLOW_NODE != 0 {
+                return PASS;
+            }
+            reply(ctx, work)
+        } else if work.flow.flags & FLOW_HELD != 0 {
             count(Verdict::DroppedHeld);
-            return SHOT;
-        }
-        if work.flow.flags & FLOW_STACK == 0 {
+            SHOT
+        } else if work.flow.flags & FLOW_STACK == 0 {
             follow(ctx, work)
         } else if !work.packet.has_ports() || flows::stays_with_stack(work) {
             PASS
@@ -195,9 +194,26 @@ fn ingress(ctx: &TcContext, over_pod_link: bool) -> i32 {
         };
     }
     if step == FORWARD {
-        forward(ctx, work)
-    } else {
-        step
+        step = forward(ctx, work);
+    }
+    if step == LARGE {
+        step = too_large(ctx, work);
+    }
+    if step == refuse::BY_ROUTES {
+        step = by_routes(ctx, work);
+    }
+    step
+}
+
+/// Sends an answer, of which `to` has the addresses.
+#[inline(never)]
+fn by_routes(ctx: &TcContext, work: &mut Work) -> i32 {
+    match ways::route(ctx, work) {
+        Ok(hop) if hop.ifindex != 0 => send(ctx, hop.ifindex),
+        _ => {
+            count(Verdict::DroppedNoRoute);
+            SHOT
+        }
     }
 }
 
@@ -334,9 +350,11 @@ fn forward(ctx: &TcContext, work: &mut Work) -> i32 {
     let hop = if work.flow.flags & FLOW_NODE != 0 {
         Hop::default()
     } else {
-        match route(ctx, work) {
+        match ways::route(ctx, work) {
+            // What was cut off a packet follows it.
+            Ok(hop) if hop.ifindex != 0 && work.cut != 0 => return LARGE,
             Ok(hop) => hop,
-            Err(Verdict::TooLarge) => return too_large(ctx, work),
+            Err(Verdict::TooLarge) => return LARGE,
             Err(verdict) => return drop_of_flow(work, verdict),
         }
     };
@@ -357,10 +375,11 @@ fn send_on(ctx: &TcContext, work: &mut Work) -> i32 {
     if overlay == 0 || dsr::is_from_overlay(ctx) {
         return drop_of_flow(work, Verdict::DroppedNoRoute);
     }
-    let hop = match fitting(ctx, &mut work.fib, overlay) {
+    flows::translate(work);
+    let hop = match ways::by_link(ctx, work, overlay) {
         Ok(hop) => Some(hop),
-        Err(_) if refuse::may_be_cut(ctx, work) => None,
-        Err(_) => return too_large(ctx, work),
+        Err(_) if refuse::too_large(ctx, work) == TooLarge::Cut => None,
+        Err(_) => return LARGE,
     };
     dsr::learn(ctx, work);
     let Some(code) = dsr::send_on(ctx, &work.flow, overlay) else {
@@ -373,53 +392,53 @@ fn send_on(ctx: &TcContext, work: &mut Work) -> i32 {
     code
 }
 
-/// A client's packet that does not fit the link to the backend: it is told the size that does.
-#[inline(always)]
+/// A packet that is too large for its way, of which `to` has the translation. A function in the kernel, too, for its stack.
+#[inline(never)]
 fn too_large(ctx: &TcContext, work: &mut Work) -> i32 {
-    // SAFETY: the look-up that said so has put it there.
-    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
-    if !work.packet.has_ports() || mtu == 0 || refuse::may_be_cut(ctx, work) {
-        return drop_of_flow(work, Verdict::DroppedTooLarge);
-    }
-    match refuse::answer(ctx, work, ifindex(ctx), mtu) {
-        code if code < 0 => drop_of_flow(work, Verdict::DroppedTooLarge),
-        code => {
-            events::of_flow(work, Verdict::TooLarge);
-            code
-        }
+    match refuse::too_large(ctx, work) {
+        TooLarge::Cut => match cut::hand_over(ctx, work) {
+            Ok(code) => {
+                count(if work.flow.is_reverse() {
+                    Verdict::Reverse
+                } else {
+                    Verdict::Forward
+                });
+                code
+            }
+            Err(verdict) => drop_of_flow(work, verdict),
+        },
+        TooLarge::Answer => match refuse::answer(ctx, work, ifindex(ctx), refuse::mtu(work)) {
+            code if code < 0 => drop_of_flow(work, Verdict::DroppedTooLarge),
+            code => {
+                events::of_flow(work, Verdict::TooLarge);
+                code
+            }
+        },
+        TooLarge::Drop => drop_of_flow(work, Verdict::DroppedTooLarge),
     }
 }
 
 #[inline(always)]
 fn reply(ctx: &TcContext, work: &mut Work) -> i32 {
-    match translate_back(ctx, work, true) {
-        Ok(()) => {
-            if work.flow.flags & FLOW_DIRECT != 0 {
-                return answer_directly(ctx, work);
-            }
-            let ifindex = work.flow.ifindex;
-            if work.packet.part == Part::Whole {
-                let hop = way_back(ctx, work, ifindex);
-                remember(work, hop);
-            }
-            send(ctx, ifindex)
-        }
-        Err(verdict) => drop_of_flow(work, verdict),
+    heard_back(work);
+    // A client that came by another node is answered by this one's routes.
+    let way = if work.flow.flags & FLOW_DIRECT != 0 {
+        ways::route(ctx, work)
+    } else {
+        ways::back(ctx, work)
+    };
+    let hop = match way {
+        Ok(hop) if hop.ifindex != 0 && work.cut == 0 => hop,
+        Ok(hop) if hop.ifindex != 0 => return LARGE,
+        Ok(_) => return drop_of_flow(work, Verdict::DroppedNoRoute),
+        Err(Verdict::TooLarge) => return LARGE,
+        Err(verdict) => return drop_of_flow(work, verdict),
+    };
+    if let Err(verdict) = write_back(ctx, work, true) {
+        return drop_of_flow(work, verdict);
     }
-}
-
-/// To a client that came by another node: by this one's routes.
-#[inline(always)]
-fn answer_directly(ctx: &TcContext, work: &mut Work) -> i32 {
-    match route(ctx, work) {
-        Ok(hop) if hop.ifindex != 0 => {
-            remember(work, hop);
-            send(ctx, hop.ifindex)
-        }
-        Ok(_) => drop_of_flow(work, Verdict::DroppedNoRoute),
-        Err(Verdict::TooLarge) => drop_of_flow(work, Verdict::DroppedTooLarge),
-        Err(verdict) => drop_of_flow(work, verdict),
-    }
+    remember(work, hop);
+    send(ctx, hop.ifindex)
 }
 
 /// Keeps the way of the packets of a flow, for the packets that take the short way from now on. This one still goes
@@ -432,14 +451,19 @@ fn remember(work: &Work, hop: Hop) {
     }
 }
 
-/// Translates a packet of a backend.
+/// Takes note of a packet of a backend, and puts its addresses after translation into `to`.
 #[inline(always)]
-fn translate_back(ctx: &TcContext, work: &mut Work, forwarded: bool) -> Result<(), Verdict> {
+fn heard_back(work: &mut Work) {
     if work.packet.has_ports() {
         flows::backend_seen(work);
         fragments::remember(&work.packet);
     }
     flows::translate(work);
+}
+
+/// Translates a packet of a backend.
+#[inline(always)]
+fn write_back(ctx: &TcContext, work: &mut Work, forwarded: bool) -> Result<(), Verdict> {
     rewrite(ctx, work, forwarded)?;
     count_translated(work, Verdict::Reverse);
     Ok(())
@@ -447,120 +471,11 @@ fn translate_back(ctx: &TcContext, work: &mut Work, forwarded: bool) -> Result<(
 
 /// Out of a link, or up the stack for link 0.
 #[inline(always)]
-fn send(ctx: &TcContext, ifindex: u32) -> i32 {
+pub(crate) fn send(ctx: &TcContext, ifindex: u32) -> i32 {
     if ifindex == 0 {
         return PASS;
     }
     quick::mark_sent(ctx);
     // SAFETY: no parameters: the helper asks the routing table for the next hop on that link.
     unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
-}
-
-/// Asks the routing table for the way to the new destination: of a packet that came in by a link, or that has to go out
-/// of one.
-#[inline(always)]
-pub(crate) fn look_up(ctx: &TcContext, work: &mut Work, ifindex: u32, flags: u32) -> Option<u32> {
-    let (fib, to) = (&mut work.fib, &work.to);
-    // SAFETY: all zeroes are a valid value of this struct of integers.
-    *fib = unsafe { core::mem::zeroed() };
-    fib.l4_protocol = to.protocol;
-    fib.sport = to.sport;
-    fib.dport = to.dport;
-    fib.ifindex = ifindex;
-    if to.dst.is_v4() {
-        fib.family = AF_INET;
-        fib.__bindgen_anon_3.ipv4_src = to.src.words[3];
-        fib.__bindgen_anon_4.ipv4_dst = to.dst.words[3];
-    } else {
-        fib.family = AF_INET6;
-        fib.__bindgen_anon_3.ipv6_src = to.src.words;
-        fib.__bindgen_anon_4.ipv6_dst = to.dst.words;
-    }
-    // SAFETY: the kernel's context and a parameter block of the size given.
-    let code = unsafe {
-        bpf_fib_lookup(
-            ctx.as_ptr(),
-            &raw mut *fib,
-            size_of::<FibLookup>() as i32,
-            flags,
-        )
-    };
-    u32::try_from(code).ok()
-}
-
-/// The way to the new destination; link 0 if that is the node itself.
-#[inline(always)]
-fn route(ctx: &TcContext, work: &mut Work) -> Result<Hop, Verdict> {
-    let code = look_up(ctx, work, ifindex(ctx), 0);
-    let fib = &mut work.fib;
-    match code {
-        // The packet fits that link.
-        Some(BPF_FIB_LKUP_RET_SUCCESS) => Ok(known(fib)),
-        Some(BPF_FIB_LKUP_RET_NO_NEIGH) => fitting(ctx, fib, fib.ifindex),
-        // An encapsulating route: only the overlay has those.
-        Some(BPF_FIB_LKUP_RET_UNSUPP_LWT) => {
-            let overlay = config().map_or(0, |config| config.overlay_ifindex);
-            if overlay == 0 {
-                return Err(Verdict::DroppedNoRoute);
-            }
-            fitting(ctx, fib, overlay)
-        }
-        Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Err(Verdict::TooLarge),
-        Some(BPF_FIB_LKUP_RET_NOT_FWDED) if is_node_addr(&work.to.dst) => Ok(Hop::default()),
-        _ => Err(Verdict::DroppedNoRoute),
-    }
-}
-
-/// The way of a reply, which leaves by the link where the client's packets come in.
-#[inline(always)]
-fn way_back(ctx: &TcContext, work: &mut Work, ifindex: u32) -> Hop {
-    let code = look_up(ctx, work, ifindex, BPF_FIB_LOOKUP_OUTPUT);
-    if code == Some(BPF_FIB_LKUP_RET_SUCCESS) && work.fib.ifindex == ifindex {
-        known(&work.fib)
-    } else {
-        Hop {
-            ifindex,
-            mtu: u16::MAX,
-            ..Hop::default()
-        }
-    }
-}
-
-/// What the routing table has found, with a neighbour.
-#[inline(always)]
-pub(crate) fn known(fib: &FibLookup) -> Hop {
-    Hop {
-        ifindex: fib.ifindex,
-        to: ethernet(fib.dmac),
-        from: ethernet(fib.smac),
-        // SAFETY: a look-up that succeeds has put it there.
-        mtu: unsafe { fib.__bindgen_anon_1.mtu_result },
-        ..Hop::default()
-    }
-}
-
-#[inline(always)]
-pub(crate) const fn ethernet([a, b, c, d, e, f]: [u8; 6]) -> [u16; 3] {
-    [
-        u16::from_ne_bytes([a, b]),
-        u16::from_ne_bytes([c, d]),
-        u16::from_ne_bytes([e, f]),
-    ]
-}
-
-/// A link, if the packet fits it; else its MTU is put where a look-up of routes puts it.
-#[inline(always)]
-fn fitting(ctx: &TcContext, fib: &mut FibLookup, ifindex: u32) -> Result<Hop, Verdict> {
-    let mut mtu = 0_u32;
-    // SAFETY: the kernel's context and a word of ours.
-    let code = unsafe { bpf_check_mtu(ctx.as_ptr(), ifindex, &raw mut mtu, 0, 0) };
-    if code == i64::from(BPF_MTU_CHK_RET_FRAG_NEEDED) {
-        fib.__bindgen_anon_1.mtu_result = mtu as u16;
-        return Err(Verdict::TooLarge);
-    }
-    Ok(Hop {
-        ifindex,
-        mtu: mtu.min(u32::from(u16::MAX)) as u16,
-        ..Hop::default()
-    })
 }

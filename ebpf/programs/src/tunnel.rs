@@ -25,7 +25,7 @@ use crate::flows::now;
 use crate::maps::{PEER_WAYS, Work, count, epoch, is_node_addr};
 use crate::pods::{self, ETHERTYPE};
 use crate::quick::{LEFT, at};
-use crate::tc;
+use crate::ways;
 
 const AF_INET: u8 = 2;
 /// Where the inner frame begins, once it is in the tunnel.
@@ -149,7 +149,7 @@ fn learn(ctx: &TcContext, work: &mut Work, peer: &PeerValue) {
     // SAFETY: the kernel's context.
     let link = unsafe { (*skb(ctx)).ifindex };
     // Without a neighbour there is no way: the overlay's device finds one.
-    if tc::look_up(ctx, work, link, flags) != Some(BPF_FIB_LKUP_RET_SUCCESS)
+    if ways::look_up(ctx, work, link, flags, 0) != BPF_FIB_LKUP_RET_SUCCESS
         || work.fib.family != AF_INET
     {
         return;

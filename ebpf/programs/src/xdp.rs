@@ -77,7 +77,7 @@ impl Carrier for XdpContext {
 
     /// The frame's length would be a call. What is behind the packet in it came in by the link where it leaves.
     #[inline(always)]
-    fn may_send<H: Headers>(&self, way: &Shortcut, length: u16) -> bool {
+    fn may_send<H: Headers>(&self, way: &Shortcut, _: u8, length: u16) -> bool {
         let size = plain::size::<H>(length);
         way.flags & SHORTCUT_NEIGHBOUR != 0
             && size <= u32::from(way.mtu)
@@ -103,7 +103,7 @@ impl Carrier for XdpContext {
     }
 
     #[inline(always)]
-    fn send_on(&self, flow: &FlowValue) -> Option<i32> {
+    fn send_on<H: Headers>(&self, flow: &FlowValue, _: u8) -> Option<i32> {
         encap::send_on(self, flow)
     }
 }

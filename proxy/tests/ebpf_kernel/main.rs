@@ -19,6 +19,7 @@ mod packets;
 mod pods;
 mod pods_tunnel;
 mod semantics;
+mod sizes;
 mod sockets;
 mod traffic;
 mod upgrade;

@@ -17,6 +17,7 @@ pub(crate) const OVERLAY: &str = "10.244.1.0";
 pub(crate) const PASS: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
 pub(crate) const REDIRECT: i32 = 7;
+pub(crate) const OK: i32 = 0;
 
 pub(crate) const SYN: u8 = 2;
 const RST: u8 = 4;

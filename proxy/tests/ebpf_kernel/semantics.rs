@@ -6,7 +6,7 @@ use std::time::Duration;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use seaway_model::{Desired, Frontend, FrontendAddr, FrontendKind, PortRule};
 
-use crate::packets::{ACK, Bench, OUTSIDE, OVERLAY, PASS, REDIRECT, SHOT, SYN, Shape, shape};
+use crate::packets::{ACK, Bench, OK, OUTSIDE, OVERLAY, PASS, REDIRECT, SHOT, SYN, Shape, shape};
 use crate::world::{CLUSTER_IP, LOCAL_POD, NODE_IP, REMOTE_POD, service, sync};
 
 const BALANCER: &str = "203.0.113.1";
@@ -251,11 +251,11 @@ async fn a_packet_too_large_for_the_backend_is_answered() {
     // The pod's link and the overlay have an MTU of 1450.
     for (backend, local) in [(LOCAL_POD, true), (REMOTE_POD, false)] {
         let mut bench = Bench::new(&service(&[(backend, local)])).await;
-        is_told_what_fits(&mut bench);
+        is_told_what_fits(&mut bench, backend);
     }
 }
 
-fn is_told_what_fits(bench: &mut Bench) {
+fn is_told_what_fits(bench: &mut Bench, backend: &str) {
     let link = bench.uplink;
     let ip = |text: &str| text.parse::<Ipv4Addr>().unwrap().octets();
     let mut large = Vec::new();
@@ -275,8 +275,19 @@ fn is_told_what_fits(bench: &mut Bench) {
         (format!("{OUTSIDE}:4000"), format!("{NODE_IP}:30080"))
     );
     assert_eq!(bench.counter("too_large"), 1);
-    // One that may be cut would be, by a router.
+    // One that may be cut goes to the stack, for the backend but with the client's address.
     large[20] = 0;
-    assert_eq!(bench.run_bytes("from_uplink", link, &large).0, SHOT);
-    assert_eq!(bench.counter("dropped_too_large"), 1);
+    large[24..26].fill(0);
+    let header = etherparse::Ipv4Header::from_slice(&large[14..]).unwrap().0;
+    large[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    let (code, seen) = bench.run_bytes("from_uplink", link, &large);
+    assert_eq!((code, seen.len()), (OK, large.len()));
+    let seen = Shape::read(&seen);
+    assert_eq!(seen.dst.to_string(), backend);
+    assert_eq!(
+        (seen.src.to_string(), seen.sport, seen.dport, seen.ttl),
+        (OUTSIDE.to_owned(), 4000, 8080, 64)
+    );
+    assert_eq!(bench.counter("cut"), 1);
+    assert_eq!(bench.counter("dropped_too_large"), 0);
 }

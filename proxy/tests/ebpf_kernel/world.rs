@@ -21,6 +21,8 @@ use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::ebpf::{EbpfConfig, EbpfDataplane};
 use tokio::sync::watch;
 
+use crate::sizes;
+
 pub(crate) const CLUSTER_IP: &str = "10.96.0.10";
 pub(crate) const NODE_IP: &str = "192.168.77.1";
 pub(crate) const LOCAL_POD: &str = "10.244.1.5";
@@ -235,7 +237,8 @@ impl World {
     }
 
     /// Runs a client as a process of its own in a namespace, in the node's cgroup or outside of it. `what` is
-    /// `tcp ADDR`, `udp ADDR`, `udp-connected ADDR`, `udp-large ADDR` or `many ADDR`; the answer is what it printed.
+    /// `tcp ADDR`, `udp ADDR`, `udp-connected ADDR`, `udp-large ADDR`, `many ADDR`, `tcp-sized BYTES ADDR` or `udp-sized BYTES ADDR`; the
+    /// answer is what it printed.
     pub(crate) fn client(&self, short: &str, in_cgroup: bool, what: &str) -> String {
         self.start_client(short, in_cgroup, what).result()
     }
@@ -357,6 +360,7 @@ pub(crate) fn run_client() {
         ("udp-large", addr) => udp(addr.parse().unwrap(), true, &[b'x'; LARGE]),
         ("udp-follow", addr) => udp_follow(addr.parse().unwrap()),
         ("many", addr) => many(addr.parse().unwrap()),
+        ("tcp-sized" | "udp-sized", rest) => sizes::ask_sized(&what, rest),
         _ => panic!("{what}"),
     };
     match result {
