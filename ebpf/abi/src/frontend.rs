@@ -8,7 +8,8 @@ use crate::Addr;
 pub struct FrontendKey {
     /// An unspecified address stands for the node's addresses of that family (a `NodePort`).
     pub addr: Addr,
-    /// 0, with protocol 0: whatever else is sent to this cluster IP, which is refused.
+    /// 0, with protocol 0: whatever else is sent to this cluster IP, which is refused. 0, with a protocol: netfilter has ports of that
+    /// protocol there.
     pub port: u16,
     /// IANA number.
     pub protocol: u8,
@@ -56,6 +57,8 @@ pub const FRONTEND_FAR_LOCAL: u8 = 2;
 
 /// A packet's backend goes by the hash of its flow: both sets have a table if they have more than one backend.
 pub const FRONTEND_MAGLEV: u8 = 4;
+/// Not a frontend: netfilter has ports of that protocol at the cluster IP.
+pub const FRONTEND_NETFILTER: u8 = 8;
 
 impl FrontendValue {
     /// Whether traffic from outside the cluster is meant to arrive here.

@@ -189,6 +189,8 @@ pub const NODE_ADDR_NODE_PORTS: u32 = 2;
 pub const TCP: u8 = 6;
 /// IANA protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IANA protocol number of SCTP.
+pub const SCTP: u8 = 132;
 
 /// A type whose every byte pattern is a value and that has no hidden padding: what may go into and come out of a map.
 ///

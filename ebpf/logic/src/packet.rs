@@ -1,6 +1,6 @@
 //! From bytes to the handful of fields that forwarding needs.
 
-use seaway_ebpf_abi::{Addr, FlowKey, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, SCTP, TCP, UDP};
 
 mod icmp;
 mod ipv6;
@@ -36,7 +36,7 @@ impl Bytes for [u8] {
 /// A packet that may belong to a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Packet {
-    /// Of a TCP or UDP packet its addresses, without ports in a [`Part::Later`] fragment. Of an ICMP error the addresses
+    /// Of a TCP, UDP or SCTP packet its addresses, without ports in a [`Part::Later`] fragment (SCTP's are not followed). Of an ICMP error the addresses
     /// that an ordinary packet of that flow in that direction has.
     pub key: FlowKey,
     /// Offset of what follows the IP headers.
@@ -80,11 +80,16 @@ pub const TCP_RST: u8 = 4;
 pub const TCP_ACK: u8 = 16;
 
 impl Packet {
-    /// Offset of the checksum in the TCP or UDP header, from the start of the packet.
+    /// Offset of the checksum in the header of TCP, UDP or SCTP, from the start of the packet.
     #[inline(always)]
     #[must_use]
     pub const fn checksum(&self) -> usize {
-        self.transport + if self.key.protocol == TCP { 16 } else { 6 }
+        self.transport
+            + match self.key.protocol {
+                TCP => 16,
+                SCTP => 8,
+                _ => 6,
+            }
     }
 
     /// The protocol of the packet itself, which for an error is not that of its flow.
@@ -128,7 +133,8 @@ impl Packet {
                 ports(&mut self.key, [tcp[0], tcp[1], tcp[2], tcp[3]]);
                 self.tcp_flags = tcp[13];
             }
-            (UDP, _) => {
+            // Both begin with their ports, and have eight bytes and more.
+            (UDP, _) | (SCTP, Part::Whole | Part::First) => {
                 let udp: [u8; 8] = bytes.read(self.transport).ok_or(Skip::Truncated)?;
                 ports(&mut self.key, [udp[0], udp[1], udp[2], udp[3]]);
             }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use etherparse::{IpHeaders, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use seaway_ebpf_abi::{Addr, FlowKey, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, SCTP, TCP, UDP};
 use seaway_ebpf_logic::packet::{ETHERNET, Packet, Part, Skip, TCP_ACK, TCP_FIN, TCP_SYN};
 use seaway_ebpf_logic::{checksum, nat, refuse};
 
@@ -379,7 +379,7 @@ fn what_is_not_ours_is_skipped() {
         (true, 12, 0x90),  // another ethertype
         (true, 14, 0x65),  // another version
         (true, 14, 0x44),  // a header of 16 bytes
-        (true, 23, 132),   // SCTP
+        (true, 23, 33),    // DCCP
         (true, 23, 58),    // the ICMP of the other family
         (false, 14, 0x40), // another version
         (false, 20, 43),   // a routing header
@@ -396,6 +396,24 @@ fn what_is_not_ours_is_skipped() {
     let mut bytes = datagram(true);
     bytes[20] = 0x40;
     assert_eq!(parse(&bytes).unwrap().part, Part::Whole);
+}
+
+/// It begins with its ports, and is not followed further.
+#[test]
+fn of_sctp_the_addresses_are_read() {
+    for (v4, offset) in [(true, 23), (false, 20)] {
+        let mut bytes = datagram(v4);
+        bytes[offset] = SCTP;
+        let packet = parse(&bytes).unwrap();
+        assert_eq!(
+            (packet.key.sport, packet.key.dport, packet.key.protocol),
+            (3, 4, SCTP)
+        );
+        assert_eq!(packet.checksum(), packet.transport + 8);
+    }
+    let mut later = datagram(true);
+    (later[21], later[23]) = (1, SCTP);
+    assert_eq!(parse(&later), Err(Skip::Other));
 }
 
 #[test]

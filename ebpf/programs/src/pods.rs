@@ -18,7 +18,7 @@ use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_sk
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::config::{CONFIG_HANDOVER, CONFIG_POD_DETOURS, CONFIG_POD_FAST};
 use seaway_ebpf_abi::pod::{POD_FAST, POD_LINK_FAST, pod_link};
-use seaway_ebpf_abi::{Addr, PeerValue, PodLink, PodValue, TCP, Verdict};
+use seaway_ebpf_abi::{Addr, PeerValue, PodLink, PodValue, TCP, UDP, Verdict};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::{ETHERNET, TCP_ACK, TCP_SYN};
 use seaway_ebpf_logic::plain::{Headers, Ipv4, Ipv6};
@@ -359,7 +359,10 @@ fn set_key(ctx: &TcContext, peer: &PeerValue) -> Option<()> {
 pub(crate) fn leaves(work: &mut Work) {
     let key = &work.packet.key;
     let opens = work.packet.has_ports()
-        && (key.protocol != TCP || work.packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN);
+        && match key.protocol {
+            TCP => work.packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
+            protocol => protocol == UDP,
+        };
     let wanted = config().is_some_and(|config| {
         config.flags & (CONFIG_POD_DETOURS | CONFIG_HANDOVER) == CONFIG_POD_DETOURS
     });

@@ -11,7 +11,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use seaway_ebpf_abi::config::CONFIG_HANDOVER;
 use seaway_ebpf_abi::flow::{FLOW_DIRECT, FLOW_HELD, FLOW_NODE, FLOW_SENT_ON, FLOW_STACK};
-use seaway_ebpf_abi::{FrontendKey, Hop, UDP, Verdict};
+use seaway_ebpf_abi::{FrontendKey, Hop, SCTP, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
 use seaway_ebpf_logic::packet::Part;
@@ -264,7 +264,9 @@ fn knock(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> Result<i32, (
         return Ok(PASS);
     }
     let Some(mut asked) = services::find(&key.dst, key.dport, key.protocol) else {
-        if !opens {
+        // Of SCTP, which netfilter carries, there are no flows.
+        let sctp = key.protocol == SCTP;
+        if !opens && !sctp || sctp && services::exact(key.dst, 0, SCTP).is_some() {
             return Ok(PASS);
         }
         if services::refused(&key.dst).is_some() {
@@ -274,7 +276,9 @@ fn knock(ctx: &TcContext, work: &mut Work, over_pod_link: bool) -> Result<i32, (
             };
             return Err((Client::Near, Refusal::Reject));
         }
-        flows::supersede(work);
+        if !sctp {
+            flows::supersede(work);
+        }
         return Ok(PASS);
     };
     if !opens {

@@ -97,7 +97,11 @@ impl Maps {
         let by_node_port = self.node_addr(&addr) & NODE_ADDR_NODE_PORTS != 0
             || (own && self.config.flags & CONFIG_LOCALHOST_NODE_PORTS != 0);
         let found = find(addr).or_else(|| by_node_port.then(|| find(addr.any())).flatten());
-        let Some(frontend) = found.or_else(|| self.frontend(addr, 0, 0)) else {
+        let all_else = || {
+            let by_netfilter = self.frontend(addr, 0, packet.protocol.number());
+            self.frontend(addr, 0, 0).filter(|_| by_netfilter.is_none())
+        };
+        let Some(frontend) = found.or_else(all_else) else {
             return Outcomes::from([Outcome::Pass]);
         };
         if !self.admits(frontend.ranges, packet.source) {

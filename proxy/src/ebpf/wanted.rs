@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::frontend::{
-    BACKEND_LOCAL, BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_MAGLEV, FRONTEND_REJECT,
-    KIND_CLUSTER_IP, KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT, RANGE_BITS,
+    BACKEND_LOCAL, BACKEND_POD, FRONTEND_FAR_LOCAL, FRONTEND_MAGLEV, FRONTEND_NETFILTER,
+    FRONTEND_REJECT, KIND_CLUSTER_IP, KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT,
+    RANGE_BITS,
 };
 use seaway_ebpf_abi::{Addr, BackendValue, Cidr, FrontendKey, RangeKey};
 use seaway_model::{
@@ -92,7 +93,8 @@ pub(super) fn of_service(
     notices: &mut Vec<Notice>,
 ) -> BTreeMap<FrontendKey, Wanted> {
     let mut wanted = BTreeMap::new();
-    for rule in split(rules).0 {
+    let (carried, by_netfilter) = split(rules);
+    for rule in carried {
         for frontend in &rule.frontends {
             // Of two ports that claim one frontend the first has it, as `Desired::find`.
             wanted
@@ -117,8 +119,19 @@ pub(super) fn of_service(
             }
         }
     }
+    for rule in by_netfilter {
+        let frontends = rule.frontends.iter();
+        for frontend in frontends.filter(|frontend| frontend.kind == FrontendKind::ClusterIp) {
+            let key = FrontendKey {
+                port: 0,
+                protocol: rule.protocol.number(),
+                ..frontend_key(frontend)
+            };
+            wanted.insert(key, nobody(FRONTEND_NETFILTER));
+        }
+    }
     for ip in rules.cluster_ips() {
-        wanted.insert(refused_key(ip.into()), refused());
+        wanted.insert(refused_key(ip.into()), nobody(FRONTEND_REJECT));
     }
     wanted
 }
@@ -144,14 +157,15 @@ fn refused_key(addr: Addr) -> FrontendKey {
     }
 }
 
-fn refused() -> Wanted {
+/// What has no backends.
+fn nobody(flags: u8) -> Wanted {
     Wanted {
         near: Vec::new(),
         far: Vec::new(),
         ranges: Vec::new(),
         affinity: None,
         kind: KIND_CLUSTER_IP,
-        flags: FRONTEND_REJECT,
+        flags,
     }
 }
 

@@ -102,6 +102,19 @@ pub(crate) fn write(shape: Shape, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The same of SCTP: as much of it as tells flows apart.
+pub(crate) fn write_sctp(shape: Shape, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = write(Shape { tcp: None, ..shape }, payload);
+    if shape.from.is_ipv4() {
+        let (mut header, rest) = etherparse::Ipv4Header::from_slice(&bytes[ETHERNET..]).unwrap();
+        header.protocol = etherparse::ip_number::SCTP;
+        header.header_checksum = header.calc_header_checksum();
+        return [&bytes[..ETHERNET], &header.to_bytes(), rest].concat();
+    }
+    bytes[ETHERNET + 6] = etherparse::ip_number::SCTP.0;
+    bytes
+}
+
 /// "Port unreachable" about a frame, as its receiver complains.
 pub(crate) fn complaint(by: IpAddr, to: IpAddr, about: &[u8]) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6]);

@@ -2,8 +2,8 @@
 //! [`seaway_model::testing::scenes`], and clusters that nobody has thought of. Of each packet that is delivered the whole
 //! conversation is played, there and back, with complaints and fragments.
 //!
-//! Not here: processes of the node, whose packets no classifier sees (`tests/scenes` has them, over sockets), and SCTP,
-//! which classifiers leave to others.
+//! Not here: processes of the node, whose packets no classifier sees (`tests/scenes` has them, over sockets). SCTP is left to
+//! others where it is served, and refused where it is not.
 
 #![allow(clippy::unwrap_used)]
 

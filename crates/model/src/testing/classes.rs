@@ -143,9 +143,9 @@ pub fn of_scene(scene: &Scene, wanted: impl Fn(&Packet, Way) -> bool) -> BTreeSe
         .collect()
 }
 
-/// Whether classifiers see such a packet: processes of the node meet socket hooks instead, and SCTP is left to netfilter.
-pub fn is_for_classifiers(packet: &Packet, way: Way) -> bool {
-    way != Way::Socket && packet.protocol != Protocol::Sctp
+/// Whether classifiers see such a packet: processes of the node meet socket hooks instead.
+pub fn is_for_classifiers(_: &Packet, way: Way) -> bool {
+    way != Way::Socket
 }
 
 /// Whether a test sends such a packet for real: over one link of those by which it may come, and not as SCTP: without

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use seaway_ebpf_abi::frontend::{
-    BACKEND_LOCAL, FRONTEND_FAR_LOCAL, FRONTEND_MAGLEV, FRONTEND_REJECT, KIND_CLUSTER_IP,
-    KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT,
+    BACKEND_LOCAL, FRONTEND_FAR_LOCAL, FRONTEND_MAGLEV, FRONTEND_NETFILTER, FRONTEND_REJECT,
+    KIND_CLUSTER_IP, KIND_EXTERNAL_IP, KIND_LOAD_BALANCER, KIND_NODE_PORT,
 };
-use seaway_ebpf_abi::{Addr, BackendValue, FrontendKey, FrontendValue, TCP, UDP};
+use seaway_ebpf_abi::{Addr, BackendValue, FrontendKey, FrontendValue, SCTP, TCP, UDP};
 
 use super::{EbpfPlan, Op};
 use crate::ebpf::wanted::Range;
@@ -75,6 +75,9 @@ pub(crate) fn frontend(key: &FrontendKey) -> String {
         return format!("{}, everything else", key.addr.ip());
     }
     let protocol = protocol(key.protocol);
+    if key.port == 0 {
+        return format!("{}, all {protocol}", key.addr.ip());
+    }
     if key.addr == Addr::ANY_V4 {
         format!("node:{port}/{protocol}")
     } else if key.addr == Addr::ANY_V6 {
@@ -89,6 +92,7 @@ pub(crate) fn protocol(number: u8) -> String {
     match number {
         TCP => "tcp".to_owned(),
         UDP => "udp".to_owned(),
+        SCTP => "sctp".to_owned(),
         other => other.to_string(),
     }
 }
@@ -113,6 +117,9 @@ pub(crate) fn target(value: &FrontendValue) -> String {
         KIND_LOAD_BALANCER => "LoadBalancer",
         _ => "unknown",
     };
+    if value.flags & FRONTEND_NETFILTER != 0 {
+        return format!("{kind} -> left to netfilter");
+    }
     let empty = if value.flags & FRONTEND_REJECT != 0 {
         "reject"
     } else {
