@@ -86,6 +86,7 @@ async fn changes(
     stage.say(&format!("mesh: {changes} changes, one by one"));
     let mut ear = node.listen()?;
     let (mut work, mut whole, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let first = node.scrape().await?;
     for change in 0..changes as u32 {
         let (number, which) = (change / 2 % node.count, 2 - change % 2);
         // The daemon waits a little after each comparison: it is measured at rest.
@@ -114,6 +115,9 @@ async fn changes(
         work.push((after.seconds - before.seconds) / comparisons * 1000.0);
     }
     figures.percentiles(labels, "change", Unit::Milliseconds, &work);
+    // By the audit every half minute, and otherwise by nothing.
+    let listings = node.scrape().await?.listings - first.listings;
+    figures.count(labels, "listings_meanwhile", listings);
     if kind == Kind::Api {
         figures.percentiles(labels, "change_to_kernel", Unit::Milliseconds, &whole);
         figures.percentiles(labels, "api_write", Unit::Milliseconds, &told);
@@ -129,6 +133,8 @@ struct Scrape {
     /// Time of all comparisons with their changes, and how many there were.
     seconds: f64,
     comparisons: f64,
+    /// Those of them that listed all that is in the kernel.
+    listings: f64,
 }
 
 impl Scrape {
@@ -142,6 +148,7 @@ impl Scrape {
             operations: value("seaway_overlay_kernel_operations_total ")?,
             seconds: value("seaway_overlay_sync_seconds_sum ")?,
             comparisons: value("seaway_overlay_sync_seconds_count ")?,
+            listings: value("seaway_overlay_listings_total ")?,
         })
     }
 }
@@ -154,12 +161,13 @@ mod tests {
     fn metrics_are_read() {
         let text = "# TYPE seaway_overlay_peers gauge\nseaway_overlay_peers 7\n\
                     seaway_overlay_kernel_operations_total 12\nseaway_overlay_sync_seconds_sum 0.5\n\
-                    seaway_overlay_sync_seconds_count 4\n";
+                    seaway_overlay_sync_seconds_count 4\nseaway_overlay_listings_total 2\n";
         let scrape = Scrape {
             peers: 7.0,
             operations: 12.0,
             seconds: 0.5,
             comparisons: 4.0,
+            listings: 2.0,
         };
         assert_eq!(Scrape::parse(text), Some(scrape));
         assert_eq!(Scrape::parse(""), None);
