@@ -1,11 +1,12 @@
-//! Clients that stay with their backend (`sessionAffinity: ClientIP`), from the lists that rules keep to the map of the
-//! programs, and back.
+//! Clients that stay with their backend (`sessionAffinity: ClientIP`): until their time is over, and from the lists that rules keep
+//! to the map of the programs, and back.
 //!
 //! Rules know a client by its address. Programs know a socket by its network namespace, since it has no address yet, and packets by
 //! their address; so that a namespace gets what its addresses have, and gives them what it has.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use seaway_ebpf_abi::{AffinityKey, AffinityValue};
 use seaway_kernel::recent::{self, Remembered};
 use seaway_model::{Desired, Protocol};
 
+use super::counted::{self, Counted};
 use super::error::EbpfError;
+use super::image::Image;
 use super::plane::EbpfDataplane;
 use super::spaces::{Space, by_address};
 use super::wanted::affinity_id;
@@ -26,6 +29,9 @@ mod tests;
 
 /// A namespace with more addresses than this is not asked for under each of them: a list has 100 places.
 const ADDRESSES: usize = 16;
+
+/// The most that `timeoutSeconds` may be (pkg/apis/core/validation of Kubernetes).
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// One endpoint of a Service port with affinity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +159,47 @@ fn to_rules(
         }
     }
     edits
+}
+
+/// For how long the Service ports with affinity remember a client.
+pub(super) fn timeouts(image: &Image) -> BTreeMap<u64, Duration> {
+    let sticky = image
+        .frontends
+        .values()
+        .filter(|frontend| frontend.affinity_timeout != 0);
+    sticky
+        .map(|frontend| {
+            let timeout = Duration::from_secs(frontend.affinity_timeout.into());
+            (frontend.affinity, timeout)
+        })
+        .collect()
+}
+
+/// Clients whose time is over: nobody asks for them any more, and they would push out others. A port that is gone may come back
+/// and know its clients.
+fn forgotten(
+    entries: &[(AffinityKey, AffinityValue)],
+    timeouts: &BTreeMap<u64, Duration>,
+    now: u64,
+) -> Vec<AffinityKey> {
+    let is_over = |(key, value): &&(AffinityKey, AffinityValue)| {
+        let timeout = timeouts.get(&key.affinity).unwrap_or(&LONGEST);
+        Duration::from_nanos(now.saturating_sub(value.last_used)) >= *timeout
+    };
+    let over = entries.iter().filter(is_over);
+    over.map(|(key, _)| *key).collect()
+}
+
+/// Deletes the clients whose time is over from the map pinned in `dir`; how many there were. Blocks.
+pub(super) fn forget(
+    dir: &Path,
+    timeouts: &BTreeMap<u64, Duration>,
+    now: u64,
+) -> Result<usize, EbpfError> {
+    let Some(table) = Counted::open(dir, &counted::AFFINITY)? else {
+        return Ok(0);
+    };
+    table.delete_all(&forgotten(&table.entries()?, timeouts, now))
 }
 
 /// Under which addresses rules meet a client.

@@ -182,6 +182,47 @@ async fn every_table_says_what_it_pushed_out() {
     assert_eq!(silent.unwrap().evictions(), None);
 }
 
+/// A client whose time is over goes by itself, and was not pushed out.
+#[tokio::test]
+async fn clients_with_affinity_go_when_their_time_is_over() {
+    const CLIENTS: u16 = 10;
+    let mut desired = service(&[(LOCAL_POD, true)]);
+    for rules in desired.services.values_mut() {
+        for port in &mut rules.ports {
+            port.affinity = Some(Duration::from_secs(1));
+        }
+    }
+    let mut bench = Bench::new(&desired).await;
+    let observed = Observed::default();
+    bench.plane = bench.plane.observed_by(&observed);
+    let link = bench.uplink;
+    for client in 1..=CLIENTS {
+        let from = format!("192.168.100.{client}");
+        let packet = shape((&from, 20_000), (NODE_IP, 30080), None);
+        let (code, _) = bench.run_bytes("from_uplink", link, &packet.bytes());
+        assert_eq!(code, REDIRECT);
+    }
+    let clients = |snapshot: &Snapshot| {
+        let map = snapshot.maps.iter().find(|map| map.name == "AFFINITY");
+        map.map(|map| (map.entries, map.evictions().unwrap()))
+    };
+    let first = look_through(&mut bench.plane, &observed).await;
+    assert_eq!(clients(&first), Some((u64::from(CLIENTS), 0)));
+    let started = Instant::now();
+    loop {
+        // The comparison with the kernel, once a minute, has them go; the look at the tables sees it.
+        tokio::time::pause();
+        let _ = tokio::time::timeout(Duration::from_secs(61), bench.plane.watch()).await;
+        tokio::time::resume();
+        let found = clients(&observed.snapshot().unwrap().unwrap());
+        if found == Some((0, 0)) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// The events that came until one has that verdict.
 async fn until(listening: &mut Listening, last: Verdict) -> Vec<Event> {
     let mut told = Vec::new();

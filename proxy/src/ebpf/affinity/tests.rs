@@ -169,3 +169,38 @@ fn a_socket_is_known_to_rules_by_the_addresses_of_its_namespace() {
         ])
     );
 }
+
+#[test]
+fn clients_are_forgotten_when_their_time_is_over() {
+    let timeouts = BTreeMap::from([(1, TIMEOUT), (2, Duration::from_secs(5))]);
+    for (affinity, age, expected) in [
+        (1, 0, false),
+        (1, 599, false),
+        (1, 600, true),
+        (2, 4, false),
+        (2, 5, true),
+        // A port that is gone.
+        (3, 600, false),
+        (3, 86_399, false),
+        (3, 86_400, true),
+    ] {
+        let key = AffinityKey {
+            affinity,
+            client: ip("10.0.0.9").into(),
+        };
+        let value = AffinityValue {
+            last_used: NOW - age * SECOND,
+            ..AffinityValue::default()
+        };
+        let over = forgotten(&[(key, value)], &timeouts, NOW);
+        let expected: &[AffinityKey] = if expected { &[key] } else { &[] };
+        assert_eq!(over, expected, "{affinity} after {age} s");
+    }
+    // The clock of programs is behind ours by a tick, or before.
+    let key = AffinityKey::default();
+    let early = AffinityValue {
+        last_used: NOW + 1,
+        ..AffinityValue::default()
+    };
+    assert_eq!(forgotten(&[(key, early)], &timeouts, NOW), []);
+}

@@ -11,7 +11,7 @@ use crate::ebpf::error::EbpfError;
 use crate::ebpf::node::{self, NodeLink, NodeView, Role};
 use crate::ebpf::pods::Answers;
 use crate::ebpf::room::Room;
-use crate::ebpf::{gc, sys, tunnels};
+use crate::ebpf::{affinity, gc, sys, tunnels};
 use crate::task::finished;
 
 /// How often silent flows are looked for, and once more for what limits new pods.
@@ -151,6 +151,7 @@ impl EbpfDataplane {
                         self.active = None;
                         return Ok(difference);
                     }
+                    self.forget_clients();
                 }
             }
         }
@@ -244,6 +245,18 @@ impl EbpfDataplane {
                 Ok(true)
             }
         }
+    }
+
+    /// Clients of Services with affinity whose time is over. Seldom: a client that comes in the moment between being found and being
+    /// deleted may get another endpoint next time.
+    fn forget_clients(&self) {
+        let (dir, timeouts) = (self.settings.pin_dir(), affinity::timeouts(&self.image));
+        tokio::task::spawn_blocking(move || {
+            match affinity::forget(&dir, &timeouts, sys::monotonic_ns()) {
+                Ok(deleted) => tracing::debug!(deleted, "forgot clients whose time is over"),
+                Err(error) => tracing::warn!(%error, "cannot forget clients whose time is over"),
+            }
+        });
     }
 
     fn collect(&self) {
