@@ -91,6 +91,7 @@ pub(crate) fn link(index: u32, name: &str, mtu: u32) -> Link {
         running: true,
         master: None,
         peer: None,
+        ethernet: true,
         peer_netns: None,
     }
 }

@@ -5,7 +5,7 @@ mod offload;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -23,6 +23,8 @@ pub struct Link {
     pub kind: LinkKind,
     pub mtu: u32,
     pub mac: Option<MacAddr>,
+    /// Whether its packets begin with an Ethernet header; those of tun, WireGuard or IPIP do not.
+    pub ethernet: bool,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
     /// Whether it can carry packets now (`operstate` up, or for good unknown as for loopback and tunnels).
@@ -190,6 +192,10 @@ pub(crate) fn convert(message: LinkMessage) -> Link {
         kind: LinkKind::Device,
         mtu: 0,
         mac: None,
+        ethernet: matches!(
+            message.header.link_layer_type,
+            LinkLayerType::Ether | LinkLayerType::Loopback
+        ),
         up,
         running: false,
         master: None,

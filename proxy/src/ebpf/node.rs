@@ -56,6 +56,8 @@ pub(super) struct NodeLink {
 pub(super) struct NodeView {
     /// By index.
     pub(super) links: BTreeMap<u32, NodeLink>,
+    /// Links to which programs would belong, if their packets had an Ethernet header: by name.
+    pub(super) unframed: BTreeSet<String>,
     /// Every address of the node but loopback.
     pub(super) addresses: BTreeSet<IpAddr>,
     pub(super) v4: FamilyView,
@@ -114,7 +116,11 @@ fn view(
             .or(has_address.then_some(Role::Uplink));
         if let Some(role) = role {
             let name = link.name.clone();
-            seen.links.insert(link.index, NodeLink { name, role });
+            if link.ethernet {
+                seen.links.insert(link.index, NodeLink { name, role });
+            } else {
+                seen.unframed.insert(name);
+            }
         }
     }
     let overlay = seen.links.iter().find(|(_, l)| l.role == Role::Overlay);

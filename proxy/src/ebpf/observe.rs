@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use seaway_ebpf_abi::counters::{COUNTERS_LEN, Tally};
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     census: Mutex<Census>,
     /// Taken after `owners`, if both are.
     roster: Mutex<Roster>,
+    /// How many links are left alone that programs would belong to.
+    links_left: AtomicUsize,
 }
 
 /// All that the metrics say.
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub services: BTreeMap<(Option<ObjectKey>, Tally), u64>,
     /// As they were when flows were last looked through; nothing before that.
     pub maps: Vec<MapUse>,
+    /// Links that are left to the stack, since their packets have no Ethernet header.
+    pub links_left: usize,
 }
 
 impl Observed {
@@ -77,6 +81,7 @@ impl Shared {
             gone: AtomicBool::new(true),
             census: Mutex::default(),
             roster: Mutex::default(),
+            links_left: AtomicUsize::default(),
         }
     }
 
@@ -98,6 +103,11 @@ impl Shared {
             true => roster.retain(|key| owners.has(key)),
             false => left.iter().for_each(|key| roster.remove(key)),
         }
+    }
+
+    /// So many links are left to the stack.
+    pub(super) fn leave_links(&self, number: usize) {
+        self.links_left.store(number, Ordering::Relaxed);
     }
 
     /// Nothing of ours is in the kernel any more.
@@ -144,6 +154,7 @@ impl Shared {
             verdicts: Verdict::ALL.iter().copied().zip(counts).collect(),
             services,
             maps: census.maps.clone(),
+            links_left: self.links_left.load(Ordering::Relaxed),
         }))
     }
 }

@@ -114,7 +114,9 @@ impl EbpfDataplane {
         };
         let following = self.following.insert(following);
         following.begin();
-        self.view = node::read(&following.netlink, &self.settings.detect_local).await?;
+        let view = node::read(&following.netlink, &self.settings.detect_local).await?;
+        let before = std::mem::replace(&mut self.view, view);
+        self.tell_of_links(&before);
         self.pods.begin(&self.view.links);
         self.told = false;
         self.image = match Tables::open(&self.settings.pin_dir())? {

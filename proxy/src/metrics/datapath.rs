@@ -139,6 +139,18 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<()
         ),
         verdicts.map(|(verdict, count)| ([("verdict", verdict.label())], *count)),
     )?;
+    series(
+        encoder,
+        &gauge(
+            "links_left",
+            "Links that programs belong to but whose packets have no Ethernet header: who comes by them is not served",
+            None,
+        ),
+        [(
+            [("reason", "no_ethernet_header")],
+            snapshot.links_left as u64,
+        )],
+    )?;
     let maps = || snapshot.maps.iter();
     series(
         encoder,
@@ -226,6 +238,7 @@ mod tests {
                     balance: Some(Balance::Unexplained(1)),
                 },
             ],
+            links_left: 2,
         };
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(Fixed(snapshot)));
@@ -239,6 +252,7 @@ mod tests {
             seaway_proxy_service_drops_total{namespace="default",service="web",direction="external",reason="source_range"} 3
             seaway_proxy_verdicts_total{verdict="forward"} 5
             seaway_proxy_verdicts_total{verdict="rejected"} 1
+            seaway_proxy_links_left{reason="no_ethernet_header"} 2
             seaway_proxy_map_entries{map="BACKENDS"} 3
             seaway_proxy_map_entries{map="FLOWS"} 4
             seaway_proxy_map_entries{map="AFFINITY"} 1

@@ -22,6 +22,7 @@ mod semantics;
 mod sizes;
 mod sockets;
 mod traffic;
+mod unframed;
 mod upgrade;
 mod ways;
 mod world;

@@ -160,11 +160,24 @@ impl EbpfDataplane {
     /// Brings everything in step with the node as it was read.
     fn refresh(&mut self, view: NodeView) -> Result<(), EbpfError> {
         let before = std::mem::replace(&mut self.view, view);
+        self.tell_of_links(&before);
         let dir = self.settings.pin_dir();
         self.pods.compare(&dir, &before.links, &self.view.links)?;
         self.told = false;
         self.write_node()?;
         self.attach_links()
+    }
+
+    /// Says of each link once that nobody is served who comes by it.
+    pub(super) fn tell_of_links(&self, before: &NodeView) {
+        for link in self.view.unframed.difference(&before.unframed) {
+            tracing::warn!(
+                %link,
+                "its packets have no Ethernet header, and are left to the stack: clients that come by it are not served, nor are \
+                 others by endpoints behind it, but for sockets of the node and of pods"
+            );
+        }
+        self.shared.leave_links(self.view.unframed.len());
     }
 
     /// Deals with one change of the node. Returns whether the rest of the node has to be looked at.
@@ -222,8 +235,9 @@ impl EbpfDataplane {
 
     /// A pod's link or the overlay gets its programs at once; other links are known by their addresses.
     fn link_set(&mut self, link: &Link) -> Result<bool, EbpfError> {
-        let Some(role) = node::role_by_name(&link.name, &self.settings.detect_local) else {
-            return Ok(false);
+        let role = node::role_by_name(&link.name, &self.settings.detect_local);
+        let Some(role) = role.filter(|_| link.ethernet) else {
+            return Ok(role.is_some());
         };
         let Some(active) = &mut self.active else {
             return Ok(false);

@@ -107,6 +107,7 @@ mod tests {
             running: true,
             master: None,
             peer: None,
+            ethernet: true,
             peer_netns: None,
         }
     }

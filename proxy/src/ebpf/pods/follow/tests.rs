@@ -32,6 +32,7 @@ fn link(index: u32) -> Link {
         running: true,
         master: None,
         peer: Some(2),
+        ethernet: true,
         peer_netns: Some(0),
     }
 }
