@@ -11,12 +11,16 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::Path;
 
 use seaway_kernel::Capabilities;
 use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
 use seaway_model::testing::classes::{Way, is_sent_for_real};
 use seaway_model::testing::scenes::{Case, Scene, scenes};
-use seaway_model::{Change, Desired, Family, Origin, Outcome, Packet, derive_all};
+use seaway_model::{
+    Change, Desired, Family, Origin, Outcome, Outcomes, Packet, Protocol, derive_all, outcomes,
+};
+use seaway_proxy::companion::Share;
 use seaway_proxy::dataplane::Dataplane;
 use seaway_proxy::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
@@ -104,7 +108,10 @@ fn play(family: Family, mode: Mode) {
     let mut played = 0;
     let mut failures = Vec::new();
     let mut perform = |scene: &Scene, props: &Props<'_>, ports: &mut Range<u16>| {
-        let cases = scene.cases.iter().filter(|case| can_be_sent(case));
+        let cases = scene
+            .cases
+            .iter()
+            .filter(|case| can_be_sent(case, scene, props.desired, mode));
         for case in cases.filter(|case| concerns(scene, case, mode)) {
             played += 1;
             let send = |sent: &[u16], may_vanish| props.send(&case.packet, sent, may_vanish);
@@ -183,9 +190,23 @@ impl<'a> Props<'a> {
     }
 }
 
-fn can_be_sent(case: &Case) -> bool {
-    let mut ways = Way::of(&case.packet).iter();
-    ways.any(|way| is_sent_for_real(&case.packet, *way))
+/// SCTP is served by rules, and only by a kernel that tracks it; the programs refuse what rules beside them would not serve.
+fn can_be_sent(case: &Case, scene: &Scene, desired: &Desired, mode: Mode) -> bool {
+    let packet = &case.packet;
+    let mut ways = Way::of(packet).iter();
+    ways.any(|way| is_sent_for_real(packet, *way))
+        && match (packet.protocol, mode) {
+            (Protocol::Tcp | Protocol::Udp, _) => true,
+            (Protocol::Sctp, Mode::Iptables(..)) => tracks_sctp(),
+            (Protocol::Sctp, Mode::Ebpf) => {
+                let beside = outcomes(&Share::of(desired), packet, &scene.node);
+                beside == Outcomes::from([Outcome::Pass])
+            }
+        }
+}
+
+fn tracks_sctp() -> bool {
+    Path::new("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established").exists()
 }
 
 /// Each mode has scenes of its own about loopback addresses, which are served to sockets and to nobody else.

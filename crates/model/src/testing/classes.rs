@@ -148,8 +148,7 @@ pub fn is_for_classifiers(_: &Packet, way: Way) -> bool {
     way != Way::Socket
 }
 
-/// Whether a test sends such a packet for real: over one link of those by which it may come, and not as SCTP: without
-/// that in the kernel no rule of it can be told from another.
+/// Whether a test sends such a packet for real: over one link of those by which it may come.
 pub fn is_sent_for_real(packet: &Packet, way: Way) -> bool {
-    Way::of(packet).first() == Some(&way) && packet.protocol != Protocol::Sctp
+    Way::of(packet).first() == Some(&way)
 }
