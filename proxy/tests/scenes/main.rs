@@ -143,9 +143,16 @@ fn play(family: Family, mode: Mode) {
                 let stage = Stage::new(&node);
                 let mut ebpf = Programmed::new(&node, stage.node());
                 let mut ports = 20_000..60_000;
+                let mut beside = Desired::default();
                 for scene in scenes.extract_if(.., |scene| scene.node == node) {
                     let (desired, _) = derive_all(&scene.inputs, &scene.settings);
                     ebpf.program(&desired);
+                    let share = Share::of(&desired);
+                    if share != beside {
+                        let (variant, nat) = (IptablesVariant::NfTables, NatVariant::Auto);
+                        stage.on_node(|| program(&scene, &share, variant, nat));
+                        beside = share;
+                    }
                     let props = Props::new(&stage, &desired, Some(&ebpf));
                     perform(&scene, &props, &mut ports);
                 }
@@ -190,19 +197,17 @@ impl<'a> Props<'a> {
     }
 }
 
-/// SCTP is served by rules, and only by a kernel that tracks it; the programs refuse what rules beside them would not serve.
+/// SCTP is served by rules in both modes, and only by a kernel that tracks it. In eBPF mode the programs refuse what the rules beside
+/// them do not know.
 fn can_be_sent(case: &Case, scene: &Scene, desired: &Desired, mode: Mode) -> bool {
     let packet = &case.packet;
+    let is_for_programs = || {
+        let beside = outcomes(&Share::of(desired), packet, &scene.node);
+        mode == Mode::Ebpf && beside == Outcomes::from([Outcome::Pass])
+    };
     let mut ways = Way::of(packet).iter();
     ways.any(|way| is_sent_for_real(packet, *way))
-        && match (packet.protocol, mode) {
-            (Protocol::Tcp | Protocol::Udp, _) => true,
-            (Protocol::Sctp, Mode::Iptables(..)) => tracks_sctp(),
-            (Protocol::Sctp, Mode::Ebpf) => {
-                let beside = outcomes(&Share::of(desired), packet, &scene.node);
-                beside == Outcomes::from([Outcome::Pass])
-            }
-        }
+        && (packet.protocol != Protocol::Sctp || tracks_sctp() || is_for_programs())
 }
 
 fn tracks_sctp() -> bool {
