@@ -91,7 +91,7 @@ pub(crate) fn link(index: u32, name: &str, mtu: u32) -> Link {
         running: true,
         master: None,
         peer: None,
-        ethernet: true,
+        framing: seaway_kernel::Framing::Ethernet,
         peer_netns: None,
     }
 }

@@ -46,7 +46,7 @@ pub use command::{Command, CommandError, Output};
 pub use conntrack::Conntrack;
 pub use error::Error;
 pub use filter::BpfFilter;
-pub use link::{Link, LinkKind, Offload, VethOptions, VxlanSettings};
+pub use link::{Framing, Link, LinkKind, Offload, VethOptions, VxlanSettings};
 pub use mac::MacAddr;
 pub use neigh::Neighbour;
 pub use netlink::Netlink;

@@ -2,6 +2,7 @@
 
 mod create;
 mod offload;
+mod tun;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -14,6 +15,7 @@ use crate::{Error, MacAddr, NetNs, Netlink};
 pub use create::VethOptions;
 pub(crate) use create::veth_message;
 pub use offload::Offload;
+pub use tun::open_tun;
 
 /// A link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +25,7 @@ pub struct Link {
     pub kind: LinkKind,
     pub mtu: u32,
     pub mac: Option<MacAddr>,
-    /// Whether its packets begin with an Ethernet header; those of tun, WireGuard or IPIP do not.
-    pub ethernet: bool,
+    pub framing: Framing,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
     /// Whether it can carry packets now (`operstate` up, or for good unknown as for loopback and tunnels).
@@ -36,6 +37,17 @@ pub struct Link {
     pub peer: Option<u32>,
     /// The kernel's id for the namespace of `peer`, when it is another one.
     pub peer_netns: Option<i32>,
+}
+
+/// What stands in front of the IP header of its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    #[default]
+    Ethernet,
+    /// Nothing, as with tun, WireGuard or IPIP (`dev_is_mac_header_xmit`).
+    None,
+    /// Something else, as with `InfiniBand`.
+    Other,
 }
 
 /// What sort of link it is.
@@ -192,10 +204,7 @@ pub(crate) fn convert(message: LinkMessage) -> Link {
         kind: LinkKind::Device,
         mtu: 0,
         mac: None,
-        ethernet: matches!(
-            message.header.link_layer_type,
-            LinkLayerType::Ether | LinkLayerType::Loopback
-        ),
+        framing: framing(message.header.link_layer_type),
         up,
         running: false,
         master: None,
@@ -224,6 +233,22 @@ pub(crate) fn convert(message: LinkMessage) -> Link {
             _ => false,
         };
     link
+}
+
+fn framing(kind: LinkLayerType) -> Framing {
+    match kind {
+        LinkLayerType::Ether | LinkLayerType::Loopback => Framing::Ethernet,
+        LinkLayerType::None
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ipgre
+        | LinkLayerType::Ip6gre
+        | LinkLayerType::Void
+        | LinkLayerType::Rawip
+        | LinkLayerType::Ppp => Framing::None,
+        _ => Framing::Other,
+    }
 }
 
 fn kind_of(infos: &[LinkInfo]) -> LinkKind {

@@ -152,6 +152,10 @@ pub mod programs {
     pub const FROM_UPLINK: &str = "from_uplink";
     /// tc egress of uplinks and pod links: replies of backends that are the node itself.
     pub const TO_LINK: &str = "to_link";
+    /// tc ingress of links whose packets have no Ethernet header, before the program of the link: gives them one.
+    pub const FROM_BARE: &str = "from_bare";
+    /// tc egress of such links, in the place of [`TO_LINK`].
+    pub const TO_BARE: &str = "to_bare";
     /// The socket hooks, attached to the node's cgroup. Those for IPv6 sockets serve IPv4-mapped addresses as well, but
     /// for a datagram to such an address, which passes `sendmsg4`.
     pub const SOCKET: [&str; 8] = [
@@ -177,7 +181,7 @@ pub mod programs {
     /// A classifier that does nothing and is loaded by nobody but those who measure the others.
     pub const IDLE: &str = "idle";
     /// The classifiers.
-    pub const CLASSIFIERS: [&str; 3] = [FROM_POD, FROM_UPLINK, TO_LINK];
+    pub const CLASSIFIERS: [&str; 5] = [FROM_POD, FROM_UPLINK, TO_LINK, TO_BARE, FROM_BARE];
 }
 
 /// The address is one of the node's.

@@ -2,12 +2,13 @@
 //! decided there and tested on the host.
 //!
 //! [`socket`] translates at `connect()` and for datagrams; [`tc`] translates packets by [`rewrite`], with the flows of
-//! [`flows`] and [`fragments`], the [`ways`] that routes say, by [`quick`] and [`shortcuts`] where it can, has them [`cut`] or answers them by [`refuse`], or leaves the answer to another node by [`dsr`], and sends packets between pods by [`pods`] and [`tunnel`]; [`services`] finds a frontend and a backend for both,
+//! [`flows`] and [`fragments`], the [`ways`] that routes say, by [`quick`] and [`shortcuts`] where it can, has them [`cut`] or answers them by [`refuse`], or leaves the answer to another node by [`dsr`], and sends packets between pods by [`pods`] and [`tunnel`], at links without Ethernet header with [`bare`]; [`services`] finds a frontend and a backend for both,
 //! [`events`] counts for Services and tells listeners.
 
 #![no_std]
 #![no_main]
 
+mod bare;
 mod cut;
 mod dsr;
 mod encap;

@@ -14,7 +14,7 @@ use seaway_ebpf_abi::flow::{FLOW_DIRECT, FLOW_HELD, FLOW_NODE, FLOW_SENT_ON, FLO
 use seaway_ebpf_abi::{FrontendKey, Hop, SCTP, UDP, Verdict};
 use seaway_ebpf_logic::decide::{self, Client};
 use seaway_ebpf_logic::flow::may_open;
-use seaway_ebpf_logic::packet::Part;
+use seaway_ebpf_logic::packet::{Bytes, Part};
 use seaway_ebpf_logic::size::TooLarge;
 
 use crate::dsr::Answer;
@@ -76,14 +76,24 @@ pub fn to_link(ctx: TcContext) -> i32 {
         pods::leaves(work);
         return PASS;
     }
-    if !flows::find(work) {
-        return PASS;
+    if is_from_node(work) {
+        answer_of_node(&ctx, work)
+    } else {
+        PASS
     }
-    if !work.flow.is_reverse() || work.flow.flags & FLOW_NODE == 0 {
-        return PASS;
-    }
+}
+
+/// Whether the packet is one of a backend that is the node itself.
+#[inline(always)]
+pub(crate) fn is_from_node(work: &mut Work) -> bool {
+    flows::find(work) && work.flow.is_reverse() && work.flow.flags & FLOW_NODE != 0
+}
+
+/// Translates such a packet as it leaves.
+#[inline(always)]
+pub(crate) fn answer_of_node(ctx: &TcContext, work: &mut Work) -> i32 {
     heard_back(work);
-    match write_back(&ctx, work, false) {
+    match write_back(ctx, work, false) {
         Ok(()) => {
             remember(work, Hop::default());
             PASS
@@ -103,15 +113,21 @@ fn parse(ctx: &TcContext) -> Option<&'static mut Work> {
 /// 0) and does not.
 #[inline(never)]
 pub(crate) fn read(ctx: &TcContext, work: &mut Work, follows: u32) -> u32 {
+    u32::from(take_in(work, &Frame(ctx), follows != 0))
+}
+
+/// The same, of whatever has the bytes.
+#[inline(always)]
+pub(crate) fn take_in(work: &mut Work, bytes: &impl Bytes, follows: bool) -> bool {
     work.cut = 0;
-    if work.packet.read(&Frame(ctx)).is_err() {
-        return 0;
+    if work.packet.read(bytes).is_err() {
+        return false;
     }
-    if follows != 0 && work.packet.part == Part::Later && !fragments::follow(work) {
+    if follows && work.packet.part == Part::Later && !fragments::follow(work) {
         count(Verdict::Fragment);
-        return 0;
+        return false;
     }
-    1
+    true
 }
 
 /// Counts a packet of a flow.

@@ -21,6 +21,8 @@ use super::objects::Programs;
 
 /// Of our filters; others keep theirs.
 const PRIORITY: u16 = 0x5ea;
+/// The same, of what comes first.
+const FIRST: u16 = PRIORITY - 1;
 
 /// The overlay's program of layout 2, whose filters may be there still.
 const FORMER: &str = "from_overlay";
@@ -30,7 +32,7 @@ const MARKER: &str = "clsact_";
 
 fn attach_type(direction: Direction) -> TcAttachType {
     match direction {
-        Direction::Ingress => TcAttachType::Ingress,
+        Direction::First | Direction::Ingress => TcAttachType::Ingress,
         Direction::Egress => TcAttachType::Egress,
     }
 }
@@ -55,14 +57,18 @@ pub(super) fn attach(
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
         Err(error) => return Err(failed(&error)),
     }
+    let priority = match direction {
+        Direction::First => FIRST,
+        Direction::Ingress | Direction::Egress => PRIORITY,
+    };
     let direction = attach_type(direction);
     let handle = TcHandle::new(0, 1);
-    let ours = SchedClassifierLink::attached(&link.name, direction, PRIORITY, handle, None)
+    let ours = SchedClassifierLink::attached(&link.name, direction, priority, handle, None)
         .map_err(|error| failed(&error))?;
     let program = programs.classifier(name)?;
     let attached = program.attach_to_link(ours).or_else(|_| {
         let options = TcAttachOptions::Netlink(NlOptions {
-            priority: PRIORITY,
+            priority,
             handle,
             classid: None,
         });
@@ -78,7 +84,7 @@ pub(super) fn attach(
 /// The filters of ours at links of that namespace, whoever attached them; none where the kernel has tcx.
 pub(super) fn attached(netns: &NetNs) -> Result<Vec<BpfFilter>, EbpfError> {
     let mut filters = RouteSocket::in_namespace(netns)?.bpf_filters()?;
-    filters.retain(|filter| filter.priority == PRIORITY);
+    filters.retain(|filter| [FIRST, PRIORITY].contains(&filter.priority));
     Ok(filters)
 }
 
@@ -91,7 +97,7 @@ pub(super) fn has(filters: &[BpfFilter], index: u32, direction: Direction, name:
 
 fn side(direction: Direction) -> Side {
     match direction {
-        Direction::Ingress => Side::Ingress,
+        Direction::First | Direction::Ingress => Side::Ingress,
         Direction::Egress => Side::Egress,
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Attachments {
 /// A direction of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
+    /// Before what is at ingress.
+    First,
     Ingress,
     Egress,
 }
@@ -38,32 +40,41 @@ pub(super) enum Direction {
 impl Direction {
     fn attach_type(self) -> AttachType {
         match self {
-            Self::Ingress => AttachType::TcxIngress,
+            Self::First | Self::Ingress => AttachType::TcxIngress,
             Self::Egress => AttachType::TcxEgress,
+        }
+    }
+
+    /// `BPF_F_BEFORE`, which without another program means all.
+    fn flags(self) -> u32 {
+        match self {
+            Self::First => 1 << 3,
+            Self::Ingress | Self::Egress => 0,
         }
     }
 
     pub(super) fn suffix(self) -> &'static str {
         match self {
+            Self::First => "first",
             Self::Ingress => "in",
             Self::Egress => "out",
         }
     }
 }
 
-/// The programs of a role, in the order in which they are attached: as with [`attach_order`], what translates answers
+/// The programs of a link, in the order in which they are attached: as with [`attach_order`], what translates answers
 /// comes before what translates requests.
-pub(super) fn programs_of(role: Role) -> &'static [(Direction, &'static str)] {
-    match role {
-        Role::Pod => &[
-            (Direction::Egress, programs::TO_LINK),
-            (Direction::Ingress, programs::FROM_POD),
-        ],
-        Role::Uplink | Role::Overlay => &[
-            (Direction::Egress, programs::TO_LINK),
-            (Direction::Ingress, programs::FROM_UPLINK),
-        ],
+pub(super) fn programs_of(link: &NodeLink) -> Vec<(Direction, &'static str)> {
+    let ingress = match link.role {
+        Role::Pod => programs::FROM_POD,
+        Role::Uplink | Role::Overlay => programs::FROM_UPLINK,
+    };
+    let ours = (Direction::Ingress, ingress);
+    if link.bare {
+        let (first, egress) = (programs::FROM_BARE, programs::TO_BARE);
+        return vec![(Direction::Egress, egress), (Direction::First, first), ours];
     }
+    vec![(Direction::Egress, programs::TO_LINK), ours]
 }
 
 /// Uplinks last. A request that they translate is answered through a link of another role, and the answer would leave
@@ -128,7 +139,7 @@ impl Attachments {
             }
             let target = sys::cgroup_target(&dir);
             let object = || format!("{name} to cgroup {}", cgroup.display());
-            let link = sys::link_create(program, target, hook)
+            let link = sys::link_create(program, target, hook, 0)
                 .map_err(|error| EbpfError::io("attach", object(), error))?;
             sys::pin(link.as_fd(), &pin).map_err(|e| EbpfError::file("pin", &pin, e))?;
         }
@@ -142,11 +153,11 @@ impl Attachments {
         index: u32,
         link: &NodeLink,
     ) -> Result<(), EbpfError> {
-        for (direction, name) in programs_of(link.role) {
+        for (direction, name) in programs_of(link) {
             if self.tcx {
-                self.attach_tcx(programs, index, link, *direction, name)?;
+                self.attach_tcx(programs, index, link, direction, name)?;
             } else {
-                filters::attach(&self.dir, programs, index, link, *direction, name)?;
+                filters::attach(&self.dir, programs, index, link, direction, name)?;
             }
         }
         // It finds flows that the classifiers have opened.
@@ -178,7 +189,8 @@ impl Attachments {
             }
             remove(&pin, &pinned)?;
         }
-        let created = sys::link_create(program, index, direction.attach_type()).map_err(failed)?;
+        let created = sys::link_create(program, index, direction.attach_type(), direction.flags())
+            .map_err(failed)?;
         sys::pin(created.as_fd(), &pin).map_err(|e| EbpfError::file("pin", &pin, e))
     }
 
@@ -189,8 +201,11 @@ impl Attachments {
 
     /// Lets go of links that are gone or have another role now.
     pub(super) fn retain(&mut self, wanted: &BTreeMap<u32, NodeLink>) -> Result<(), EbpfError> {
-        self.attached
-            .retain(|index, link| wanted.get(index).is_some_and(|w| w.role == link.role));
+        self.attached.retain(|index, link| {
+            wanted
+                .get(index)
+                .is_some_and(|w| (w.role, w.bare) == (link.role, link.bare))
+        });
         xdp::retain(&self.dir, self.xdp, wanted)?;
         for name in bpffs::list(&self.dir)? {
             let Some((index, suffix)) = name
@@ -204,7 +219,7 @@ impl Attachments {
                 .ok()
                 .and_then(|index: u32| wanted.get(&index))
                 .is_some_and(|link| {
-                    programs_of(link.role)
+                    programs_of(link)
                         .iter()
                         .any(|(direction, _)| direction.suffix() == suffix)
                 });
@@ -234,14 +249,14 @@ impl Attachments {
             false => filters::attached(netns)?,
         };
         for (index, link) in &self.attached {
-            for (direction, name) in programs_of(link.role) {
+            for (direction, name) in programs_of(link) {
                 let is_there = match self.tcx {
                     true => {
                         let pin = self.dir.join(format!("tc_{index}_{}", direction.suffix()));
                         let found = existing(&pin)?;
                         found.is_some_and(|(_, info)| info.target == LinkTarget::Interface(*index))
                     }
-                    false => filters::has(&filters, *index, *direction, name),
+                    false => filters::has(&filters, *index, direction, name),
                 };
                 if !is_there {
                     return Ok(Some(format!("{name} at {}", link.name)));
@@ -281,6 +296,7 @@ mod tests {
         let link = |name: &str, role| NodeLink {
             name: name.to_owned(),
             role,
+            bare: false,
         };
         let links = BTreeMap::from([
             (2, link("eth0", Role::Uplink)),
@@ -294,7 +310,23 @@ mod tests {
             .collect();
         assert_eq!(order, [3, 4, 2, 5]);
         for role in [Role::Pod, Role::Uplink, Role::Overlay] {
-            assert_eq!(programs_of(role)[0], (Direction::Egress, programs::TO_LINK));
+            let plain = link("a", role);
+            let bare = NodeLink {
+                bare: true,
+                ..plain.clone()
+            };
+            assert_eq!(
+                programs_of(&plain)[0],
+                (Direction::Egress, programs::TO_LINK)
+            );
+            assert_eq!(
+                programs_of(&bare)[..2],
+                [
+                    (Direction::Egress, programs::TO_BARE),
+                    (Direction::First, programs::FROM_BARE)
+                ]
+            );
+            assert_eq!(programs_of(&bare)[2], programs_of(&plain)[1]);
         }
     }
 }

@@ -11,7 +11,7 @@ use seaway_ebpf_abi::config::{
 use seaway_ebpf_abi::{
     Addr, Cidr, Config, MAX_CIDRS, NODE_ADDR_LOCAL, NODE_ADDR_NODE_PORTS, config,
 };
-use seaway_kernel::{Address, Link, Netlink, Route, RouteFilter, Scope};
+use seaway_kernel::{Address, Framing, Link, Netlink, Route, RouteFilter, Scope};
 use seaway_model::ownership::{VXLAN_LINK, is_pod_link};
 use seaway_model::{DetectLocal, Family};
 
@@ -49,6 +49,19 @@ impl fmt::Display for Role {
 pub(super) struct NodeLink {
     pub(super) name: String,
     pub(super) role: Role,
+    /// Its packets have no header in front of IP.
+    pub(super) bare: bool,
+}
+
+impl NodeLink {
+    /// A link with that role; `None` if programs can do nothing with its packets.
+    pub(super) fn new(link: &Link, role: Role) -> Option<Self> {
+        (link.framing != Framing::Other).then(|| Self {
+            name: link.name.clone(),
+            role,
+            bare: link.framing == Framing::None,
+        })
+    }
 }
 
 /// What the programs have to know of the node.
@@ -56,7 +69,7 @@ pub(super) struct NodeLink {
 pub(super) struct NodeView {
     /// By index.
     pub(super) links: BTreeMap<u32, NodeLink>,
-    /// Links to which programs would belong, if their packets had an Ethernet header: by name.
+    /// Links to which programs would belong, if they knew what is in front of its packets: by name.
     pub(super) unframed: BTreeSet<String>,
     /// Every address of the node but loopback.
     pub(super) addresses: BTreeSet<IpAddr>,
@@ -115,11 +128,9 @@ fn view(
             .or_else(|| pods::role(link, has_address, routes, detect_local))
             .or(has_address.then_some(Role::Uplink));
         if let Some(role) = role {
-            let name = link.name.clone();
-            if link.ethernet {
-                seen.links.insert(link.index, NodeLink { name, role });
-            } else {
-                seen.unframed.insert(name);
+            match NodeLink::new(link, role) {
+                Some(node_link) => _ = seen.links.insert(link.index, node_link),
+                None => _ = seen.unframed.insert(link.name.clone()),
             }
         }
     }

@@ -48,7 +48,7 @@ pub struct Snapshot {
     pub services: BTreeMap<(Option<ObjectKey>, Tally), u64>,
     /// As they were when flows were last looked through; nothing before that.
     pub maps: Vec<MapUse>,
-    /// Links that are left to the stack, since their packets have no Ethernet header.
+    /// Links that are left to the stack, since their packets have a header that programs do not know.
     pub links_left: usize,
 }
 

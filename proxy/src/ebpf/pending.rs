@@ -42,9 +42,9 @@ pub(super) fn pending(
         }
     }
     for (index, link) in &view.links {
-        for (direction, program) in programs_of(link.role) {
+        for (direction, program) in programs_of(link) {
             let pin = format!("tc_{index}_{}", direction.suffix());
-            if !filters::has(filters, *index, *direction, program)
+            if !filters::has(filters, *index, direction, program)
                 && !is_at(pin, LinkTarget::Interface(*index))?
             {
                 lines.push(format!("attach to {} ({})", link.name, link.role));

@@ -233,11 +233,13 @@ pub(super) fn link_create(
     program: BorrowedFd<'_>,
     target: u32,
     attach_type: AttachType,
+    flags: u32,
 ) -> io::Result<OwnedFd> {
     let mut attr = LinkCreateAttr {
         program: raw(program),
         target,
         attach_type: attach_type as u32,
+        flags,
         ..LinkCreateAttr::default()
     };
     bpf(LINK_CREATE, &mut attr).map(owned)

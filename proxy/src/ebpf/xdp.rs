@@ -68,7 +68,8 @@ pub(super) fn attach(
     let (Some((flags, _)), Some(pin)) = (mode.hook(), mode.pin(dir, index)) else {
         return Ok(());
     };
-    if link.role != Role::Uplink || (mode == XdpMode::Auto && !is_hardware(&link.name)) {
+    if link.role != Role::Uplink || link.bare || (mode == XdpMode::Auto && !is_hardware(&link.name))
+    {
         return Ok(());
     }
     let program = programs.fd(XDP_UPLINK)?;

@@ -143,13 +143,10 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<()
         encoder,
         &gauge(
             "links_left",
-            "Links that programs belong to but whose packets have no Ethernet header: who comes by them is not served",
+            "Links that programs belong to but whose packets have a header that they do not know: who comes by them is not served",
             None,
         ),
-        [(
-            [("reason", "no_ethernet_header")],
-            snapshot.links_left as u64,
-        )],
+        [([("reason", "unknown_header")], snapshot.links_left as u64)],
     )?;
     let maps = || snapshot.maps.iter();
     series(
@@ -252,7 +249,7 @@ mod tests {
             seaway_proxy_service_drops_total{namespace="default",service="web",direction="external",reason="source_range"} 3
             seaway_proxy_verdicts_total{verdict="forward"} 5
             seaway_proxy_verdicts_total{verdict="rejected"} 1
-            seaway_proxy_links_left{reason="no_ethernet_header"} 2
+            seaway_proxy_links_left{reason="unknown_header"} 2
             seaway_proxy_map_entries{map="BACKENDS"} 3
             seaway_proxy_map_entries{map="FLOWS"} 4
             seaway_proxy_map_entries{map="AFFINITY"} 1

@@ -52,7 +52,7 @@ pub(crate) fn ask_sized(what: &str, rest: &str) -> Result<String> {
 }
 
 /// Has what sockets of IPv4 send in a namespace cut by routers, or not: none has "don't fragment" then (`ip_no_pmtu_disc`).
-fn may_cut(world: &World, short: &str, may: bool) {
+pub(crate) fn may_cut(world: &World, short: &str, may: bool) {
     let value = if may { "1" } else { "0" };
     let write = || std::fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", value).unwrap();
     world.netns(short).run(write).unwrap();

@@ -13,7 +13,7 @@ pub(super) fn link(index: u32, name: &str) -> Link {
         running: true,
         master: None,
         peer: None,
-        ethernet: true,
+        framing: Framing::Ethernet,
         peer_netns: None,
     }
 }
@@ -49,32 +49,31 @@ fn node() -> NodeView {
     view(&links, &addresses, &[default], &DetectLocal::default())
 }
 
-/// Programs would take what is in a packet for its Ethernet header.
 #[test]
 fn links_without_ethernet_headers_are_told_apart() {
-    let links = [("eth0", true), ("wg0", false), ("tun0", false)];
+    let links = [
+        ("eth0", Framing::Ethernet),
+        ("wg0", Framing::None),
+        ("ib0", Framing::Other),
+        ("tun0", Framing::None),
+    ];
     let links: Vec<Link> = links
         .iter()
         .zip(2..)
-        .map(|((name, ethernet), index)| Link {
-            ethernet: *ethernet,
+        .map(|((name, framing), index)| Link {
+            framing: *framing,
             ..link(index, name)
         })
         .collect();
     let addresses = [
         address(2, "192.168.100.1/24", Scope::Global),
         address(3, "10.9.0.1/24", Scope::Global),
+        address(4, "10.8.0.1/24", Scope::Global),
     ];
-    let mut default = Route::new("0.0.0.0/0".parse().expect("a network"), 3);
-    default.link = Some(3);
-    let seen = view(&links, &addresses, &[default], &DetectLocal::default());
-    assert_eq!(seen.links.keys().collect::<Vec<_>>(), [&2]);
-    assert_eq!(seen.unframed, BTreeSet::from(["wg0".to_owned()]));
-    // Nothing else about the node changes by that.
-    assert_eq!(
-        seen.v4.node_addr,
-        Some("10.9.0.1".parse().expect("an address"))
-    );
+    let seen = view(&links, &addresses, &[], &DetectLocal::default());
+    let bare: Vec<_> = seen.links.iter().map(|(i, l)| (*i, l.bare)).collect();
+    assert_eq!(bare, [(2, false), (3, true)]);
+    assert_eq!(seen.unframed, BTreeSet::from(["ib0".to_owned()]));
 }
 
 #[test]

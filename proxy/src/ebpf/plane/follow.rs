@@ -173,8 +173,8 @@ impl EbpfDataplane {
         for link in self.view.unframed.difference(&before.unframed) {
             tracing::warn!(
                 %link,
-                "its packets have no Ethernet header, and are left to the stack: clients that come by it are not served, nor are \
-                 others by endpoints behind it, but for sockets of the node and of pods"
+                "its packets have a header that is neither Ethernet nor none, and are left to the stack: clients that come by it are not \
+                 served, nor are others by endpoints behind it, but for sockets of the node and of pods"
             );
         }
         self.shared.leave_links(self.view.unframed.len());
@@ -235,9 +235,11 @@ impl EbpfDataplane {
 
     /// A pod's link or the overlay gets its programs at once; other links are known by their addresses.
     fn link_set(&mut self, link: &Link) -> Result<bool, EbpfError> {
-        let role = node::role_by_name(&link.name, &self.settings.detect_local);
-        let Some(role) = role.filter(|_| link.ethernet) else {
-            return Ok(role.is_some());
+        let Some(role) = node::role_by_name(&link.name, &self.settings.detect_local) else {
+            return Ok(false);
+        };
+        let Some(node_link) = NodeLink::new(link, role) else {
+            return Ok(true);
         };
         let Some(active) = &mut self.active else {
             return Ok(false);
@@ -245,8 +247,6 @@ impl EbpfDataplane {
         if active.attachments.attached().contains_key(&link.index) {
             return Ok(false);
         }
-        let name = link.name.clone();
-        let node_link = NodeLink { name, role };
         match active.attach(&self.netns, link.index, &node_link) {
             Ok(()) => {
                 tracing::debug!(link = %link.name, %role, "attached");

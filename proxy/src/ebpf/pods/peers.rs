@@ -107,7 +107,7 @@ mod tests {
             running: true,
             master: None,
             peer: None,
-            ethernet: true,
+            framing: seaway_kernel::Framing::Ethernet,
             peer_netns: None,
         }
     }

@@ -14,7 +14,7 @@ fn link(index: u32) -> Link {
         running: true,
         master: None,
         peer: Some(2),
-        ethernet: true,
+        framing: seaway_kernel::Framing::Ethernet,
         peer_netns: Some(0),
     }
 }
@@ -95,7 +95,7 @@ fn only_a_link_that_leads_into_another_namespace_has_a_pod() {
         ..link(7)
     };
     let here = Link {
-        ethernet: true,
+        framing: seaway_kernel::Framing::Ethernet,
         peer_netns: None,
         ..link(7)
     };

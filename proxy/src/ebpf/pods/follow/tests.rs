@@ -12,7 +12,14 @@ const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 5]);
 fn links() -> Links {
     let link = |index, name: &str, role| {
         let name = name.to_owned();
-        (index, NodeLink { name, role })
+        (
+            index,
+            NodeLink {
+                name,
+                role,
+                bare: false,
+            },
+        )
     };
     Links::from([
         link(POD, "sw00000000007", Role::Pod),
@@ -32,7 +39,7 @@ fn link(index: u32) -> Link {
         running: true,
         master: None,
         peer: Some(2),
-        ethernet: true,
+        framing: seaway_kernel::Framing::Ethernet,
         peer_netns: Some(0),
     }
 }
