@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use seaway_model::testing::classes::{Class, Way, is_for_classifiers, is_sent_for_real, of_scene};
+use seaway_model::testing::classes::{Class, Way, is_for_classifiers, of_scene};
 use seaway_model::testing::scenes::scenes;
 use seaway_model::{Family, FrontendKind, Packet, Protocol};
 
@@ -33,7 +33,7 @@ fn kind(class: &Class) -> &'static str {
 /// One line for each way and frontend: how many classes there are, and by how many protocols, families and levels.
 fn table() -> String {
     let all = classes(|_, _| true);
-    let (programs, real) = (classes(is_for_classifiers), classes(is_sent_for_real));
+    let programs = classes(is_for_classifiers);
     let mut rows: BTreeMap<(Way, Option<FrontendKind>), Vec<&Class>> = BTreeMap::new();
     for class in &all {
         let kind = class.frontend.as_ref().map(|frontend| frontend.kind);
@@ -43,8 +43,8 @@ fn table() -> String {
         classes.iter().filter(|class| is(class)).count()
     };
     let mut text = String::from(
-        "| comes by | knocks at | classes | TCP | UDP | SCTP | IPv4 | IPv6 | loaded programs | real packets |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| comes by | knocks at | classes | TCP | UDP | SCTP | IPv4 | IPv6 | loaded programs |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     let mut line = |by: &str, at: &str, classes: &[&Class]| {
         write!(text, "| {by} | {at} | {} |", classes.len()).unwrap();
@@ -56,11 +56,8 @@ fn table() -> String {
             let of_family = count(classes, &|class| class.family == family);
             write!(text, " {of_family} |").unwrap();
         }
-        for level in [&programs, &real] {
-            let at_level = count(classes, &|class| level.contains(class));
-            write!(text, " {at_level} |").unwrap();
-        }
-        text.push('\n');
+        let in_programs = count(classes, &|class| programs.contains(class));
+        writeln!(text, " {in_programs} |").unwrap();
     };
     for ((way, _), classes) in &rows {
         line(&way.to_string(), kind(classes[0]), classes);

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use seaway_kernel::Capabilities;
 use seaway_kernel::capabilities::{IptablesProgram, IptablesVariant};
-use seaway_model::testing::classes::{Way, is_sent_for_real};
+use seaway_model::testing::classes::Way;
 use seaway_model::testing::scenes::{Case, Scene, scenes};
 use seaway_model::{
     Change, Desired, Family, Origin, Outcome, Outcomes, Packet, Protocol, derive_all, outcomes,
@@ -108,16 +108,18 @@ fn play(family: Family, mode: Mode) {
     let mut played = 0;
     let mut failures = Vec::new();
     let mut perform = |scene: &Scene, props: &Props<'_>, ports: &mut Range<u16>| {
-        let cases = scene
-            .cases
-            .iter()
-            .filter(|case| can_be_sent(case, scene, props.desired, mode));
+        let cases = scene.cases.iter();
         for case in cases.filter(|case| concerns(scene, case, mode)) {
-            played += 1;
-            let send = |sent: &[u16], may_vanish| props.send(&case.packet, sent, may_vanish);
-            let seen = observe(send, scene, props.desired, case, ports);
-            if let Some(difference) = difference(scene, props.desired, case, &seen) {
-                failures.push(format!("{}: {}: {difference}", scene.name, case.line));
+            let ways = Way::of(&case.packet).iter();
+            for way in ways.filter(|_| can_be_sent(case, scene, props.desired, mode)) {
+                played += 1;
+                let send =
+                    |sent: &[u16], vanishes| props.send((&case.packet, *way), sent, vanishes);
+                let seen = observe(send, scene, props.desired, case, ports);
+                if let Some(difference) = difference(scene, props.desired, case, &seen) {
+                    let (name, line) = (&scene.name, case.line);
+                    failures.push(format!("{name}: {line} by {way}: {difference}"));
+                }
             }
         }
     };
@@ -185,9 +187,9 @@ impl<'a> Props<'a> {
         }
     }
 
-    fn send(&self, packet: &Packet, sent: &[u16], may_vanish: bool) -> ByPort {
-        let Some(ebpf) = self.ebpf.filter(|_| packet.origin == Origin::NodeProcess) else {
-            return self.stage.send(packet, sent, may_vanish);
+    fn send(&self, (packet, way): (&Packet, Way), sent: &[u16], may_vanish: bool) -> ByPort {
+        let Some(ebpf) = self.ebpf.filter(|_| way == Way::Socket) else {
+            return self.stage.send((packet, way), sent, may_vanish);
         };
         let mut heard = ebpf.send(packet, sent);
         let mut rest = sent.to_vec();
@@ -205,9 +207,7 @@ fn can_be_sent(case: &Case, scene: &Scene, desired: &Desired, mode: Mode) -> boo
         let beside = outcomes(&Share::of(desired), packet, &scene.node);
         mode == Mode::Ebpf && beside == Outcomes::from([Outcome::Pass])
     };
-    let mut ways = Way::of(packet).iter();
-    ways.any(|way| is_sent_for_real(packet, *way))
-        && (packet.protocol != Protocol::Sctp || tracks_sctp() || is_for_programs())
+    packet.protocol != Protocol::Sctp || tracks_sctp() || is_for_programs()
 }
 
 fn tracks_sctp() -> bool {

@@ -1,4 +1,4 @@
-//! A node between its pods and the world, all three in namespaces without a name: nothing to clean up.
+//! A node between its pods, the pods of other nodes and the world, all in namespaces without a name: nothing to clean up.
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,7 +12,8 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 use seaway_kernel::{MacAddr, NetNs, Netlink, Route, Scope, VethOptions, sysctl};
-use seaway_model::ownership::ROUTE_PROTOCOL;
+use seaway_model::ownership::{ROUTE_PROTOCOL, VXLAN_LINK};
+use seaway_model::testing::classes::Way;
 use seaway_model::testing::scenes::names;
 use seaway_model::{DetectLocal, NodeContext, Origin, Packet};
 
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Stage {
     node: Place,
     pods: Place,
+    /// Behind a link with the name of the overlay's device.
+    peers: Place,
     world: Place,
 }
 
@@ -46,7 +49,7 @@ impl Stage {
             DetectLocal::BridgeInterface(name) => name,
             _ => "sw000000000ab",
         };
-        let [node, pods, world] = [true, false, false].map(Place::new);
+        let [node, pods, peers, world] = [true, false, false, false].map(Place::new);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -54,6 +57,7 @@ impl Stage {
         runtime.block_on(async {
             let uplink = connect(&node.netns, "eth0", &world.netns).await;
             let pod_link = connect(&node.netns, pod_link, &pods.netns).await;
+            let overlay = connect(&node.netns, VXLAN_LINK, &peers.netns).await;
             let netlink = Netlink::in_namespace(&node.netns).unwrap();
             for address in &context.addresses {
                 netlink
@@ -65,11 +69,19 @@ impl Stage {
             for network in names::node_cidrs() {
                 route(&netlink, pod_link, network).await;
             }
+            for network in names::cluster_cidrs() {
+                route(&netlink, overlay, network).await;
+            }
             for network in everything() {
                 route(&netlink, uplink, network).await;
             }
         });
-        Self { node, pods, world }
+        Self {
+            node,
+            pods,
+            peers,
+            world,
+        }
     }
 
     /// Runs something on the node.
@@ -83,16 +95,22 @@ impl Stage {
     }
 
     /// Sends a packet once from each source port, and hears what became of it. `may_vanish`: nothing is an answer.
-    pub(crate) fn send(&self, packet: &Packet, ports: &[u16], may_vanish: bool) -> ByPort {
-        self.shout(packet, ports);
+    pub(crate) fn send(
+        &self,
+        (packet, way): (&Packet, Way),
+        ports: &[u16],
+        may_vanish: bool,
+    ) -> ByPort {
+        self.shout(packet, way, ports);
         self.hear(packet, ports, may_vanish)
     }
 
-    fn shout(&self, packet: &Packet, ports: &[u16]) {
-        let from = match packet.origin {
-            Origin::NodeProcess => &self.node,
-            Origin::LocalPod => &self.pods,
-            Origin::External => &self.world,
+    fn shout(&self, packet: &Packet, way: Way, ports: &[u16]) {
+        let from = match way {
+            Way::Socket => &self.node,
+            Way::Pod => &self.pods,
+            Way::Overlay => &self.peers,
+            Way::Uplink => &self.world,
         };
         let mouth = if packet.source.is_ipv4() {
             &from.mouth4
@@ -118,7 +136,7 @@ impl Stage {
         let sent = Instant::now();
         loop {
             let forwarded = packet.origin != Origin::NodeProcess;
-            for place in [&self.world, &self.pods] {
+            for place in [&self.world, &self.peers, &self.pods] {
                 place.listen(|bytes| heard.extend(wire::read(bytes, forwarded)));
             }
             // The node itself hears what it is refused, and otherwise only what passes.
@@ -247,6 +265,10 @@ async fn index(netlink: &Netlink, name: &str) -> u32 {
 }
 
 fn mac(link: &str, end: u8) -> MacAddr {
-    let kind = u8::from(link == "eth0");
+    let kind = match link {
+        "eth0" => 1,
+        VXLAN_LINK => 2,
+        _ => 0,
+    };
     MacAddr([2, 0, 0, 0, kind, end])
 }

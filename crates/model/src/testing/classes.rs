@@ -147,8 +147,3 @@ pub fn of_scene(scene: &Scene, wanted: impl Fn(&Packet, Way) -> bool) -> BTreeSe
 pub fn is_for_classifiers(_: &Packet, way: Way) -> bool {
     way != Way::Socket
 }
-
-/// Whether a test sends such a packet for real: over one link of those by which it may come.
-pub fn is_sent_for_real(packet: &Packet, way: Way) -> bool {
-    Way::of(packet).first() == Some(&way)
-}
