@@ -1,7 +1,7 @@
 //! Frames, as the classifiers of eBPF mode read and translate them: the same code, over bytes that nobody has looked at.
 //! Sums are computed here once more, in full and another way.
 
-use seaway_ebpf_abi::{Addr, FlowKey, FlowValue, Hop, Shortcut, TCP, UDP};
+use seaway_ebpf_abi::{Addr, FlowKey, FlowValue, Hop, SCTP, Shortcut, TCP, UDP};
 use seaway_ebpf_logic::packet::{ETHERNET, Packet, Part, quoted};
 use seaway_ebpf_logic::plain::{self, Headers, Ipv4, Ipv6};
 use seaway_ebpf_logic::{checksum, nat, refuse, shortcut};
@@ -21,7 +21,9 @@ pub(crate) fn check(bytes: &[u8]) {
     match packet.part {
         Part::Whole | Part::First => {
             let to = addresses(new, &packet.key);
-            for forwarded in [false, packet.hops > 1] {
+            // SCTP is refused or left alone.
+            let translated = packet.key.protocol != SCTP;
+            for forwarded in [false, packet.hops > 1].into_iter().filter(|_| translated) {
                 translate(frame, &packet, &to, forwarded);
             }
             refuse(frame, &packet);
@@ -282,12 +284,15 @@ fn unreachable<const N: usize>(frame: &[u8], packet: &Packet) {
         let header = N - 16;
         message[8..8 + header].copy_from_slice(&frame[ETHERNET..ETHERNET + header]);
         message[8 + header..].copy_from_slice(&frame[packet.transport..packet.transport + 8]);
-        refuse::icmp_error(&key.dst, &key.src, mtu, &mut message);
-        let holds = match key.src.is_v4() {
-            true => sum(&message) == 0,
-            false => holds(key, refuse::icmp_protocol(false), &message),
-        };
-        assert!(holds, "{packet:?}: {message:?}");
+        for zeros in [0, 18] {
+            refuse::icmp_error(&key.dst, &key.src, mtu, &mut message, zeros);
+            let whole = [message.as_slice(), &vec![0; zeros.into()]].concat();
+            let holds = match key.src.is_v4() {
+                true => sum(&whole) == 0,
+                false => holds(key, refuse::icmp_protocol(false), &whole),
+            };
+            assert!(holds, "{packet:?}: {whole:?}");
+        }
     }
 }
 
