@@ -338,6 +338,31 @@ async fn what_connection_tracking_translates_stays_there() {
     assert!(ask(&mut new, "three").unwrap().ends_with("three"));
 }
 
+/// Connection tracking knows what may come next of a connection that it has seen begin. Past it, it would take what comes
+/// later for invalid, once rules serve again.
+#[tokio::test]
+async fn connections_that_began_in_the_stack_stay_there() {
+    let world = world();
+    world.serve("out", "second");
+    rule(
+        &world,
+        "iptables",
+        "-A INPUT -m conntrack --ctstate INVALID",
+    );
+    let to = address(SECOND_POD, 8080);
+    let mut old = connect(&world, "pod", to, PATIENCE).unwrap();
+    assert!(ask(&mut old, "first").unwrap().ends_with("first"));
+    let mut plane = plane(&world, PodFastPath::On, &Desired::default()).await;
+    until(&mut plane, ON).await;
+    for line in ["one", "two"] {
+        assert!(ask(&mut old, line).unwrap().ends_with(line));
+    }
+    assert_eq!(counter(&plane, "pod_local"), 0);
+    let mut new = connect(&world, "pod", to, PATIENCE).unwrap();
+    assert!(ask(&mut new, "new").unwrap().ends_with("new"));
+    assert!(counter(&plane, "pod_local") > 0);
+}
+
 #[tokio::test]
 async fn services_between_pods_are_served_as_before() {
     let world = world();

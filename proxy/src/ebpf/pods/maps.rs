@@ -9,7 +9,7 @@ use seaway_ebpf_abi::pod::{POD_FAST, POD_LINKS_LEN};
 use seaway_ebpf_abi::{Addr, Config, PeerValue, Plain, PodLink, PodValue, maps};
 
 use super::Local;
-use super::peers::Peers;
+use super::peers::{Peers, network};
 use crate::ebpf::error::EbpfError;
 use crate::ebpf::table::Table;
 
@@ -124,11 +124,7 @@ pub(in crate::ebpf) fn describe(
     }));
     let peers = read_peers(dir)?;
     lines.extend(peers.iter().map(|(key, peer)| {
-        let network = key.addr.ip();
-        let prefix = match key.addr.is_v4() {
-            true => key.prefix.saturating_sub(96),
-            false => key.prefix,
-        };
+        let (network, prefix) = network(key);
         if *peer == PeerValue::default() {
             return format!("  {network}/{prefix} elsewhere, through the stack");
         }

@@ -13,6 +13,15 @@ use crate::ebpf::tunnels;
 /// Nodes by the pods behind them.
 pub(super) type Peers = BTreeMap<TunnelKey, PeerValue>;
 
+/// The network of a key: its address, and the length of its prefix in that family.
+pub(super) fn network(key: &TunnelKey) -> (IpAddr, u8) {
+    let prefix = match key.addr.is_v4() {
+        true => key.prefix.saturating_sub(96),
+        false => key.prefix,
+    };
+    (key.addr.ip(), prefix.min(128) as u8)
+}
+
 /// By all routes of the node, and by the permanent neighbours of the overlay's device; `port` is that of
 /// [`tunnels::port_for_programs`]. What the overlay does not lead to alone is left to
 /// the stack.
