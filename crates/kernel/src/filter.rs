@@ -6,11 +6,8 @@ use std::collections::BTreeSet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
 use crate::netlink::message::attribute;
-use crate::shaping::{TCA_KIND, TCA_OPTIONS, tc};
+use crate::shaping::{GET_FILTER, TCA_KIND, TCA_OPTIONS, tc};
 use crate::{Error, RouteSocket};
-
-/// `RTM_GETTFILTER`.
-const GET_FILTER: u16 = 46;
 
 /// The parents of filters in a `clsact` discipline: `ffff:fff2` and `ffff:fff3`.
 const CLSACT_INGRESS: u32 = 0xffff_fff2;

@@ -12,7 +12,7 @@ const NEW_LINK: u16 = 16;
 const NEW_QDISC: u16 = 36;
 const GET_QDISC: u16 = 38;
 const NEW_FILTER: u16 = 44;
-const GET_FILTER: u16 = 46;
+pub(crate) const GET_FILTER: u16 = 46;
 
 /// `TC_H_ROOT` and `TC_H_INGRESS`, where a queueing discipline is attached.
 const ROOT: u32 = 0xffff_ffff;

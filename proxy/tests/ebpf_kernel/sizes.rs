@@ -136,6 +136,15 @@ impl Asked {
         world.client("out", false, &what)
     }
 
+    /// Has the plane serve the node port by the backend, and asks.
+    async fn is_served(&self, world: &World, plane: &mut EbpfDataplane) {
+        forget(world);
+        sync(plane, &service(&[(self.backend, self.name == "local")])).await;
+        let before = counters(plane);
+        let answer = self.ask(world, self.bytes());
+        self.check(&answer, before, plane);
+    }
+
     fn about(&self) -> String {
         format!(
             "{} {} may be cut: {}",
@@ -163,8 +172,7 @@ impl Asked {
             start.starts_with(&format!("{when} {} ", self.name)),
             "{about}: {start}"
         );
-        let arrived = answer.chars().filter(|c| *c == 'x').count();
-        assert_eq!(arrived, self.bytes(), "{about}");
+        assert_eq!(arrived(answer), self.bytes(), "{about}");
         let [told, cut, dropped] = [0, 1, 2].map(|i| now[i] - before[i]);
         assert_eq!(
             (told > 0, cut > 0, dropped),
@@ -172,6 +180,11 @@ impl Asked {
             "{about}"
         );
     }
+}
+
+/// How many of the bytes that were sent came back.
+fn arrived(answer: &str) -> usize {
+    answer.chars().filter(|c| *c == 'x').count()
 }
 
 fn counters(plane: &EbpfDataplane) -> [u64; 3] {
@@ -203,15 +216,7 @@ async fn requests_larger_than_the_way_to_the_backend_arrive() {
     );
     for asked in all() {
         may_cut(&world, "out", asked.may_cut);
-        forget(&world);
-        sync(
-            &mut plane,
-            &service(&[(asked.backend, asked.name == "local")]),
-        )
-        .await;
-        let before = counters(&plane);
-        let answer = asked.ask(&world, asked.bytes());
-        asked.check(&answer, before, &plane);
+        asked.is_served(&world, &mut plane).await;
     }
 }
 
@@ -222,15 +227,7 @@ async fn replies_larger_than_the_way_to_the_client_arrive() {
         let mut plane = world.plane(world.config());
         narrow(&world, "node", "eth0", ["192.168.77.200", "fd00:77::200"]);
         for asked in all().into_iter().filter(|asked| asked.may_cut == cut) {
-            forget(&world);
-            sync(
-                &mut plane,
-                &service(&[(asked.backend, asked.name == "local")]),
-            )
-            .await;
-            let before = counters(&plane);
-            let answer = asked.ask(&world, asked.bytes());
-            asked.check(&answer, before, &plane);
+            asked.is_served(&world, &mut plane).await;
         }
     }
 }
@@ -250,8 +247,7 @@ async fn datagrams_of_a_wider_network_arrive() {
             let answer = world.client("out", false, &what);
             let about = format!("{name} {bytes}: {:?}", plane.counters().unwrap());
             assert!(answer.starts_with(&format!("at once {name} ")), "{about}");
-            let arrived = answer.chars().filter(|c| *c == 'x').count();
-            assert_eq!(arrived, bytes, "{about}");
+            assert_eq!(arrived(&answer), bytes, "{about}");
             assert!(counters(&plane)[1] > before[1], "{about}");
         }
     }
@@ -283,8 +279,7 @@ async fn rules_of_the_node_do_not_change_what_it_sends_on() {
             let about = format!("{name} {bytes}: {:?}", plane.counters().unwrap());
             let start = format!("at once {name} 10.244.1.0:");
             assert!(answer.starts_with(&start), "{about}: {answer:.60}");
-            let arrived = answer.chars().filter(|c| *c == 'x').count();
-            assert_eq!(arrived, bytes, "{about}");
+            assert_eq!(arrived(&answer), bytes, "{about}");
         }
     }
 }
