@@ -76,6 +76,13 @@ impl Stage {
         ensure!(owners.is_empty(), "addresses are left: {owners:?}");
         trace::is_again(self.node.netns(), &self.before).await
     }
+
+    /// The same but for the bridge, which the reference plugin leaves.
+    async fn is_as_before_the_bridge(&self) -> Result<()> {
+        let netlink = Netlink::in_namespace(self.node.netns())?;
+        netlink.delete_link_named("cni0").await?;
+        self.is_as_before().await
+    }
 }
 
 fn pod(space: &Namespace) -> Attachment {
@@ -96,6 +103,15 @@ fn given(capabilities: Value) -> Map<String, Value> {
         Value::Object(given) => given,
         other => panic!("capabilities are an object, not {other}"),
     }
+}
+
+/// What a plugin is given that serves both.
+fn a_port_and_limits() -> Map<String, Value> {
+    let rate = 8_000_000;
+    given(json!({
+        "portMappings": [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}],
+        "bandwidth": {"ingressRate": rate, "ingressBurst": rate, "egressRate": rate, "egressBurst": rate},
+    }))
 }
 
 #[tokio::test]
@@ -259,11 +275,7 @@ async fn reference_plugins_come_behind_it_in_every_version() -> Result<()> {
         }
         let space = Namespace::new("pod")?;
         let mut pod = pod(&space);
-        let rate = 8_000_000;
-        pod.capabilities = given(json!({
-            "portMappings": [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}],
-            "bandwidth": {"ingressRate": rate, "ingressBurst": rate, "egressRate": rate, "egressBurst": rate},
-        }));
+        pod.capabilities = a_port_and_limits();
         let result = stage.runtime.add(&list, &pod).await?;
         assert_eq!(result["cniVersion"], version);
         assert_eq!(addresses(&result).len(), 1, "{result}");
@@ -303,11 +315,7 @@ async fn it_comes_behind_reference_plugins_in_every_version() -> Result<()> {
         list.plugins.reverse();
         let space = Namespace::new("pod")?;
         let mut pod = pod(&space);
-        let rate = 8_000_000;
-        pod.capabilities = given(json!({
-            "portMappings": [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}],
-            "bandwidth": {"ingressRate": rate, "ingressBurst": rate, "egressRate": rate, "egressBurst": rate},
-        }));
+        pod.capabilities = a_port_and_limits();
         let result = stage.runtime.add(&list, &pod).await?;
         assert_eq!(result["cniVersion"], version);
         let [address] = addresses(&result)[..] else {
@@ -330,9 +338,7 @@ async fn it_comes_behind_reference_plugins_in_every_version() -> Result<()> {
             stage.runtime.check(&list, &pod).await?;
         }
         stage.runtime.del(&list, &pod).await?;
-        let bridge = Netlink::in_namespace(stage.node.netns())?;
-        bridge.delete_link_named("cni0").await?;
-        stage.is_as_before().await?;
+        stage.is_as_before_the_bridge().await?;
     }
     Ok(())
 }
@@ -376,9 +382,7 @@ async fn in_place_of_host_local_it_gives_addresses_to_a_reference_plugin() -> Re
         let full = runtime.add(&list, &pod(&second)).await.err();
         assert_eq!(full.context("two pods, one address")?.code, Some(101));
         runtime.del(&list, &pod(&space)).await?;
-        let link = Netlink::in_namespace(stage.node.netns())?;
-        link.delete_link_named("cni0").await?;
-        stage.is_as_before().await?;
+        stage.is_as_before_the_bridge().await?;
     }
     Ok(())
 }
