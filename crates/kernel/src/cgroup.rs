@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::Error;
+use crate::{Error, directory};
 
 /// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup` normally, `/sys/fs/cgroup/unified` on a machine that
 /// still has version 1 controllers beside it.
@@ -39,7 +39,7 @@ pub fn own() -> Result<PathBuf, Error> {
 
 /// Creates a cgroup with its parents; it is fine if it exists.
 pub fn create(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(|e| Error::io("create", named(path), e))
+    directory::create_all(path).map_err(|e| Error::io("create", named(path), e))
 }
 
 /// Removes a cgroup and those below it; it is fine if there is none. Nothing is killed: with a process left in it the

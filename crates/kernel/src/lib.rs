@@ -6,7 +6,7 @@
 //! behind it. Errors say which operation failed on which object.
 //!
 //! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`], [`shaping`] and [`filter`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`] →
-//! [`sysctl`], [`udp`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
+//! [`sysctl`], [`udp`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`directory`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
 mod await_ready;
@@ -15,6 +15,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod command;
 pub mod conntrack;
+pub mod directory;
 mod error;
 pub mod file_lock;
 pub mod filter;

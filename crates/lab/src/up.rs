@@ -6,11 +6,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use seaway_kernel::{Capabilities, Command, NetNs, cgroup};
+use seaway_kernel::{Capabilities, Command, NetNs, cgroup, directory};
 
 use crate::daemon::{NodeDirs, server_data, tail};
 use crate::health;
-use crate::names::labs_dir;
 use crate::record::Record;
 use crate::topology::api_address;
 use crate::{Daemon, LabConfig, LabError, LabName, Mode, NodeConfig, down, eventually, underlay};
@@ -97,10 +96,8 @@ fn claim(config: LabConfig) -> Result<Record, LabError> {
             found: found.clone(),
         });
     }
-    let parent = labs_dir();
-    std::fs::create_dir_all(&parent).map_err(LabError::file("create", parent))?;
     let dir = name.dir();
-    std::fs::create_dir(&dir).map_err(|cause| match cause.kind() {
+    directory::create_own(&dir).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::AlreadyExists => LabError::Exists {
             name: name.to_string(),
             found: dir.display().to_string(),

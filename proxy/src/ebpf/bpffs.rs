@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
+use seaway_kernel::directory;
 
 use super::error::EbpfError;
 
@@ -30,7 +31,7 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), EbpfError> {
         )
         .map_err(|error| EbpfError::io("mount a BPF file system at", STANDARD, error))?;
     }
-    fs::create_dir_all(dir).map_err(|error| EbpfError::file("create", dir, error))
+    directory::create_all(dir).map_err(|error| EbpfError::file("create", dir, error))
 }
 
 /// Checks that a directory is a cgroup of version 2.
