@@ -10,17 +10,20 @@ use crate::workspace::Workspace;
 /// The kernel takes deleted namespaces apart some time later.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Directories below which every file counts; the directories themselves may stay.
+/// Directories below which every file counts; the directories themselves may stay, but [`PINS`].
 const TREES: &[&str] = &[
     "/etc/cni/net.d",
     "/opt/cni/bin",
     "/run/netns",
     "/run/seaway",
-    "/sys/fs/bpf/seaway",
+    PINS,
     "/var/lib/cni/networks",
     "/var/lib/cni/results",
     "/var/lib/seaway",
 ];
+
+/// The last data plane takes it away.
+const PINS: &str = "/sys/fs/bpf/seaway";
 
 /// Directories in which names of ours count.
 const SHARED: &[&str] = &["/sys/fs/cgroup", "/tmp"];
@@ -59,6 +62,7 @@ pub(crate) fn survey(workspace: &Workspace) -> BTreeSet<String> {
     for tree in TREES {
         list(Path::new(tree), &mut found);
     }
+    found.extend(Path::new(PINS).exists().then(|| PINS.to_owned()));
     for directory in SHARED {
         named(Path::new(directory), 2, &mut found);
     }

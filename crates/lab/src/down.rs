@@ -15,6 +15,28 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Removes everything of a lab, verifies it, and says what was removed. That there is nothing is fine.
 pub fn down(name: &LabName) -> Result<Vec<String>, LabError> {
     let found = what_is_there(name)?;
+    let removed = remove(name);
+    // The parents go with the last lab, also when something of this one stays; another lab in them is no fault.
+    for parent in [
+        labs_dir(),
+        RUN_DIR.into(),
+        labs_cgroup()?,
+        BPFFS_ROOT.into(),
+    ] {
+        let _ = std::fs::remove_dir(parent);
+    }
+    removed?;
+    let left = what_is_there(name)?;
+    if left.is_empty() {
+        return Ok(found);
+    }
+    Err(LabError::Leftovers {
+        name: name.to_string(),
+        left,
+    })
+}
+
+fn remove(name: &LabName) -> Result<(), LabError> {
     let cgroup = name.cgroup()?;
     kill_all(&cgroup)?;
     for netns in namespaces(name)? {
@@ -24,24 +46,7 @@ pub fn down(name: &LabName) -> Result<Vec<String>, LabError> {
         remove_dir(&pins)?;
     }
     cgroup::delete(&cgroup)?;
-    remove_dir(&name.dir())?;
-    // The parents go with the last lab; another lab in them is no fault.
-    for parent in [
-        labs_dir(),
-        RUN_DIR.into(),
-        labs_cgroup()?,
-        BPFFS_ROOT.into(),
-    ] {
-        let _ = std::fs::remove_dir(parent);
-    }
-    let left = what_is_there(name)?;
-    if left.is_empty() {
-        return Ok(found);
-    }
-    Err(LabError::Leftovers {
-        name: name.to_string(),
-        left,
-    })
+    remove_dir(&name.dir())
 }
 
 /// Everything on this machine that carries the name of a lab.

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use seaway_ebpf_abi::legacy::VERSION;
 use seaway_ebpf_abi::maps;
 use seaway_kernel::{NetNs, Netlink};
+use seaway_model::ownership::BPFFS_ROOT;
 
 use super::config::EbpfConfig;
 use super::error::EbpfError;
@@ -29,10 +31,19 @@ pub(super) async fn cleanup(
         filters += filters::detach_all(&link_dir, &interfaces, netns).await?;
         maps += remove(&dir)?;
     }
-    // Other data planes (of a lab on the same machine) may have their directories beside ours.
-    let _ = fs::remove_dir(&settings.bpffs_root);
+    remove_root(&settings.bpffs_root, Path::new(BPFFS_ROOT));
     verify(settings)?;
     Ok(lines(detached, filters, maps))
+}
+
+/// Removes the root of a data plane, and what is above it up to `ours`, as far as they are empty: other data planes (of a lab
+/// on the same machine) may have their directories beside it. Of what is outside of `ours` nobody knows whose it is.
+fn remove_root(root: &Path, ours: &Path) {
+    let above = root.ancestors().skip(1);
+    let above = above.take_while(|dir| dir.starts_with(ours));
+    for dir in iter::once(root).chain(above) {
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 async fn interfaces(netlink: &Netlink) -> Result<Vec<(u32, String)>, EbpfError> {
@@ -89,8 +100,7 @@ pub(super) fn leave_packets(settings: &EbpfConfig) -> Result<Vec<String>, EbpfEr
 pub(super) fn remove_remains(settings: &EbpfConfig) -> Result<(), EbpfError> {
     detach(&settings.link_dir(), |_| false)?;
     remove(&settings.pin_dir())?;
-    // As in `cleanup`.
-    let _ = fs::remove_dir(&settings.bpffs_root);
+    remove_root(&settings.bpffs_root, Path::new(BPFFS_ROOT));
     Ok(())
 }
 
@@ -221,6 +231,29 @@ fn verify(settings: &EbpfConfig) -> Result<(), EbpfError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_data_plane_takes_our_root_away_and_no_other() {
+        let top = tempfile::tempdir().unwrap();
+        let [ours, theirs] = ["seaway", "theirs"].map(|name| top.path().join(name));
+        let [first, second] = ["first", "deep/second"].map(|name| ours.join(name));
+        let elsewhere = theirs.join("third");
+        for root in [&first, &second, &elsewhere] {
+            fs::create_dir_all(root).unwrap();
+        }
+        let gone = |root: &Path| {
+            remove_root(root, &ours);
+            assert!(!root.exists());
+        };
+        gone(&elsewhere);
+        assert!(theirs.exists(), "somebody else's");
+        gone(&first);
+        assert!(second.exists(), "somebody else's");
+        gone(&second);
+        assert!(!ours.exists(), "nothing is left in it");
+        fs::create_dir(&ours).unwrap();
+        gone(&ours);
+    }
 
     #[test]
     fn what_translates_back_goes_last() {
