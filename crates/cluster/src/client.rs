@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
+use crate::failure::naming;
 use crate::source::Error;
 
 /// How long one attempt to connect may take: a node that cannot reach its API must notice soon and say so.
@@ -14,7 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client for the API that `kubeconfig` names; without one, as kubectl finds it: `$KUBECONFIG`,
 /// `~/.kube/config`, then the service account of the pod.
 ///
-/// Nothing is sent yet: an API that is down is no error here.
+/// Nothing is sent yet: an API that is down is no error here. Requests that fail name the server ([`describe`](crate::describe)).
 pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path).await?,
@@ -23,7 +24,7 @@ pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
             .map_err(|e| Error::NoKubeconfig(Box::new(e)))?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))
+    naming(config).map_err(|e| Error::Client(Box::new(e)))
 }
 
 async fn from_file(path: &Path) -> Result<Config, Error> {

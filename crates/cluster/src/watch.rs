@@ -9,7 +9,7 @@ pub(crate) mod tests;
 
 use std::fmt;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use kube::runtime::watcher::{self, InitialListStrategy};
@@ -24,7 +24,7 @@ use crate::intern::Interner;
 use crate::ledger::Ledger;
 use crate::source::SyncGate;
 use crate::wire;
-use policy::{Backoff, Remedy, remedy};
+use policy::{Backoff, Remedy, Said, remedy};
 
 pub use kube::runtime::watcher::Event;
 
@@ -66,11 +66,11 @@ where
 {
     let (events, receiver) = mpsc::channel(CHANNEL_SIZE);
     tokio::spawn(async move {
-        let mut backoff = Backoff::default();
+        let mut state = State::default();
         let mut strategy = InitialListStrategy::StreamingList;
         loop {
             let config = selection.config(strategy.clone());
-            match forward(api.clone(), config, &mut backoff, &events).await {
+            match forward(api.clone(), config, &mut state, &events).await {
                 End::ReceiverGone => return,
                 End::Relist => {}
                 End::PagedList => strategy = InitialListStrategy::ListWatch,
@@ -78,6 +78,15 @@ where
         }
     });
     receiver
+}
+
+/// What outlives one watcher.
+#[derive(Default)]
+struct State {
+    backoff: Backoff,
+    said: Said,
+    /// Everything has been listed once.
+    listed: bool,
 }
 
 /// Why one watcher has to be replaced.
@@ -90,7 +99,7 @@ enum End {
 async fn forward<K>(
     api: Api<K>,
     config: watcher::Config,
-    backoff: &mut Backoff,
+    state: &mut State,
     events: &mpsc::Sender<Event<K>>,
 ) -> End
 where
@@ -119,8 +128,14 @@ where
                     info!(%kind, error, "the server does not stream lists: listing page by page");
                     return End::PagedList;
                 }
-                let delay = backoff.next();
-                warn!(%kind, error, in_ms = delay.as_millis(), "lost the watch: {remedy}");
+                let delay = state.backoff.next();
+                if !state.said.is_news(&error, Instant::now()) {
+                    debug!(%kind, error, in_ms = delay.as_millis(), "still so");
+                } else if state.listed {
+                    warn!(%kind, error, "lost the watch: {remedy}");
+                } else {
+                    warn!(%kind, error, "cannot list yet: trying again");
+                }
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
                     () = events.closed() => return End::ReceiverGone,
@@ -136,12 +151,19 @@ where
                 return End::PagedList;
             }
         };
+        // kube says `Init` before it has asked.
+        if !matches!(event, Event::Init) && state.said.over() {
+            info!(%kind, "the API answers again");
+        }
         match event {
             // A stream that ends without an error before its list is complete is begun again at once by
             // kube: not in a tight loop.
-            Event::Init if listing => tokio::time::sleep(backoff.next()).await,
+            Event::Init if listing => tokio::time::sleep(state.backoff.next()).await,
             Event::Init => listing = true,
-            Event::InitDone => listing = false,
+            Event::InitDone => {
+                listing = false;
+                state.listed = true;
+            }
             _ => {}
         }
         if events.send(event).await.is_err() {

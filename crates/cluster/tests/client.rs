@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::Client;
-use seaway_cluster::kube_client;
+use seaway_cluster::{describe, kube_client};
 
 /// An HTTP server; the value of each request's `authorization`.
 struct Server {
@@ -135,4 +135,20 @@ async fn a_missing_kubeconfig_is_named() {
         .unwrap()
         .to_string();
     assert!(error.contains("/nowhere/kubeconfig"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_named() {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t").unwrap();
+    let path = kubeconfig(dir.path(), "127.0.0.1", port);
+    let client = kube_client(Some(&path)).await.unwrap();
+    let request = http::Request::get("/version").body(Vec::new()).unwrap();
+    let error = describe(&client.request_text(request).await.unwrap_err());
+    let start = format!("no answer from http://127.0.0.1:{port}: ");
+    assert!(error.starts_with(&start), "{error}");
+    assert!(error.contains("Connection refused"), "{error}");
 }

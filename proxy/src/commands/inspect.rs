@@ -90,14 +90,14 @@ async fn inputs(config: &Config) -> anyhow::Result<(ThisNode, Deriver)> {
         }
         anyhow::Ok((this, deriver))
     };
-    let (this, mut deriver) = tokio::time::timeout(LIST_TIMEOUT, listing)
-        .await
-        .with_context(|| {
-            format!(
-                "no complete list of Services within {} s",
+    let (this, mut deriver) = tokio::time::timeout(LIST_TIMEOUT, listing).await.map_err(
+        |_| {
+            anyhow::anyhow!(
+                "no complete list of Services and EndpointSlices within {} s; the warnings say why",
                 LIST_TIMEOUT.as_secs()
             )
-        })??;
+        },
+    )??;
     let (_, diagnostics) = deriver.derive();
     for d in diagnostics {
         eprintln!("warning: {} {}: {}", d.object, d.field, d.consequence);

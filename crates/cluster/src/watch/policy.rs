@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::watcher::Error;
 
+use crate::failure;
+
 /// What brings the watch back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
@@ -45,18 +47,43 @@ pub(super) fn remedy(error: &Error, streaming: bool) -> Remedy {
     Remedy::Resume
 }
 
-/// The error with its innermost cause: "connection refused" says more than "client error".
+/// The error in one sentence, without the words that kube puts around it.
 pub(super) fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
+    match error {
+        Error::InitialListFailed(error)
+        | Error::WatchStartFailed(error)
+        | Error::WatchFailed(error) => failure::describe(error),
+        Error::WatchError(status) => failure::answer(status),
+        other => failure::causes(other),
     }
-    text
+}
+
+/// What was said of a failure that goes on.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    last: Option<(String, Instant)>,
+}
+
+/// A failure that stays the same is said again this often.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+impl Said {
+    /// Whether `error` has to be said now: it is another one than before, or the last time is a while ago.
+    pub(super) fn is_news(&mut self, error: &str, now: Instant) -> bool {
+        if let Some((last, when)) = &self.last
+            && last == error
+            && now.duration_since(*when) < SAY_AGAIN_AFTER
+        {
+            return false;
+        }
+        self.last = Some((error.to_owned(), now));
+        true
+    }
+
+    /// It is over. True if anything was said of it.
+    pub(super) fn over(&mut self) -> bool {
+        self.last.take().is_some()
+    }
 }
 
 /// Delay between attempts: 0.2 s doubling to 15 s, each with up to half of it cut off at random so that nodes do
@@ -123,6 +150,50 @@ mod tests {
         );
         now += Duration::from_secs(61);
         assert_eq!(backoff.after(now, 0), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_failure_is_said_when_it_changes_and_once_a_minute() {
+        let mut said = Said::default();
+        let start = Instant::now();
+        let mut news = |error, seconds| said.is_news(error, start + Duration::from_secs(seconds));
+        assert!(news("refused", 0));
+        assert!(!news("refused", 1));
+        assert!(news("no route", 2));
+        assert!(!news("no route", 61));
+        assert!(news("no route", 62));
+        assert!(!news("no route", 63));
+        assert!(said.over());
+        assert!(!said.over());
+        assert!(said.is_news("no route", start));
+    }
+
+    #[test]
+    fn errors_are_said_as_the_server_put_them() {
+        let refused = std::io::Error::other("connection refused");
+        for (error, want) in [
+            (
+                Error::WatchStartFailed(kube::Error::Api(Box::new(status(
+                    403,
+                    "nodes is forbidden",
+                )))),
+                "nodes is forbidden (403)",
+            ),
+            (
+                Error::InitialListFailed(kube::Error::Api(Box::new(status(401, "Unauthorized")))),
+                "Unauthorized (401): the server does not take the credentials of the kubeconfig",
+            ),
+            (
+                Error::WatchFailed(kube::Error::Service(Box::new(refused))),
+                "connection refused",
+            ),
+            (
+                Error::WatchError(Box::new(status(500, "oops"))),
+                "oops (500)",
+            ),
+        ] {
+            assert_eq!(describe(&error), want);
+        }
     }
 
     #[test]
