@@ -315,8 +315,8 @@ impl Ledger {
             .and_then(|base| fs::read_dir(base).ok());
         for sibling in siblings.into_iter().flatten().flatten() {
             let path = sibling.path();
-            if path != self.directory && path.is_dir() {
-                let _ = fs::remove_dir_all(path);
+            if path != self.directory && is_boot_id(&sibling.file_name().to_string_lossy()) {
+                remove_ledger(&path);
             }
         }
     }
@@ -334,8 +334,34 @@ pub(super) fn states(entries: &[Entry]) -> BTreeMap<IpAddr, State> {
 /// Only the holder of the lock writes, so one name is enough; what a kill leaves is overwritten.
 const TEMPORARY: &str = ".new";
 
+/// Before the number of a list of ranges.
+const LAST: &str = ".last.";
+
 fn last_name(index: usize) -> String {
-    format!(".last.{index}")
+    format!("{LAST}{index}")
+}
+
+/// Whether a file was written by this ledger, whole or torn.
+fn is_of_ledger(name: &str) -> bool {
+    let address = name.split(['@', '~']).next().unwrap_or_default();
+    name == TEMPORARY || name.starts_with(LAST) || address.parse::<IpAddr>().is_ok()
+}
+
+/// As the kernel writes it: 36 hexadecimal digits and dashes.
+fn is_boot_id(name: &str) -> bool {
+    name.len() == 36 && name.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
+}
+
+/// Removes what is in a ledger's directory, and no other's files: a config names the directory above it (`dataDir`), and the
+/// network's name the next one, so they may be anybody's.
+fn remove_ledger(directory: &Path) {
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if is_of_ledger(&file.file_name().to_string_lossy()) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+    // Fails while something else is in it.
+    let _ = fs::remove_dir(directory);
 }
 
 fn boot_id() -> Result<String, LedgerError> {

@@ -74,6 +74,12 @@ async fn on_a_full_disk_add_fails_cleanly_and_del_succeeds() {
     assert_ne!(address(&next), address(&result), "freed a moment ago");
 }
 
+/// Ids of other boots.
+const BOOTS: [&str; 2] = [
+    "9f94d7e0-7b6c-4ae4-a0e4-000000000001",
+    "9f94d7e0-7b6c-4ae4-a0e4-000000000002",
+];
+
 /// Runs ADD as on a machine that was booted under another id.
 fn add_after_reboot(node: &Node, id: &str, pod: &Namespace, boot: &str) -> Value {
     let file = node.state_dir().join("boot_id");
@@ -109,14 +115,14 @@ async fn after_a_reboot_every_address_is_free() {
     }
     let pod = Namespace::new("pod");
     assert_eq!(node.add("c", &pod).await.unwrap_err().0, 101);
-    let result = add_after_reboot(&node, "c", &pod, "another-boot");
+    let result = add_after_reboot(&node, "c", &pod, BOOTS[0]);
     assert_eq!(address(&result).to_string(), "10.244.1.1");
     let ledgers: Vec<_> = fs::read_dir(node.state_dir().join("ipam/seaway"))
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| name != "lock")
         .collect();
-    assert_eq!(ledgers, ["another-boot"]);
+    assert_eq!(ledgers, [BOOTS[0]]);
 }
 
 /// Nothing of the ledger is forced to the disk: what a power cut may have torn belongs to a boot that is over. And if a file
@@ -133,7 +139,7 @@ async fn after_a_power_cut_no_address_is_used_twice() {
         (".new", "{"),
         ("10.244.1.4~", ""),
     ];
-    let boots = [("before-the-cut", 0), ("after-the-cut", 1)];
+    let boots = [(BOOTS[0], 0), (BOOTS[1], 1)];
     for (boot, from) in boots {
         fs::create_dir_all(network.join(boot)).unwrap();
         for (name, content) in &torn[from..] {
@@ -143,15 +149,15 @@ async fn after_a_power_cut_no_address_is_used_twice() {
     let pods: Vec<_> = (0..4).map(|_| Namespace::new("pod")).collect();
     let mut given: Vec<String> = Vec::new();
     for (id, pod) in ["a", "b", "c", "d"].iter().zip(&pods) {
-        let result = add_after_reboot(&node, id, pod, "after-the-cut");
+        let result = add_after_reboot(&node, id, pod, BOOTS[1]);
         given.push(address(&result).to_string());
     }
     given.sort();
     // Of the boot before nothing counts; of this one .2 and .3 have owners, whatever stands in their files.
     let free = ["10.244.1.1", "10.244.1.4", "10.244.1.5", "10.244.1.6"];
     assert_eq!(given, free);
-    assert!(!network.join("before-the-cut").exists());
+    assert!(!network.join(BOOTS[0]).exists());
     let pod = Namespace::new("pod");
-    let full = add_after_reboot(&node, "e", &pod, "after-the-cut");
+    let full = add_after_reboot(&node, "e", &pod, BOOTS[1]);
     assert_eq!(full["code"], 101, "{full}");
 }

@@ -144,7 +144,7 @@ proptest! {
         let mut model = Model::default();
         let (mut boot, mut now) = (0, Duration::from_secs(1000));
         for step in steps {
-            let ledger = Ledger::open_for_boot(dir.path(), "net", &format!("boot-{boot}")).unwrap();
+            let ledger = Ledger::open_for_boot(dir.path(), "net", &tests::boot(boot)).unwrap();
             match step {
                 Step::Allocate { owner, requested } => {
                     let requested = requested.map(host);

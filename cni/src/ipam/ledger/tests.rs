@@ -21,6 +21,11 @@ pub(super) fn lease(id: &str) -> Lease {
     }
 }
 
+/// The id of a boot.
+pub(super) fn boot(number: u32) -> String {
+    format!("9f94d7e0-7b6c-4ae4-a0e4-{number:012x}")
+}
+
 fn lists(texts: &[&str]) -> Vec<Vec<Range>> {
     let range = |text: &&str| Range::of_node(text.parse::<IpNetwork>().unwrap()).unwrap();
     texts.iter().map(|text| vec![range(text)]).collect()
@@ -130,16 +135,16 @@ fn what_was_freed_long_ago_is_forgotten() {
 #[test]
 fn leases_of_another_boot_are_dead() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open_for_boot(dir.path(), "net", "boot-1").unwrap();
+    let ledger = Ledger::open_for_boot(dir.path(), "net", &boot(1)).unwrap();
     allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap();
     fs::write(ledger.directory.join("10.244.1.7@0123456789a"), "torn").unwrap();
     drop(ledger);
-    let ledger = Ledger::open_for_boot(dir.path(), "net", "boot-2").unwrap();
+    let ledger = Ledger::open_for_boot(dir.path(), "net", &boot(2)).unwrap();
     assert_eq!(
         allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap(),
         ["10.244.1.1"]
     );
-    assert!(!dir.path().join("net/boot-1").exists());
+    assert!(!dir.path().join(format!("net/{}", boot(1))).exists());
 }
 
 #[test]
@@ -189,4 +194,33 @@ fn parallel_allocations_are_serialised() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 24);
+}
+
+#[test]
+fn what_is_not_of_a_ledger_stays_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    // A config may say `dataDir: /var/lib/kubelet`, and the network's name be `pods`.
+    let (images, pod) = (dir.path().join("net/images"), boot(1));
+    let pod = dir.path().join("net").join(pod);
+    for file in [
+        images.join("layer"),
+        images.join("10.244.1.1"),
+        pod.join("etc-hosts"),
+    ] {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "").unwrap();
+    }
+    let ledger = Ledger::open_for_boot(dir.path(), "net", &boot(2)).unwrap();
+    allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap();
+    drop(ledger);
+    let ledger = Ledger::open_for_boot(dir.path(), "net", &boot(3)).unwrap();
+    allocate(&ledger, "a", &["10.244.1.0/24"]).unwrap();
+    for file in [
+        images.join("layer"),
+        images.join("10.244.1.1"),
+        pod.join("etc-hosts"),
+    ] {
+        assert!(file.exists(), "{}", file.display());
+    }
+    assert!(!dir.path().join("net").join(boot(2)).exists());
 }
