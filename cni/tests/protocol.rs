@@ -399,4 +399,10 @@ fn a_previous_result_with_more_in_it_is_read() {
         "dns": { "nameservers": ["1.1.1.1"] },
     }));
     assert_eq!(previous.unwrap().interfaces[1].sandbox, "/run/netns/x");
+    let nulls =
+        json!({ "dns": null, "routes": null, "interfaces": [{ "name": "a", "mac": null }] });
+    assert_eq!(AddResult::parse(&nulls).unwrap().interfaces[0].name, "a");
+    for not_one in [json!([]), json!("x"), json!([[], [], [], {}])] {
+        assert!(AddResult::parse(&not_one).is_err(), "{not_one}");
+    }
 }

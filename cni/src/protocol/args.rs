@@ -16,7 +16,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the variable. An unknown key is an error unless `IgnoreUnknown` is set; keys that Kubernetes runtimes send
+    /// Reads the variable. A key without a value says nothing. An unknown key is an error unless `IgnoreUnknown` is set; keys that Kubernetes runtimes send
     /// about the pod are known, and not needed.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let pairs = text
@@ -33,6 +33,7 @@ impl Args {
         let mut args = Self::default();
         for (key, value) in pairs {
             match key {
+                "IP" | "MAC" if value.is_empty() => {}
                 "IP" => {
                     args.addresses = value
                         .split(',')

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::env::is_plain_name;
-use super::keys::lower;
+use super::keys::{find, lower, unless_empty};
 use super::{AddResult, Bandwidth, Code, Dns, Error, Ipam, RuntimeConfig, Version};
 use crate::{NETWORK_NAME, PLUGIN_NAME};
 
@@ -54,7 +54,7 @@ impl NetworkConfig {
             ));
             (None, error)
         })?;
-        let version = match object.get("cniVersion") {
+        let version = match find(&object, "cniVersion") {
             None => Version::parse(None),
             Some(Value::String(text)) if text.is_empty() => Version::parse(None),
             Some(Value::String(text)) => Version::parse(Some(text)),
@@ -94,8 +94,8 @@ impl NetworkConfig {
 
     /// `prevResult` as it came, and what it says.
     pub fn previous(&self) -> Result<Option<(&Value, AddResult)>, Error> {
-        match self.object.get("prevResult") {
-            None | Some(Value::Null) => Ok(None),
+        match find(&self.object, "prevResult") {
+            None => Ok(None),
             Some(value) => {
                 let result =
                     AddResult::parse(value).map_err(|e| invalid(format!("prevResult: {e}")))?;
@@ -120,12 +120,12 @@ impl NetworkConfig {
 
     /// `runtimeConfig`.
     pub fn runtime(&self) -> Result<RuntimeConfig, Error> {
-        RuntimeConfig::parse(self.object.get("runtimeConfig").unwrap_or(&Value::Null))
+        RuntimeConfig::parse(find(&self.object, "runtimeConfig").unwrap_or(&Value::Null))
     }
 
     /// `ipam`.
     pub fn ipam(&self) -> Result<Ipam, Error> {
-        Ipam::parse(self.object.get("ipam").unwrap_or(&Value::Null))
+        Ipam::parse(find(&self.object, "ipam").unwrap_or(&Value::Null))
     }
 
     /// The IPAM plugin that is not built in, if one is named; nothing is said of a section that cannot be read.
@@ -164,9 +164,10 @@ impl NetworkConfig {
         #[serde(default)]
         struct Inner {
             ips: Vec<IpNetwork>,
+            #[serde(deserialize_with = "unless_empty")]
             mac: Option<MacAddr>,
         }
-        let args = lower(self.object.get("args").unwrap_or(&Value::Null));
+        let args = lower(find(&self.object, "args").unwrap_or(&Value::Null));
         let Some(cni) = args.get("cni").filter(|cni| !cni.is_null()) else {
             return Ok((Vec::new(), None));
         };
@@ -175,8 +176,8 @@ impl NetworkConfig {
     }
 
     fn section<T: for<'de> Deserialize<'de>>(&self, key: &str) -> Result<Option<T>, Error> {
-        match self.object.get(key) {
-            None | Some(Value::Null) => Ok(None),
+        match find(&self.object, key) {
+            None => Ok(None),
             Some(value) => T::deserialize(value)
                 .map(Some)
                 .map_err(|e| invalid(format!("{key}: {e}"))),
@@ -185,8 +186,8 @@ impl NetworkConfig {
 }
 
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, Error> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
+    match find(object, key) {
+        None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(invalid(format!("{key} must be a string, not {other}"))),
     }

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::keys::lower;
+use super::keys::{lower, unless_empty};
 use super::{Code, Dns, Error, RangeConfig, RouteConfig};
 
 /// Names under which the ranges of the config are ours to give out; `host-local` is the reference plugin's, whose place
@@ -50,7 +50,7 @@ pub struct Extras {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct StaticAddress {
     pub address: IpNetwork,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_empty")]
     pub gateway: Option<IpAddr>,
 }
 
@@ -60,13 +60,13 @@ struct Raw {
     kind: String,
     #[serde(default)]
     ranges: Option<Vec<Vec<RangeConfig>>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_empty")]
     subnet: Option<IpNetwork>,
-    #[serde(default, rename = "rangestart")]
+    #[serde(default, rename = "rangestart", deserialize_with = "unless_empty")]
     start: Option<IpAddr>,
-    #[serde(default, rename = "rangeend")]
+    #[serde(default, rename = "rangeend", deserialize_with = "unless_empty")]
     end: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_empty")]
     gateway: Option<IpAddr>,
     #[serde(default)]
     routes: Option<Vec<RouteConfig>>,
@@ -84,7 +84,7 @@ impl Ipam {
     /// Reads the section.
     pub fn parse(section: &Value) -> Result<Self, Error> {
         let lowered = lower(section);
-        match &lowered {
+        match section {
             Value::Null => return Ok(Self::Node(Extras::default())),
             Value::Object(object) if object.is_empty() => return Ok(Self::None),
             _ => {}

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::keys::{lower, unless_empty};
 use super::{Code, Error, Version};
 
 /// What ADD made.
@@ -36,7 +37,7 @@ pub struct Interface {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct IpConfig {
     pub address: IpNetwork,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_empty")]
     pub gateway: Option<IpAddr>,
     /// Index in [`AddResult::interfaces`].
     #[serde(default)]
@@ -49,7 +50,7 @@ pub struct RouteConfig {
     #[serde(rename = "dst")]
     pub destination: IpNetwork,
     /// None: the gateway of the family's address.
-    #[serde(default, rename = "gw")]
+    #[serde(default, rename = "gw", deserialize_with = "unless_empty")]
     pub gateway: Option<IpAddr>,
     #[serde(default)]
     pub mtu: Option<u32>,
@@ -172,7 +173,11 @@ impl AddResult {
 
     /// Reads a result of any version.
     pub fn parse(value: &Value) -> Result<Self, String> {
-        let mut result = Self::deserialize(value).map_err(|e| e.to_string())?;
+        if !value.is_object() {
+            return Err("expected an object".to_owned());
+        }
+        let value = lower(value);
+        let mut result = Self::deserialize(&value).map_err(|e| e.to_string())?;
         for key in ["ip4", "ip6"] {
             let Some(family) = value.get(key).filter(|family| !family.is_null()) else {
                 continue;
@@ -193,7 +198,7 @@ impl AddResult {
 #[derive(Deserialize)]
 struct OldFamily {
     ip: IpNetwork,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_empty")]
     gateway: Option<IpAddr>,
     #[serde(default, deserialize_with = "nullable")]
     routes: Vec<RouteConfig>,

@@ -7,7 +7,7 @@ use seaway_kernel::MacAddr;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::keys::lower;
+use super::keys::{lower, unless_empty};
 use super::result::nullable;
 use super::{Code, Dns, Error};
 
@@ -22,6 +22,7 @@ pub struct RuntimeConfig {
     /// Exactly these addresses.
     #[serde(deserialize_with = "nullable")]
     pub ips: Vec<IpNetwork>,
+    #[serde(deserialize_with = "unless_empty")]
     pub mac: Option<MacAddr>,
     /// One address of each inner list.
     #[serde(rename = "ipranges", deserialize_with = "nullable")]
@@ -65,11 +66,11 @@ pub struct Bandwidth {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RangeConfig {
     pub subnet: IpNetwork,
-    #[serde(default, rename = "rangestart")]
+    #[serde(default, rename = "rangestart", deserialize_with = "unless_empty")]
     pub start: Option<IpAddr>,
-    #[serde(default, rename = "rangeend")]
+    #[serde(default, rename = "rangeend", deserialize_with = "unless_empty")]
     pub end: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_empty")]
     pub gateway: Option<IpAddr>,
 }
 

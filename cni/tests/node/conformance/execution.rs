@@ -250,6 +250,68 @@ async fn e14_keys_of_runtimes_are_read_in_any_case() {
 }
 
 #[tokio::test]
+async fn e14_keys_of_the_config_are_read_in_any_case() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let config = json!({
+        "CNIVersion": "1.0.0",
+        "Name": "seaway",
+        "type": "ptp",
+        "statedir": node.state_dir(),
+        "MTU": 1400,
+        "ipmasq": true,
+        "IPAM": { "Type": "host-local", "Subnet": "10.7.8.0/24" },
+        "DNS": { "nameservers": ["192.0.2.1"] },
+    });
+    let result = node
+        .call_as("ptp", "ADD", ("c", &pod.path()), &[], &config)
+        .await
+        .unwrap();
+    assert_eq!(result["ips"][0]["address"], "10.7.8.2/24");
+    assert_eq!(result["dns"]["nameservers"][0], "192.0.2.1");
+    let link = pod.netlink().link("eth0").await.unwrap().unwrap();
+    assert_eq!(link.mtu, 1400);
+    let mut nft = seaway_kernel::Nftables::in_namespace(&node.space.netns).unwrap();
+    let masqueraded = nft.elements("seaway-cni", "masquerade4").unwrap().unwrap();
+    assert_eq!(masqueraded.len(), 1);
+}
+
+/// As Go reads it: containerd sends ranges with empty texts.
+#[tokio::test]
+async fn e14_what_is_empty_or_null_was_not_given() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let empty = [("CNI_ARGS", "IgnoreUnknown=1;IP=;MAC=")];
+    let ranges =
+        json!([[{ "Subnet": "10.7.7.0/24", "RangeStart": "", "RangeEnd": "", "Gateway": "" }]]);
+    let subnet = json!({
+        "type": "host-local", "subnet": "10.7.7.0/24", "rangeStart": "", "rangeEnd": null, "gateway": "",
+        "routes": [{ "dst": "10.9.0.0/16", "gw": "" }],
+    });
+    for (key, value) in [
+        ("runtimeConfig", json!({ "ipRanges": ranges })),
+        ("runtimeConfig", json!({ "mac": "", "dns": null })),
+        (
+            "runtimeConfig",
+            json!({ "bandwidth": { "ingressRate": null } }),
+        ),
+        (
+            "runtimeConfig",
+            json!({ "portMappings": [{ "hostPort": 80, "containerPort": 80, "protocol": null, "hostIP": null }] }),
+        ),
+        ("args", json!({ "cni": { "ips": null, "mac": "" } })),
+        ("ipam", subnet),
+    ] {
+        let pod = Namespace::new("pod");
+        let (path, mut config) = (pod.path(), node.config("1.0.0"));
+        config[key] = value;
+        node.call_as("seaway-cni", "ADD", ("c", &path), &empty, &config)
+            .await
+            .unwrap_or_else(|e| panic!("{config}: {e:?}"));
+        node.call("DEL", "c", &path, config).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn e15_args_are_read_or_refused() {
     let node = Node::new(&["10.244.1.0/24"]).await;
     let config = node.config("1.0.0");
