@@ -1,7 +1,7 @@
 //! Removing everything of the overlay from this node. Needs no API, and looks whether it is gone.
 
 use anyhow::bail;
-use seaway_kernel::Netlink;
+use seaway_kernel::{CommandError, Netlink};
 use seaway_model::Family;
 use seaway_model::ownership::{CHAIN_EGRESS, NFT_TABLE_OVERLAY, VXLAN_LINK};
 
@@ -42,8 +42,14 @@ pub async fn cleanup(places: &Places) -> anyhow::Result<()> {
                     failures.push(error.to_string());
                 }
             }
-            // Without the program there is no chain of ours.
-            Err(seaway_kernel::CommandError::Missing { .. }) => {}
+            Err(CommandError::Missing { program }) => {
+                if egress::is_in_nftables(family) {
+                    let path = std::env::var("PATH").unwrap_or_default();
+                    failures.push(format!(
+                        "chain {CHAIN_EGRESS} ({family:?}): {program} is not installed, or not in PATH ({path})"
+                    ));
+                }
+            }
             Err(error) => failures.push(error.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::{Command, CommandError};
+use seaway_kernel::{Command, CommandError, Nftables};
 use seaway_model::Family;
 use seaway_model::ownership::CHAIN_EGRESS;
 
@@ -108,6 +108,14 @@ pub async fn observe(family: Family) -> Result<Seen, CommandError> {
         rules,
         jumps: postrouting.iter().filter(|line| **line == wanted).count(),
     })
+}
+
+/// Whether nftables has the chain: for where iptables itself, whose nft variant keeps it there, is not found. What the legacy variant
+/// has cannot be seen without it.
+pub fn is_in_nftables(family: Family) -> bool {
+    let chains = Nftables::open().and_then(|mut nft| nft.chains(family == Family::V6));
+    // A kernel without nftables has none.
+    chains.is_ok_and(|chains| chains.iter().any(|(_, chain)| chain == CHAIN_EGRESS))
 }
 
 /// Feeds `iptables-restore`; one transaction.

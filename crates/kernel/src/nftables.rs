@@ -23,6 +23,7 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
@@ -36,6 +37,9 @@ const END: u16 = 17;
 
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 /// `NF_INET_INGRESS`.
 const INGRESS: u32 = 5;
 /// `NFT_SET_MAP`.
@@ -385,6 +389,30 @@ impl Nftables {
         }
     }
 
+    /// The names of the tables and chains of the family `ip` or `ip6`, where the nft variant of iptables has its own.
+    pub fn chains(&mut self, ipv6: bool) -> Result<Vec<(String, String)>, Error> {
+        let failed = |failure: Failure| failure.into_error("list", "nftables chains".to_owned());
+        for _ in 0..DUMP_ATTEMPTS {
+            let sequence = self.socket.next_sequence();
+            let mut message = Message::new(GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+            message.raw(&[if ipv6 { IPV6 } else { IPV4 }, 0, 0, 0]);
+            let mut chains = Vec::new();
+            let interrupted = self
+                .socket
+                .ask(&message.finish(), |message| {
+                    let attributes = message.payload().get(4..).unwrap_or_default();
+                    let text = |kind| attribute(attributes, kind).map(|bytes| text_of(&bytes));
+                    chains.extend(text(1).zip(text(3)));
+                })
+                .map_err(failed)?;
+            if !interrupted {
+                return Ok(chains);
+            }
+        }
+        let reason = "they changed during each of several listings".into();
+        Err(failed(Failure::Protocol(reason)))
+    }
+
     /// How many packets a counter has counted; `None` if there is no such table or counter.
     pub fn count(&mut self, table: &str, counter: &str) -> Result<Option<u64>, Error> {
         let sequence = self.socket.next_sequence();
@@ -455,6 +483,12 @@ impl Nftables {
         })?;
         Ok((!interrupted).then_some(elements))
     }
+}
+
+/// A string with a zero at its end.
+fn text_of(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// `NFTA_OBJ_DATA` and in it `NFTA_COUNTER_PACKETS`.

@@ -1,11 +1,12 @@
 //! Everything of ours out of the kernel, without an image of it.
 
+use seaway_kernel::Nftables;
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_model::{Delta, Family};
 
 use super::names;
 use super::placement::VARIANTS;
-use super::rule::{ChainId, ChainName, CtState, Match, Rule, Rules, Table, Target};
+use super::rule::{ChainId, ChainName, CtState, Match, Rule, Rules, Table, Target, is_ours};
 use super::tool::{Locking, Tool};
 use super::transaction::Transaction;
 use super::{parse, routes, watch};
@@ -25,6 +26,30 @@ pub(super) fn keep_flows() -> (ChainId, Rules) {
     (id, Rules::from(vec![rule]))
 }
 
+/// Without its program (perhaps only the `PATH` of this process lacks it) the nft variant's rules of ours cannot go, but they can
+/// be seen.
+fn out_of_reach(tool: Tool) -> Result<(), ApplyError> {
+    if tool.variant != IptablesVariant::NfTables || !watch::has_nf_tables() {
+        return Ok(());
+    }
+    let failed = |reason| ApplyError::Failed {
+        what: format!("cleanup of {}", tool.name()),
+        reason,
+    };
+    let chains = Nftables::open().and_then(|mut nft| nft.chains(tool.family == Family::V6));
+    let chains = chains.map_err(|error| failed(error.to_string()))?;
+    let mut ours = chains.iter().filter(|(_, chain)| is_ours(chain));
+    match ours.next() {
+        None => Ok(()),
+        Some((table, chain)) => Err(failed(format!(
+            "the kernel has chain {chain} of table {table} and {} more of ours, and {} is not installed, or not in PATH ({})",
+            ours.count(),
+            tool.program("restore"),
+            std::env::var("PATH").unwrap_or_default(),
+        ))),
+    }
+}
+
 /// Removes every chain of ours and every jump to one from some tables, but what is to stay or come, then looks again.
 pub(super) async fn remove_from(
     tool: Tool,
@@ -33,7 +58,7 @@ pub(super) async fn remove_from(
 ) -> Result<Option<String>, ApplyError> {
     let text = match tool.save_if_installed().await {
         Ok(Some(text)) => text,
-        Ok(None) => return Ok(None),
+        Ok(None) => return out_of_reach(tool).map(|()| None),
         // The program is there and what it speaks to is not: nor is any rule.
         Err(_) if tool.variant == IptablesVariant::NfTables && !watch::has_nf_tables() => {
             return Ok(None);

@@ -160,7 +160,8 @@ impl Tool {
         })
     }
 
-    fn program(self, verb: &str) -> String {
+    /// The program of a verb, as `iptables-nft-save`.
+    pub fn program(self, verb: &str) -> String {
         format!("{}-{verb}", self.name())
     }
 

@@ -163,6 +163,26 @@ fn cleanup_needs_no_cgroup_hierarchy() {
     assert!(text.contains("ebpf: nothing to remove"), "{text}");
 }
 
+/// As root's PATH is after `su` without `-`.
+#[test]
+fn cleanup_fails_where_iptables_is_not_found_and_rules_are_left() {
+    let node = Node::new();
+    let env = [("PATH", "/nonexistent")];
+    let (code, text, error) = node.bare_with("cleanup", &env);
+    assert_eq!(code, 0, "there is no rule: {text}{error}");
+    node.sh("iptables-nft -t nat -N SEAWAY-SERVICES");
+    let (code, text, error) = node.bare_with("cleanup", &env);
+    assert_eq!(code, 1, "{text}{error}");
+    for part in [
+        "chain SEAWAY-SERVICES of table nat and 0 more of ours",
+        "iptables-nft-restore is not installed, or not in PATH (/nonexistent)",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let (code, text, error) = node.bare("cleanup");
+    assert_eq!(code, 0, "{text}{error}");
+}
+
 #[test]
 fn systemd_hears_of_readiness_and_life() {
     let node = Node::new();

@@ -205,6 +205,13 @@ async fn cleanup_removes_everything_but_the_pods() {
     one.daemon.kill();
     let mut args = vec!["cleanup".to_owned()];
     args.extend(one.args());
+    let without_iptables = one.overlay_with("/nonexistent", &args).await.unwrap_err();
+    assert!(
+        without_iptables.contains(
+            "chain SEAWAY-EGRESS (V4): iptables is not installed, or not in PATH (/nonexistent)"
+        ),
+        "{without_iptables}"
+    );
     for _ in 0..2 {
         one.overlay(&args).await.unwrap();
         assert!(one.netlink().link(VXLAN_LINK).await.unwrap().is_none());

@@ -295,7 +295,14 @@ impl Node {
 
     /// Runs a subcommand in the node's namespace.
     pub(crate) async fn overlay(&self, args: &[String]) -> Result<String, String> {
+        let path = std::env::var("PATH").unwrap();
+        self.overlay_with(&path, args).await
+    }
+
+    /// The same with another `PATH`.
+    pub(crate) async fn overlay_with(&self, path: &str, args: &[String]) -> Result<String, String> {
         Command::new(env!("CARGO_BIN_EXE_seaway-overlay"))
+            .env("PATH", path)
             .args(args)
             .netns(&self.netns)
             .output()
