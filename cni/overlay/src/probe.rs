@@ -1,8 +1,9 @@
 //! Probing the way to each peer: whether anything arrives, how large, and with right checksums. Overlays answer each other
 //! at [`PROBE_PORT`]; datagrams go the way that packets of pods go.
 //!
-//! [`path`] decides (pure), [`wire`] is the format, this file has sockets and clock.
+//! [`path`] decides (pure), [`news`] says what is logged of it (pure), [`wire`] is the format, this file has sockets and clock.
 
+mod news;
 pub mod path;
 pub mod wire;
 
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use crate::plan::Findings;
+use news::News;
 use path::{Ask, Found, Health, Path};
 use wire::Message;
 
@@ -125,6 +127,7 @@ impl Probes {
             paths: HashMap::new(),
             queue: BTreeSet::new(),
             by_sequence: HashMap::new(),
+            news: News::default(),
             token: random,
             sequence: 0,
             full: 0,
@@ -271,6 +274,7 @@ struct Prober {
     queue: BTreeSet<(Instant, Arc<str>)>,
     /// To whom a question of a round that is under way went.
     by_sequence: HashMap<u32, Arc<str>>,
+    news: News,
     token: u64,
     sequence: u32,
     full: u32,
@@ -351,6 +355,7 @@ impl Prober {
         }
         self.queue.retain(|(_, name)| paths.contains_key(name));
         self.by_sequence.retain(|_, name| paths.contains_key(name));
+        self.news.retain(|name| paths.contains_key(name));
         let mut eased = false;
         self.probes.lock().retain(|name, record| {
             let there = paths.contains_key(name);
@@ -402,8 +407,12 @@ impl Prober {
             self.queue.insert((probed.path.due(), name.clone()));
             self.record(&name);
         }
-        let (next, _) = self.queue.first()?;
-        Some((*next).max(now + GRAIN))
+        for line in self.news.lines(now) {
+            tracing::warn!("{line}");
+        }
+        let next = self.queue.first().map(|(due, _)| *due);
+        let due = next.into_iter().chain(self.news.due(now)).min()?;
+        Some(due.max(now + GRAIN))
     }
 
     fn hear(&mut self, message: Message, from: IpAddr, now: Instant) {
@@ -443,6 +452,7 @@ impl Prober {
         }
         records.insert(name.clone(), now);
         drop(records);
+        self.news.hear(name, former, found);
         tell(name, former, found);
         if work(before.as_ref()) != work(Some(&now)) {
             self.probes.changed.notify_one();
@@ -456,25 +466,15 @@ fn work(record: Option<&Record>) -> (Option<u32>, bool) {
     (record.and_then(|r| r.narrow), record.is_some_and(broken))
 }
 
+/// Good news, which few want to hear.
 fn tell(peer: &str, before: Found, found: Found) {
-    if found.reachable != before.reachable {
-        match found.reachable {
-            Health::Broken => tracing::warn!("peer {peer} does not answer probes any more"),
-            _ => tracing::debug!("peer {peer} answers probes"),
-        }
+    if found.reachable != before.reachable && found.reachable != Health::Broken {
+        tracing::debug!("peer {peer} answers probes");
     }
     if found.mtu != before.mtu
         && let Some(mtu) = found.mtu
     {
         tracing::debug!("packets to peer {peer} arrive up to {mtu} bytes");
-    }
-    if found.offload == Health::Broken && before.offload != Health::Broken {
-        tracing::warn!(
-            "checksums of packets to peer {peer} arrive wrong when the network card makes them"
-        );
-    }
-    if found.mangled && !before.mangled {
-        tracing::warn!("checksums of packets to peer {peer} arrive wrong whoever makes them");
     }
 }
 

@@ -39,6 +39,9 @@ const RETRY: [Duration; 5] = [
     Duration::from_secs(10),
 ];
 
+/// So many peers that are not connected have a line each, when they come together.
+const LOGGED: usize = 5;
+
 const GROUPS: WatchGroups = WatchGroups {
     links: true,
     addresses: true,
@@ -198,12 +201,24 @@ fn report(outcome: Outcome, shared: &Shared) {
         }
     }
     let in_sync = status.in_sync && !before.in_sync;
-    for trouble in shared.set(status, outcome.peers) {
+    for trouble in in_short(shared.set(status, outcome.peers)) {
         tracing::warn!("{trouble}");
     }
     if in_sync {
         tracing::info!(peers = shared.connected(), "in sync");
     }
+}
+
+/// The first of many, and how many more there are.
+fn in_short(mut troubles: Vec<String>) -> Vec<String> {
+    let more = troubles.len().saturating_sub(LOGGED);
+    if more > 0 {
+        troubles.truncate(LOGGED);
+        troubles.push(format!(
+            "not connected either: {more} more; `seaway-overlay status` names them"
+        ));
+    }
+    troubles
 }
 
 /// Two daemons would undo each other's work.
@@ -242,4 +257,36 @@ impl Metrics {
 
 fn whole(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_troubles_the_first_are_told() {
+        let numbered =
+            |count: usize| -> Vec<String> { (0..count).map(|n| n.to_string()).collect() };
+        for (count, last) in [
+            (0, None),
+            (1, Some("0")),
+            (5, Some("4")),
+            (
+                6,
+                Some("not connected either: 1 more; `seaway-overlay status` names them"),
+            ),
+            (
+                1000,
+                Some("not connected either: 995 more; `seaway-overlay status` names them"),
+            ),
+        ] {
+            let told = in_short(numbered(count));
+            assert_eq!(told.last().map(String::as_str), last);
+            assert_eq!(told.len(), count.min(LOGGED + 1));
+            assert_eq!(
+                told[..count.min(LOGGED)],
+                numbered(count)[..count.min(LOGGED)]
+            );
+        }
+    }
 }

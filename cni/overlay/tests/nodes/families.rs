@@ -299,6 +299,9 @@ async fn a_narrow_way_over_ipv6_is_found_and_a_silent_peer_is_told() {
     assert_eq!(status.peers[1].state, "connected");
     let change = status.peers[1].last_change.as_ref().unwrap();
     assert_eq!(change.what, "does not answer probes");
+    let log = one.log();
+    let line = "peer n3 does not answer probes any more";
+    assert_eq!(log.matches(line).count(), 1, "{log}");
     let table = one.overlay(&["status".to_owned()]).await.unwrap();
     assert!(table.contains(" NO "), "{table}");
 }
