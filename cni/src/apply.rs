@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use seaway_kernel::{
-    Batch, Ipv4Settings, NetNs, RouteFilter, RouteSocket, Scope, TABLE_MAIN, VethOptions,
+    Batch, Ipv4Settings, NetNs, RouteFilter, RouteSocket, Scope, TABLE_MAIN, VethOptions, sysctl,
 };
 
 use crate::attachment::Attachment;
@@ -30,7 +30,9 @@ pub fn add(
     let mut host = RouteSocket::open()?;
     let mut inside = RouteSocket::in_namespace(pod)?;
     create(attachment, &node, &mut inside, &mut host)?;
-    set_up(attachment, &mut inside, &mut host, shaping, host_ports).map_err(|error| {
+    let made = enable_ipv6(attachment, pod)
+        .and_then(|()| set_up(attachment, &mut inside, &mut host, shaping, host_ports));
+    made.map_err(|error| {
         match undo(
             &mut host,
             &attachment.host_link,
@@ -40,6 +42,20 @@ pub fn add(
             Err(second) => error.details(format!("and taking it back failed: {}", second.message)),
         }
     })
+}
+
+/// Fails if the pod has an interface of that name.
+pub fn refuse_second(pod: &NetNs, ifname: &str) -> Result<(), Error> {
+    match RouteSocket::in_namespace(pod)?.link(ifname)? {
+        Some(_) => Err(is_there(ifname)),
+        None => Ok(()),
+    }
+}
+
+fn is_there(ifname: &str) -> Error {
+    let message =
+        format!("interface {ifname} exists in the pod's namespace already; it stays as it is");
+    Error::new(Code::AlreadyAttached, message)
 }
 
 /// Deletes what of an attachment would stay in the pod's namespace without its link.
@@ -89,7 +105,7 @@ fn create(
     }
     // "File exists" does not say which of the two names is taken.
     let message = if inside.link(pod_name)?.is_some() {
-        format!("interface {pod_name} exists in the pod's namespace already; it stays as it is")
+        return Err(is_there(pod_name));
     } else if host.link(host_name)?.is_some() {
         format!(
             "link {host_name} exists on the node already: an ADD was interrupted; run DEL first"
@@ -98,6 +114,21 @@ fn create(
         return Err(error.into());
     };
     Err(Error::new(Code::AlreadyAttached, message))
+}
+
+/// A namespace may come with IPv6 switched off, by a runtime or a setting that it inherits from the node; a pod with such an
+/// address gets it on its interface, as from the reference plugins.
+fn enable_ipv6(attachment: &Attachment, pod: &NetNs) -> Result<(), Error> {
+    if attachment.addresses.iter().all(|a| a.network.is_ipv4()) {
+        return Ok(());
+    }
+    let key = format!("net/ipv6/conf/{}/disable_ipv6", attachment.ifname);
+    let _inside = pod.enter()?;
+    match sysctl::write(&key, "0") {
+        // A kernel without IPv6 says so when it gets the address.
+        Err(error) if !error.is_absent() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn set_up(

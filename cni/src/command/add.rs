@@ -42,6 +42,10 @@ impl Call {
         let mtu = self.mtu()?;
         let mac = self.mac(&runtime, &args)?;
         let dns = self.config.dns()?;
+        if self.delegate()?.is_some() {
+            // Of an attachment that is there, the other plugin would be told the end as well.
+            apply::refuse_second(&pod, &self.owner().ifname)?;
+        }
         // From here on there is something to give back.
         let addresses = self.addresses(&runtime, &args, true)?;
         let attachment = Attachment::new(&self.owner(), mtu, mac).with(
@@ -95,7 +99,7 @@ impl Call {
         attachment: &Attachment,
         runtime: &RuntimeConfig,
     ) -> Result<Wanted, Error> {
-        Ok(Wanted {
+        Wanted {
             mappings: runtime.port_mappings.clone(),
             // On a node with an overlay one static rule set does it for all pods.
             masquerade: self.personality == Personality::Ptp && self.config.masquerade()?,
@@ -104,7 +108,8 @@ impl Call {
                 .iter()
                 .map(|a| a.network.ip())
                 .collect(),
-        })
+        }
+        .checked()
     }
 
     /// As the IPAM plugin of another one.

@@ -57,16 +57,12 @@ impl Call {
         runtime: &RuntimeConfig,
         previous: &AddResult,
     ) -> Result<Wanted, Error> {
-        let wanted = Wanted {
+        Wanted {
             mappings: runtime.port_mappings.clone(),
             masquerade: false,
             addresses: previous.ips.iter().map(|ip| ip.address.ip()).collect(),
-        };
-        if !wanted.mappings.is_empty() && wanted.addresses.is_empty() {
-            let message = "portMappings: prevResult has no address that a host port could lead to";
-            return Err(Error::new(Code::InvalidConfig, message));
         }
-        Ok(wanted)
+        .checked()
     }
 
     /// The node's end of the pod's pair. The kernel knows it; a result may list several links of the node.

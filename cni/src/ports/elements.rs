@@ -6,7 +6,7 @@ use seaway_kernel::nftables::{Element, Part, Set};
 use sha2::{Digest, Sha256};
 
 use crate::attachment::digits;
-use crate::protocol::{OwnerKey, PortMapping, Protocol};
+use crate::protocol::{Code, Error, OwnerKey, PortMapping, Protocol};
 
 /// A set or map of the table, by what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +120,35 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Fails if a host port leads nowhere, or to two ports of the pod: then nobody could say which is meant.
+    pub fn checked(self) -> Result<Self, Error> {
+        let invalid = |message: String| Error::new(Code::InvalidConfig, message);
+        if !self.mappings.is_empty() && self.addresses.is_empty() {
+            let message = "portMappings: the pod has no address that a host port could lead to";
+            return Err(invalid(message.to_owned()));
+        }
+        for (index, one) in self.mappings.iter().enumerate() {
+            let at = |mapping: &PortMapping| mapping.host_ip.filter(|ip| !ip.is_unspecified());
+            let of_both = |other: &PortMapping| match (one.host_ip, other.host_ip) {
+                (Some(a), Some(b)) => a.is_ipv4() == b.is_ipv4(),
+                _ => true,
+            };
+            let contradicts = |other: &&PortMapping| {
+                (one.host_port, one.protocol, at(one))
+                    == (other.host_port, other.protocol, at(other))
+                    && of_both(other)
+                    && one.pod_port != other.pod_port
+            };
+            if let Some(other) = self.mappings[..index].iter().find(contradicts) {
+                return Err(invalid(format!(
+                    "portMappings: hostPort {} leads to containerPort {} and to {}",
+                    one.host_port, other.pod_port, one.pod_port
+                )));
+            }
+        }
+        Ok(self)
+    }
+
     /// Whether there is anything to do.
     pub fn is_empty(&self) -> bool {
         self.mappings.is_empty() && !self.masquerade

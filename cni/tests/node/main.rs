@@ -6,6 +6,7 @@ mod capabilities;
 mod cleanup;
 mod conformance;
 mod crash;
+mod damage;
 mod disk;
 mod pods;
 mod proofs;

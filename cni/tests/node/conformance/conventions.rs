@@ -58,6 +58,31 @@ async fn q01_port_mappings_of_every_form() {
         assert_eq!(error.0, 7, "{}", error.1);
         assert_eq!(node.leases().await.len(), 1);
     }
+    // One port of the node to two of the pod; the same one twice is no contradiction, nor is another protocol.
+    let other = Namespace::new("pod");
+    for (protocol, ip, port, expected) in [
+        ("tcp", "", 2, Err(7)),
+        ("tcp", "0.0.0.0", 2, Err(7)),
+        ("tcp", "192.0.2.9", 2, Ok(())),
+        ("udp", "", 2, Ok(())),
+        ("tcp", "", 1, Ok(())),
+        ("tcp", "::", 1, Ok(())),
+    ] {
+        let list = json!([
+            { "hostPort": 8, "containerPort": 1 },
+            { "hostPort": 8, "containerPort": port, "protocol": protocol, "hostIP": ip },
+        ]);
+        let seen = add(&node, "d", &other, json!({ "portMappings": list })).await;
+        let seen = seen.map(drop).map_err(|e| e.0);
+        assert_eq!(seen, expected, "{list}");
+        node.del("d", &other.path()).await.unwrap();
+    }
+    // Where there is no address, there is nothing that a port could lead to.
+    let mut config = node.config("1.0.0");
+    config["ipam"] = json!({});
+    config["runtimeConfig"] = json!({ "portMappings": [{ "hostPort": 9, "containerPort": 1 }] });
+    let error = node.call("ADD", "d", &other.path(), config).await;
+    assert_eq!(error.unwrap_err().0, 7);
 }
 
 #[tokio::test]

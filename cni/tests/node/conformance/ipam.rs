@@ -122,6 +122,26 @@ async fn i03_every_verb_reaches_it_and_a_failed_add_is_followed_by_its_del() {
     assert_eq!(node.pod_links().await, [""; 0]);
 }
 
+/// Its ADD would succeed, and its DEL then take the address away that the pod has.
+#[tokio::test]
+async fn i03_a_second_add_does_not_reach_it() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    other(
+        &node,
+        r#"{"cniVersion":"1.0.0","ips":[{"address":"10.5.0.7/24"}]}"#,
+    );
+    let pod = Namespace::new("pod");
+    let (path, config) = (pod.path(), delegated(&node, "1.0.0"));
+    let add = || node.call_as("seaway-cni", "ADD", ("c", &path), &[], &config);
+    add().await.unwrap();
+    assert_eq!(add().await.unwrap_err().0, 102);
+    let verbs: Vec<_> = log(&node)
+        .lines()
+        .map(|l| l.split(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(verbs, ["ADD"]);
+}
+
 fn host_local(node: &Node, version: &str) -> Value {
     let mut config = node.config(version);
     config["type"] = "bridge".into();
