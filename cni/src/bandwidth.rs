@@ -2,7 +2,7 @@
 //! the pod is sent through an `ifb` device and queued there, out of the pod's reach.
 
 use seaway_kernel::shaping::Limit;
-use seaway_kernel::{Batch, Ipv4Settings, RouteSocket};
+use seaway_kernel::{Batch, Ipv4Settings, Link, RouteSocket};
 use seaway_model::ownership::SHAPING_LINK_GROUPS;
 
 use crate::attachment::shaping_link;
@@ -73,7 +73,7 @@ impl Shaping {
         let Some(limit) = self.from_pod else {
             return Ok(());
         };
-        let device = self.device(host)?;
+        let device = self.device(host)?.index;
         let mut batch = Batch::default();
         batch.limit(device, limit);
         batch.set_up(&self.link, Ipv4Settings::default());
@@ -87,9 +87,13 @@ impl Shaping {
         wanted.extend(self.to_pod.map(|limit| (end, limit, "to the pod")));
         if let Some(limit) = self.from_pod {
             let device = self.device(host)?;
-            wanted.push((device, limit, "from the pod"));
-            if host.redirection_of(end)? != Some(device) {
+            wanted.push((device.index, limit, "from the pod"));
+            if host.redirection_of(end)? != Some(device.index) {
                 let message = format!("what comes from the pod does not go through {}", self.link);
+                return Err(Error::new(Code::CheckFailed, message));
+            }
+            if !device.up {
+                let message = format!("link {}, through which the pod sends, is down", self.link);
                 return Err(Error::new(Code::CheckFailed, message));
             }
         }
@@ -106,9 +110,9 @@ impl Shaping {
         Ok(())
     }
 
-    fn device(&self, host: &mut RouteSocket) -> Result<u32, Error> {
+    fn device(&self, host: &mut RouteSocket) -> Result<Link, Error> {
         match host.link(&self.link)? {
-            Some(link) => Ok(link.index),
+            Some(link) => Ok(link),
             None => {
                 let message = format!("link {}, which limits the pod, is missing", self.link);
                 Err(Error::new(Code::CheckFailed, message))

@@ -125,6 +125,15 @@ pub fn add_beside(attachment: &Attachment, link: u32, others: &[Route]) -> Plan 
     plan
 }
 
+/// Whether routes of this link stand behind those of another.
+pub fn gave_way(link: u32, routes: &[Route]) -> bool {
+    let behind = Some(SECOND.saturating_add(link));
+    let mut routes = routes.iter();
+    routes.any(|route| {
+        route.link == Some(link) && route.table == TABLE_MAIN && route.metric == behind
+    })
+}
+
 /// The pod reaches a gateway over its link, and never asks for it.
 fn gateway(attachment: &Attachment, gateway: IpAddr) -> Vec<Step> {
     let mut steps = vec![Step::Neighbour {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use seaway_kernel::{Link, Neighbour, NetNs, Route, RouteFilter, RouteSocket, TABLE_MAIN};
+use seaway_kernel::{Link, Neighbour, NetNs, Route, RouteFilter, RouteSocket, TABLE_MAIN, sysctl};
 
 use super::Call;
 use crate::attachment::Attachment;
@@ -30,7 +30,11 @@ impl Call {
         if let Some(delegate) = self.delegate()? {
             delegate.call(Verb::Check)?;
         }
-        let mtu = previous.interfaces.iter().find_map(|i| i.mtu);
+        let ifname = &self.invocation.ifname;
+        let mut of_pod = previous.interfaces.iter();
+        let of_pod = of_pod.find(|i| i.name == *ifname && !i.sandbox.is_empty());
+        // A later plugin may have changed that of the pod's end alone.
+        let mtu = of_pod.and_then(|interface| interface.mtu);
         let attachment = Attachment::new(&self.owner(), mtu, self.mac(&runtime, &args)?);
         if !previous
             .interfaces
@@ -71,11 +75,8 @@ impl Call {
                 ))),
             })
             .collect::<Result<_, _>>()?;
-        let routes = match Source::new(&self.config, &RuntimeConfig::default()) {
-            Ok(Some(source)) => source.routes().to_vec(),
-            _ => Vec::new(),
-        };
-        Ok(attachment.with(self.personality.style(), &assigned, &routes))
+        let ipam = self.config.ipam()?;
+        Ok(attachment.with(self.personality.style(), &assigned, ipam.routes()))
     }
 
     /// The addresses that the ledger has for this pod.
@@ -115,11 +116,16 @@ impl Call {
                 inside.link.name, inside.link.mtu
             )));
         }
-        let others = inside.socket.routes(RouteFilter {
-            table: Some(TABLE_MAIN),
-            ..RouteFilter::default()
-        })?;
-        let plan = plan::add_beside(attachment, inside.link.index, &others);
+        // What came to other links later is no reason to give way.
+        let plan = if plan::gave_way(inside.link.index, &inside.routes) {
+            let others = inside.socket.routes(RouteFilter {
+                table: Some(TABLE_MAIN),
+                ..RouteFilter::default()
+            })?;
+            plan::add_beside(attachment, inside.link.index, &others)
+        } else {
+            plan::add(attachment)
+        };
         inside.has(&plan.pod, &host.link.clone())?;
         host.has(&plan.host, &inside.link.clone())?;
         if self.personality == Personality::Seaway && matches!(self.config.ipam()?, Ipam::Node(_)) {
@@ -130,8 +136,23 @@ impl Call {
         if let Some(shaping) = shaping {
             shaping.check(&mut host.socket, host.link.index)?;
         }
-        ports::check(&self.host_ports(attachment, runtime)?, &self.tag())
+        let ports = self.host_ports(attachment, runtime)?;
+        ports::check(&ports, &self.tag())?;
+        settings(&host.link.name, !ports.mappings.is_empty())
     }
+}
+
+/// The settings of the node's end, unless they were switched off. The larger of a link's value and that of `all` counts
+/// (ip-sysctl), and others may have their reasons to raise one.
+fn settings(link: &str, host_ports: bool) -> Result<(), Error> {
+    let keys = [("rp_filter", true), ("route_localnet", host_ports)];
+    for (key, _) in keys.into_iter().filter(|(_, needed)| *needed) {
+        let read = |of: &str| sysctl::read(&format!("net/ipv4/conf/{of}/{key}"));
+        if read(link)? == "0" && read("all")? == "0" {
+            return Err(wrong(format!("sysctl {key} of {link} on the node is 0")));
+        }
+    }
+    Ok(())
 }
 
 /// The result that the runtime kept must speak of the same objects.

@@ -83,7 +83,7 @@ pub fn remove_unless(network: &str, valid: &BTreeSet<String>) -> Result<Removed,
     })
 }
 
-/// Fails if an element of an attachment is missing.
+/// Fails if an element of an attachment is missing, or rules that look for it.
 pub fn check(wanted: &Wanted, tag: &Tag) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
@@ -99,6 +99,15 @@ pub fn check(wanted: &Wanted, tag: &Tag) -> Result<(), Error> {
             );
             return Err(Error::new(Code::CheckFailed, message));
         }
+    }
+    let mut table = Transaction::new(HOST_PORTS_TABLE);
+    make(&mut table);
+    if nft.rules(HOST_PORTS_TABLE)? < table.rules() {
+        let message = format!(
+            "the nftables table {HOST_PORTS_TABLE} lacks rules: host ports are not served. Delete it, and have the pods \
+             of this node that have some made anew"
+        );
+        return Err(Error::new(Code::CheckFailed, message));
     }
     Ok(())
 }

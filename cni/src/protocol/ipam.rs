@@ -81,6 +81,21 @@ struct Raw {
 }
 
 impl Ipam {
+    /// Routes in the pod.
+    pub fn routes(&self) -> &[RouteConfig] {
+        match self {
+            Self::Node(extras) | Self::Ranges { extras, .. } | Self::Static { extras, .. } => {
+                &extras.routes
+            }
+            Self::Delegate(_) | Self::None => &[],
+        }
+    }
+
+    /// Whether the runtime has to say with each ADD what the addresses are (`ipRanges`): the section does not.
+    pub fn awaits_ranges(&self) -> bool {
+        matches!(self, Self::Ranges { ranges, .. } if ranges.is_empty())
+    }
+
     /// Reads the section.
     pub fn parse(section: &Value) -> Result<Self, Error> {
         let lowered = lower(section);

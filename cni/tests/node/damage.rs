@@ -28,6 +28,92 @@ fn name(result: &Value, interface: usize) -> String {
 }
 
 #[tokio::test]
+async fn check_sees_settings_limits_and_rules_that_are_gone() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let mut config = node.config("1.1.0");
+    config["runtimeConfig"] = json!({
+        "portMappings": [{ "hostPort": 80, "containerPort": 80 }],
+        "bandwidth": { "egressRate": 8_000_000, "egressBurst": 800_000 },
+    });
+    for damage in ["rp_filter", "route_localnet", "limit", "table", "chain"] {
+        let mut check = config.clone();
+        let result = node
+            .call("ADD", "c", &pod.path(), config.clone())
+            .await
+            .unwrap();
+        let link = name(&result, 0);
+        check["prevResult"] = result;
+        node.call("CHECK", "c", &pod.path(), check.clone())
+            .await
+            .unwrap();
+        match damage {
+            "limit" => ip(&node.space, &format!("link set sb{} down", &link[2..])).await,
+            "table" => nft(&node, "flush table inet seaway-cni").await,
+            "chain" => nft(&node, "flush chain inet seaway-cni output").await,
+            key => set(&node, &format!("net/ipv4/conf/{link}/{key}"), "0"),
+        }
+        let (code, message) = node
+            .call("CHECK", "c", &pod.path(), check.clone())
+            .await
+            .unwrap_err();
+        assert_eq!(code, 104, "{damage}: {message}");
+        assert!(message.contains(damage) || damage == "limit" || damage == "chain");
+        if damage == "rp_filter" {
+            // The larger of the two counts.
+            set(&node, "net.ipv4.conf.all.rp_filter", "2");
+            let raised = node.call("CHECK", "c", &pod.path(), check).await;
+            raised.unwrap();
+            set(&node, "net.ipv4.conf.all.rp_filter", "0");
+        }
+        node.call("DEL", "c", &pod.path(), config.clone())
+            .await
+            .unwrap();
+        nft(&node, "delete table inet seaway-cni").await;
+    }
+}
+
+#[tokio::test]
+async fn check_tolerates_other_links_that_come_later() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let mut result = node.add("c", &pod).await.unwrap();
+    for command in [
+        "link add net1 type bridge",
+        "link set net1 up",
+        "address add 10.77.0.1/24 dev net1",
+        "route add default via 10.77.0.2 dev net1 metric 100",
+    ] {
+        ip(&pod, command).await;
+    }
+    node.check("c", &pod, &result).await.unwrap();
+    // So does a pod that gave way to them, until its own rule is gone.
+    node.del("c", &pod.path()).await.unwrap();
+    result = node.add("c", &pod).await.unwrap();
+    node.check("c", &pod, &result).await.unwrap();
+    ip(&pod, "rule del from 10.244.1.2").await;
+    let (code, message) = node.check("c", &pod, &result).await.unwrap_err();
+    assert_eq!(code, 104);
+    assert!(message.starts_with("there is no rule"), "{message}");
+}
+
+#[tokio::test]
+async fn check_compares_the_mtu_of_the_pods_own_end() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let mut config = node.config("1.1.0");
+    let mut result = node
+        .call("ADD", "c", &pod.path(), config.clone())
+        .await
+        .unwrap();
+    // As a later plugin does it, which says so.
+    ip(&pod, "link set eth0 mtu 1400").await;
+    result["interfaces"][1]["mtu"] = 1400.into();
+    config["prevResult"] = result;
+    node.call("CHECK", "c", &pod.path(), config).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_pod_where_ipv6_is_switched_off_gets_it_on_its_interface() {
     let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
     let pod = Namespace::new("pod");

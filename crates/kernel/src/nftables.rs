@@ -25,6 +25,7 @@ const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
 const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
@@ -241,6 +242,12 @@ impl<'a> Transaction<'a> {
         self.elements(DELETE_ELEMENTS, 0, set, elements);
     }
 
+    /// How many rules it appends.
+    pub fn rules(&self) -> usize {
+        let kinds = self.requests.iter().map(|(kind, ..)| *kind);
+        kinds.filter(|kind| *kind == NEW_RULE).count()
+    }
+
     /// Whether there is anything to do.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
@@ -442,6 +449,24 @@ impl Nftables {
             }
         })?;
         Ok(packets)
+    }
+
+    /// How many rules all chains of a table have; none if there is no such table.
+    pub fn rules(&mut self, table: &str) -> Result<usize, Error> {
+        let sequence = self.socket.next_sequence();
+        let mut message = Message::new(GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        message.raw(&[INET, 0, 0, 0]);
+        message.text(1, table);
+        let mut rules = 0;
+        let counted = self.socket.ask(&message.finish(), |message| {
+            rules += usize::from(message.message_type() == NEW_RULE);
+        });
+        match counted {
+            Ok(_) => Ok(rules),
+            Err(failure) => {
+                Err(failure.into_error("list", format!("rules of nftables table {table}")))
+            }
+        }
     }
 
     /// The elements of a set; `None` if there is no such table or set.
