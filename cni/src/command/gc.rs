@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use seaway_kernel::RouteSocket;
-use seaway_model::ownership::{POD_LINK_PREFIX, SHAPING_LINK_PREFIX};
+use seaway_kernel::{Batch, RouteSocket};
+use seaway_model::ownership::{POD_LINK_PREFIX, SHAPING_LINK_PREFIX, is_shaping_link};
 
 use super::{Call, since_boot};
 use crate::apply;
@@ -32,6 +32,9 @@ impl Call {
             removed = ports::remove_unless(&self.config.name, &valid).map(Some);
         }
         note(self.sweep(&valid));
+        if self.personality != Personality::HostLocal {
+            note(abandoned(&valid));
+        }
         note(removed.and_then(|removed| removed.map_or(Ok(()), Removed::finish)));
         match self.delegate() {
             Ok(Some(delegate)) => note(delegate.call(Verb::Gc).map(drop)),
@@ -56,6 +59,33 @@ impl Call {
             .collect();
         release_all(&ledger, &gone, self.personality != Personality::HostLocal)
     }
+}
+
+/// Removes devices by which nobody is limited any more, of whatever network: behind another plugin the pair is that one's, and
+/// the ledger knows nothing of the pod. One that is not up yet is that of an ADD.
+fn abandoned(valid: &BTreeSet<String>) -> Result<(), Error> {
+    let mut host = RouteSocket::open()?;
+    let links = host.links()?;
+    let devices = links.iter().filter(|link| {
+        let digits = link.name.strip_prefix(SHAPING_LINK_PREFIX);
+        is_shaping_link(&link.name) && link.up && !digits.is_some_and(|d| valid.contains(d))
+    });
+    let devices: Vec<_> = devices.collect();
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut used = BTreeSet::new();
+    for end in host.queued_links()? {
+        used.extend(host.redirection_of(end)?);
+    }
+    let mut batch = Batch::default();
+    for device in devices
+        .iter()
+        .filter(|device| !used.contains(&device.index))
+    {
+        batch.delete_link(&device.name);
+    }
+    Ok(host.apply(&batch)?)
 }
 
 /// Frees the addresses of these attachments (by their digits), and removes their interfaces, if they are ours. One

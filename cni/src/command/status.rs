@@ -14,6 +14,9 @@ impl Call {
         if self.personality == Personality::Seaway && matches!(self.config.ipam()?, Ipam::Node(_)) {
             self.overlay()?;
         }
+        if self.config.ipam()?.awaits_ranges() {
+            return Ok(());
+        }
         if let Some(source) = Source::new(&self.config, &RuntimeConfig::default())?
             && let Some(ranges) = source.exhausted(since_boot()?)?
         {

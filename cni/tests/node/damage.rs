@@ -114,6 +114,44 @@ async fn check_compares_the_mtu_of_the_pods_own_end() {
 }
 
 #[tokio::test]
+async fn gc_removes_limits_whose_pair_is_gone() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let (pod, other) = (Namespace::new("pod"), Namespace::new("pod"));
+    let limits = json!({ "bandwidth": { "egressRate": 8_000_000, "egressBurst": 800_000 } });
+    let mut host = RouteSocket::in_namespace(&node.space.netns).unwrap();
+    let mut devices = || -> Vec<String> {
+        let names = host.links().unwrap().into_iter().map(|link| link.name);
+        names.filter(|name| name.starts_with("sb")).collect()
+    };
+    for (id, pod) in [("gone", &pod), ("other", &other)] {
+        // As another plugin makes it.
+        let node_end = format!("veth-{id}");
+        let pair = format!(
+            "link add eth0 type veth peer name {node_end} netns {}",
+            node.space.name()
+        );
+        ip(pod, &pair).await;
+        let mut config = node.config("1.1.0");
+        // GC is of one network, and these are of another.
+        config["name"] = "chained".into();
+        config["prevResult"] = json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{ "name": node_end }, { "name": "eth0", "sandbox": pod.path() }],
+            "ips": [{ "address": "10.88.0.5/16", "interface": 1 }],
+        });
+        config["runtimeConfig"] = limits.clone();
+        node.call("ADD", id, &pod.path(), config).await.unwrap();
+    }
+    let both = devices();
+    assert_eq!(both.len(), 2);
+    ip(&node.space, "link delete veth-gone").await;
+    let mut gc = node.config("1.1.0");
+    gc["cni.dev/valid-attachments"] = json!([]);
+    node.call("GC", "", "", gc).await.unwrap();
+    assert_eq!(devices(), both[1..], "that of the pair that is there");
+}
+
+#[tokio::test]
 async fn a_pod_where_ipv6_is_switched_off_gets_it_on_its_interface() {
     let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
     let pod = Namespace::new("pod");
@@ -124,3 +162,13 @@ async fn a_pod_where_ipv6_is_switched_off_gets_it_on_its_interface() {
     assert!(crate::pods::reaches(&node.space, &pod, "fd00:1::1"));
 }
 
+#[tokio::test]
+async fn status_does_not_ask_for_ranges_that_come_with_add() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let mut config = node.config("1.1.0");
+    config["ipam"] = json!({ "type": "host-local" });
+    node.call("STATUS", "", "", config.clone()).await.unwrap();
+    let pod = Namespace::new("pod");
+    let error = node.call("ADD", "c", &pod.path(), config).await;
+    assert_eq!(error.unwrap_err().0, 7);
+}
