@@ -1,7 +1,7 @@
 //! Pod to pod across two nodes: through our overlay in both modes and through flannel's form, in turn.
 //!
 //! Nodes of ours have a proxy, and flannel's have none of their own. So its form is there twice: without a proxy, and with the rules that
-//! our proxy has in iptables mode, as a cluster has those of kube-proxy. The ratios are to the latter, and `..._bare_ratio` to the former.
+//! kube-proxy has in iptables mode, as in every cluster. The ratios are to the latter, and `..._bare_ratio` to the former.
 
 pub mod flannel;
 pub mod stream;
@@ -31,12 +31,18 @@ struct Way {
     from: NetNs,
     to: SocketAddr,
     _server: Server,
+    streams: Vec<Streams>,
+    /// Microseconds; the median of each round.
+    trips: Vec<f64>,
+}
+
+/// What streams of one congestion control did.
+struct Streams {
+    control: &'static str,
     /// 10^6 bytes a second.
     rates: Vec<f64>,
     /// Milliseconds of processor time for 10^9 bytes.
     costs: Vec<f64>,
-    /// Microseconds; the median of each round.
-    trips: Vec<f64>,
 }
 
 /// Pods of a lab, attached as a runtime attaches them.
@@ -89,20 +95,45 @@ impl Way {
             from: ends[0].clone(),
             to: SocketAddr::new(target, PORT),
             _server: Server::start(ends[1], PORT, |stream| drop(stream::take(stream)))?,
-            rates: Vec::new(),
-            costs: Vec::new(),
+            streams: stream::controls()?.map(Streams::of).collect(),
             trips: Vec::new(),
         })
     }
 
     fn measure(&mut self, stage: &Stage) -> Result<()> {
-        let time = Duration::from_millis(stage.times(1500, 500) as u64);
+        let time = Duration::from_millis(stage.times(1000, 500) as u64);
         let trips = stream::round_trips(&self.from, self.to, stage.times(2000, 500))?;
         self.trips.extend(median(&trips));
-        let (rate, cost) = stream::throughput(&self.from, self.to, time)?;
-        self.rates.push(rate / 1e6);
-        self.costs.push(cost * 1e12);
+        for streams in &mut self.streams {
+            let (rate, cost) = stream::throughput(&self.from, self.to, streams.control, time)?;
+            streams.rates.push(rate / 1e6);
+            streams.costs.push(cost * 1e12);
+        }
         Ok(())
+    }
+
+    /// Each row of measurements: the name of its ratios, and one value a round.
+    fn rows(&self) -> Vec<(String, &[f64])> {
+        let mut rows = vec![("ping".to_owned(), &*self.trips)];
+        for streams in &self.streams {
+            let by = match streams.control {
+                stream::CUBIC => String::new(),
+                other => format!("{other}_"),
+            };
+            rows.push((format!("{by}throughput"), &streams.rates));
+            rows.push((format!("{by}cpu"), &streams.costs));
+        }
+        rows
+    }
+}
+
+impl Streams {
+    fn of(control: &'static str) -> Self {
+        Self {
+            control,
+            rates: Vec::new(),
+            costs: Vec::new(),
+        }
     }
 }
 
@@ -132,20 +163,18 @@ impl Attached {
 fn figures(ways: &[Way; 5]) -> Figures {
     let mut figures = Figures::new("overlay");
     for way in ways {
+        for of in &way.streams {
+            let labels = [("way", way.label), ("congestion", of.control)];
+            figures.named_median(&labels, "throughput_mb_per_s", Unit::PerSecond, &of.rates);
+            figures.named_median(&labels, "cpu_ms_per_gb", Unit::Milliseconds, &of.costs);
+        }
         let labels = [("way", way.label)];
-        let rates = &way.rates;
-        figures.named_median(&labels, "throughput_mb_per_s", Unit::PerSecond, rates);
-        figures.named_median(&labels, "cpu_ms_per_gb", Unit::Milliseconds, &way.costs);
         figures.median(&labels, "round_trip", Unit::Microseconds, &way.trips);
     }
     let [_, bare, flannel, iptables, ebpf] = ways;
     for way in [iptables, ebpf] {
         for (peer, than) in [(flannel, ""), (bare, "bare_")] {
-            for (name, ours, theirs) in [
-                ("throughput", &way.rates, &peer.rates),
-                ("cpu", &way.costs, &peer.costs),
-                ("ping", &way.trips, &peer.trips),
-            ] {
+            for ((name, ours), (_, theirs)) in way.rows().into_iter().zip(peer.rows()) {
                 let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(o, t)| o / t).collect();
                 let metric = format!("{}_{name}_{than}ratio", way.label);
                 figures.named_median(&[], &metric, Unit::Ratio, &ratios);

@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpCongestion;
 use seaway_kernel::NetNs;
 
 /// The port of both servers of the scenario.
@@ -19,6 +21,12 @@ const CHUNK: usize = 128 * 1024;
 
 /// A datagram of this size goes there and back.
 const PING: usize = 64;
+
+/// The congestion control of nearly every node, since it is the default of Linux.
+pub const CUBIC: &str = "cubic";
+
+/// Sends by a clock, at the rate that it has seen arrive.
+const BBR: &str = "bbr";
 
 /// For an answer.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -113,10 +121,28 @@ pub fn take(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// The congestion controls to measure by. A stream is never left to the machine's default: by a clock, the sender waits on
+/// every way, and ways look more alike than they are.
+///
+/// # Errors
+///
+/// If the kernel does not say which it has.
+pub fn controls() -> io::Result<impl Iterator<Item = &'static str>> {
+    let there = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")?;
+    let bbr = there.split_whitespace().any(|name| name == BBR);
+    Ok([CUBIC].into_iter().chain(bbr.then_some(BBR)))
+}
+
 /// One stream for so long: bytes a second that arrived, and processor time of the whole machine for each of them.
-pub fn throughput(from: &NetNs, to: SocketAddr, time: Duration) -> Result<(f64, f64)> {
+pub fn throughput(
+    from: &NetNs,
+    to: SocketAddr,
+    control: &str,
+    time: Duration,
+) -> Result<(f64, f64)> {
     let sent = from.run(|| -> io::Result<(f64, f64)> {
         let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
+        setsockopt(&stream, TcpCongestion, &control.into())?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
         let chunk = vec![7; CHUNK];
@@ -131,7 +157,7 @@ pub fn throughput(from: &NetNs, to: SocketAddr, time: Duration) -> Result<(f64, 
         let taken = u64::from_be_bytes(taken) as f64;
         Ok((taken / took, (busy_seconds()? - busy) / taken))
     })?;
-    sent.with_context(|| format!("a stream to {to}"))
+    sent.with_context(|| format!("a stream to {to} by {control}"))
 }
 
 /// Microseconds of each of so many datagrams there and back, one after the other.
@@ -187,8 +213,10 @@ mod tests {
         let here = NetNs::anonymous().unwrap();
         let _server = Server::start(&here, PORT, |stream| drop(take(stream))).unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], PORT));
-        let (rate, _) = throughput(&here, to, Duration::from_millis(50)).unwrap();
-        assert!(rate > 1e6, "{rate}");
+        for control in controls().unwrap() {
+            let (rate, _) = throughput(&here, to, control, Duration::from_millis(50)).unwrap();
+            assert!(rate > 1e6, "{control}: {rate}");
+        }
         assert_eq!(round_trips(&here, to, 20).unwrap().len(), 20);
     }
 }
