@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(async {
+    let outcome = seaway_daemon::block_on(runtime, async {
         match cli.command {
             Command::Run(args) => commands::run(args).await,
             Command::Plan(args) => commands::plan(args).await,

@@ -2,15 +2,21 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use seaway_overlay::cli::{Cli, Command};
 use seaway_overlay::{cleanup, run, status};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.log.start("info");
-    match dispatch(cli.command).await {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = runtime
+        .context("cannot start")
+        .and_then(|runtime| seaway_daemon::block_on(runtime, dispatch(cli.command)));
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

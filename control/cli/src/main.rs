@@ -10,7 +10,7 @@ mod server;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use seaway_daemon::{LogArgs, stop_signal};
+use seaway_daemon::{LogArgs, block_on, stop_signal};
 
 #[derive(Parser)]
 #[command(
@@ -61,8 +61,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Server(args) => shared()?.block_on(server::run(args))?,
-        Command::Agent(args) => shared()?.block_on(agent::run(args))?,
+        Command::Server(args) => block_on(shared()?, server::run(args))?,
+        Command::Agent(args) => block_on(shared()?, agent::run(args))?,
         Command::Kubeconfig(args) => kubeconfig::run(&args)?,
         Command::Lab(args) => return shared()?.block_on(lab::run(args)),
         Command::Echo(args) => small()?.block_on(echo::run(args))?,

@@ -1,11 +1,14 @@
-//! What all our daemons do alike, so that an operator learns it once: logs, signals, the name of the node, memory.
+//! What all our daemons do alike, so that an operator learns it once: logs, signals, the
+//! name of the node, memory, the end.
 
 mod logging;
 mod memory;
 mod node_name;
+mod runtime;
 mod signals;
 
 pub use logging::{LogArgs, LogFormat};
 pub use memory::{release_memory, share_memory};
 pub use node_name::host_name;
+pub use runtime::block_on;
 pub use signals::stop_signal;
