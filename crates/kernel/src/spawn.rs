@@ -8,12 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
 use crate::{Error, NetNs};
 
 /// A detached child; build it, then call [`Spawn::start`]. It gets a session of its own, so that a Ctrl-C meant for us
-/// does not reach it, and it outlives us.
+/// does not reach it, and it outlives us; of our open files it has none.
 #[derive(Debug)]
 pub struct Spawn {
     program: PathBuf,
@@ -144,14 +145,30 @@ fn open_log(path: Option<&Path>) -> Result<Stdio, Error> {
     Ok(file.into())
 }
 
-/// Makes the child a session leader.
+/// Makes the child a session leader, and keeps from it what our caller left open for us: a pipe whose reader would wait for
+/// the child's end, a lock that nobody would get before.
 #[expect(unsafe_code, reason = "code between fork and exec")]
 fn detach_before_exec(command: &mut Command) {
-    // SAFETY: setsid is async-signal-safe, and nothing is allocated.
+    let detach = || {
+        // SAFETY: only flags of descriptors change. A kernel without it (before Linux 5.11) says so and leaves them.
+        unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                FIRST_OF_OTHERS,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
+        }
+        Ok(nix::unistd::setsid().map(drop)?)
+    };
+    // SAFETY: close_range and setsid are async-signal-safe, and nothing is allocated.
     unsafe {
-        command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
+        command.pre_exec(detach);
     }
 }
+
+/// Behind standard input, output and error.
+const FIRST_OF_OTHERS: libc::c_uint = 3;
 
 /// Makes the child join a cgroup and enter a network namespace right before its program starts. The descriptors live
 /// as long as the command.

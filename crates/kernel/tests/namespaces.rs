@@ -79,6 +79,25 @@ fn a_file_that_is_no_namespace_is_refused() {
     assert!(error.contains("the file is not a namespace"), "{error}");
 }
 
+/// Such as the lock under which a script starts us.
+#[test]
+fn a_child_has_none_of_the_files_that_were_left_open_for_us() {
+    let dir = tempfile::tempdir().unwrap();
+    let left_open = fs::File::create(dir.path().join("left-open")).unwrap();
+    // A copy is not closed on exec.
+    let _copy = nix::unistd::dup(&left_open).unwrap();
+    let log = dir.path().join("log");
+    let child = Spawn::new("sh")
+        .args(["-c", "ls -l /proc/$$/fd; echo done"])
+        .stdout(&log)
+        .stderr(&log)
+        .start();
+    assert!(child.unwrap().wait().unwrap().success());
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("done") && said.contains("/log"), "{said}");
+    assert!(!said.contains("left-open"), "{said}");
+}
+
 #[test]
 fn a_child_starts_in_its_namespace_and_cgroup() {
     let netns = NetNs::anonymous().unwrap();
