@@ -1,8 +1,7 @@
 //! Running a program for its answer: input, time limit, and an error that shows what it said.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -10,23 +9,19 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 
-use crate::NetNs;
-use crate::spawn::{enter_before_exec, open_procs};
+use crate::program::Program;
 
 /// The time a program gets unless [`Command::timeout`] says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A program run to its end; build it, then call [`Command::output`].
+pub type Command = Program<Awaited>;
+
+/// Of a program that is run to its end: what it reads, and how long it may take.
 #[derive(Debug)]
-pub struct Command {
-    program: OsString,
-    args: Vec<OsString>,
-    envs: Vec<(OsString, OsString)>,
-    clear_env: bool,
+pub struct Awaited {
     stdin: Vec<u8>,
     timeout: Duration,
-    netns: Option<NetNs>,
-    cgroup: Option<PathBuf>,
 }
 
 /// What a program that exited with 0 printed.
@@ -73,67 +68,24 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// Starts to describe a run of `program` (searched in `PATH`).
+    /// Starts to describe a run of `program` (searched in `PATH` unless it has a slash).
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self {
-            program: program.as_ref().to_owned(),
-            args: Vec::new(),
-            envs: Vec::new(),
-            clear_env: false,
+        let awaited = Awaited {
             stdin: Vec::new(),
             timeout: DEFAULT_TIMEOUT,
-            netns: None,
-            cgroup: None,
-        }
-    }
-
-    /// Appends one argument.
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.args.push(arg.as_ref().to_owned());
-        self
-    }
-
-    /// Appends arguments.
-    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        self
-    }
-
-    /// Adds an environment variable.
-    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.envs
-            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// Starts from an empty environment instead of ours.
-    pub fn env_clear(mut self) -> Self {
-        self.clear_env = true;
-        self
+        };
+        Self::described(program, awaited)
     }
 
     /// What it reads on standard input; nothing by default.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = bytes.into();
+        self.how.stdin = bytes.into();
         self
     }
 
     /// The time limit; 30 seconds by default.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = limit;
-        self
-    }
-
-    /// Runs it in this network namespace instead of the calling thread's.
-    pub fn netns(mut self, netns: &NetNs) -> Self {
-        self.netns = Some(netns.clone());
-        self
-    }
-
-    /// Makes it join this cgroup (version 2) before its program starts.
-    pub fn cgroup(mut self, path: impl Into<PathBuf>) -> Self {
-        self.cgroup = Some(path.into());
+        self.how.timeout = limit;
         self
     }
 
@@ -141,12 +93,12 @@ impl Command {
     /// killed.
     pub async fn output(self) -> Result<Output, CommandError> {
         let command = self.to_string();
-        let program = self.program.to_string_lossy().into_owned();
+        let program = self.name();
         let mut child = self.start(&command)?;
         // The group outlives the leader when it left children behind; its id cannot be reused while one lives.
         let mut group = Group(child.id());
         let input = child.stdin.take();
-        let stdin = self.stdin;
+        let Awaited { stdin, timeout } = self.how;
         let feed = async move {
             if let Some(mut pipe) = input {
                 // A program may exit without reading everything; its status and stderr then say why.
@@ -157,10 +109,10 @@ impl Command {
             let (output, ()) = tokio::join!(child.wait_with_output(), feed);
             output
         };
-        let Ok(finished) = tokio::time::timeout(self.timeout, run).await else {
+        let Ok(finished) = tokio::time::timeout(timeout, run).await else {
             return Err(CommandError::TimedOut {
                 command,
-                limit: self.timeout,
+                limit: timeout,
             });
         };
         group.0 = None;
@@ -184,21 +136,10 @@ impl Command {
     }
 
     fn start(&self, command: &str) -> Result<tokio::process::Child, CommandError> {
-        let mut inner = std::process::Command::new(&self.program);
-        if self.clear_env {
-            inner.env_clear();
-        }
-        inner
-            .args(&self.args)
-            .envs(self.envs.iter().map(|(k, v)| (k, v)));
-        if self.netns.is_some() || self.cgroup.is_some() {
-            let procs = self.cgroup.as_deref().map(open_procs).transpose();
-            let procs = procs.map_err(|error| CommandError::Spawn {
-                command: command.to_owned(),
-                cause: io::Error::other(error),
-            })?;
-            enter_before_exec(&mut inner, self.netns.clone(), procs);
-        }
+        let inner = self.to_std().map_err(|error| CommandError::Spawn {
+            command: command.to_owned(),
+            cause: io::Error::other(error),
+        })?;
         tokio::process::Command::from(inner)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -208,23 +149,13 @@ impl Command {
             .spawn()
             .map_err(|cause| match cause.kind() {
                 io::ErrorKind::NotFound => CommandError::Missing {
-                    program: self.program.to_string_lossy().into_owned(),
+                    program: self.name(),
                 },
                 _ => CommandError::Spawn {
                     command: command.to_owned(),
                     cause,
                 },
             })
-    }
-}
-
-impl std::fmt::Display for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.program.to_string_lossy())?;
-        for arg in &self.args {
-            write!(f, " {}", arg.to_string_lossy())?;
-        }
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 //! behind it. Errors say which operation failed on which object.
 //!
 //! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`], [`shaping`] and [`filter`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`] →
-//! [`sysctl`], [`udp`] → [`command`], [`spawn`], [`process`], [`cgroup`], [`directory`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
+//! [`sysctl`], [`udp`] → [`program`] as [`command`] or [`spawn`], [`process`], [`cgroup`], [`directory`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
 mod await_ready;
@@ -27,6 +27,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod process;
+pub mod program;
 pub mod recent;
 pub mod route;
 mod rule;
