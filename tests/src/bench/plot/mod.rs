@@ -1,4 +1,4 @@
-//! Figures as a picture: bars for each metric, one for each proxy.
+//! Figures as a picture: bars for each metric, one for each of those that were measured.
 //!
 //! Reading order: `line` (what `--json` printed) → `panels` (which figures are drawn, as which bars) →
 //! `svg` (where everything stands). All three are pure.
@@ -16,7 +16,7 @@ use clap::Args;
 /// Flags of the command.
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// What `programming --json` or `datapath --json` printed
+    /// What `programming`, `datapath`, `overlay` or `cni` printed with `--json`
     #[arg(required = true)]
     files: Vec<PathBuf>,
 

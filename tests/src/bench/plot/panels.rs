@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Context as _, Result, ensure};
 
 use super::super::Unit;
+use super::super::overlay::stream::CUBIC;
 use super::line::{Line, Scenario, Size};
 
 /// Everything that is in the picture.
@@ -126,11 +127,67 @@ const DATAPATH: &[Metric] = &[
     },
 ];
 
+const OVERLAY: &[Metric] = &[
+    Metric {
+        part: Some(CUBIC),
+        more_is_better: true,
+        ..less(
+            "throughput_mb_per_s",
+            "One TCP stream, megabytes",
+            Unit::PerSecond,
+        )
+    },
+    Metric {
+        part: Some(CUBIC),
+        ..less(
+            "cpu_ms_per_gb",
+            "Processor time of a gigabyte",
+            Unit::Milliseconds,
+        )
+    },
+    less("round_trip_us", "There and back", Unit::Microseconds),
+];
+
+const CNI: &[Metric] = &[
+    less("add_ms_p50", "ADD, median", Unit::Milliseconds),
+    Metric {
+        part: Some(FULL),
+        ..less(
+            "add_ms_p50",
+            "ADD with a host port and a limit, median",
+            Unit::Milliseconds,
+        )
+    },
+    less("parallel50_s", "50 ADD at once", Unit::Seconds),
+    Metric {
+        part: Some(FULL),
+        ..less(
+            "parallel50_s",
+            "50 ADD at once with a host port and a limit",
+            Unit::Seconds,
+        )
+    },
+    less("del_ms_p50", "DEL, median", Unit::Milliseconds),
+    Metric {
+        part: Some(FULL),
+        ..less(
+            "del_ms_p50",
+            "DEL with a host port and a limit, median",
+            Unit::Milliseconds,
+        )
+    },
+];
+
+/// With a host port and a limited bandwidth.
+const FULL: &str = "full";
+
 impl Scenario {
     fn title(self) -> &'static str {
         match self {
             Self::Programming => "What it costs to follow changes among many Services",
             Self::Datapath => "What a packet pays for a Service, against the pod's own address",
+            Self::Overlay => "From pod to pod on another node",
+            Self::Cni => "What a pod pays for its network",
         }
     }
 
@@ -138,6 +195,8 @@ impl Scenario {
         match self {
             Self::Programming => PROGRAMMING,
             Self::Datapath => DATAPATH,
+            Self::Overlay => OVERLAY,
+            Self::Cni => CNI,
         }
     }
 }
@@ -154,21 +213,24 @@ impl Size {
 
 /// Chooses and arranges. Proxies stand in the same order everywhere: ours first, then as they come.
 pub(super) fn picture(lines: &[Line]) -> Result<Picture> {
-    let scenario = lines.first().context("no figures")?.scenario;
+    let scenario = lines.first().context("no figures")?.scenario();
     ensure!(
-        lines.iter().all(|line| line.scenario == scenario),
-        "figures of programming and of datapath: draw each by itself"
+        lines.iter().all(|line| line.scenario() == scenario),
+        "figures of several scenarios: draw each by itself"
     );
     refuse_twice(lines)?;
     let mut contenders: Vec<(bool, String)> = Vec::new();
     for line in lines {
-        let contender = (!line.ours(), line.contender());
+        let Some(name) = line.contender() else {
+            continue;
+        };
+        let contender = (!line.ours(), name);
         if !contenders.contains(&contender) {
             contenders.push(contender);
         }
     }
     contenders.sort_by_key(|(peer, _)| *peer);
-    let mut sizes: Vec<Size> = lines.iter().map(Line::size).collect();
+    let mut sizes: Vec<Option<Size>> = lines.iter().map(Line::size).collect();
     sizes.sort_unstable();
     sizes.dedup();
 
@@ -176,7 +238,8 @@ pub(super) fn picture(lines: &[Line]) -> Result<Picture> {
     for metric in scenario.metrics() {
         for size in &sizes {
             let bars = contenders.iter().filter_map(|(peer, name)| {
-                let of = |line: &&Line| line.size() == *size && line.contender() == *name;
+                let of =
+                    |line: &&Line| line.size() == *size && line.contender().as_ref() == Some(name);
                 let own: Vec<&Line> = lines.iter().filter(of).collect();
                 Some(Bar {
                     name: name.clone(),
@@ -186,7 +249,7 @@ pub(super) fn picture(lines: &[Line]) -> Result<Picture> {
             });
             let bars: Vec<Bar> = bars.collect();
             if !bars.is_empty() {
-                panels.push(metric.panel(bars, (sizes.len() > 1).then_some(*size)));
+                panels.push(metric.panel(bars, size.filter(|_| sizes.len() > 1)));
             }
         }
     }
@@ -195,7 +258,7 @@ pub(super) fn picture(lines: &[Line]) -> Result<Picture> {
         "none of these figures is drawn: docs/bench.md says which are"
     );
     let size = match sizes.as_slice() {
-        [size] => Some(size.words()),
+        [size] => size.map(Size::words),
         _ => None,
     };
     Ok(Picture {
@@ -210,11 +273,13 @@ fn refuse_twice(lines: &[Line]) -> Result<()> {
     let mut seen = HashSet::new();
     for line in lines {
         let (name, size) = (line.contender(), line.size());
+        let words = size.map(|size| format!(" with {}", size.words()));
         ensure!(
             seen.insert((&line.metric, name.clone(), size, line.part())),
-            "{} of {name} with {} is there twice: leave out one of the files",
+            "{} of {}{} is there twice: leave out one of the files",
             line.metric,
-            size.words(),
+            name.as_deref().unwrap_or("all"),
+            words.unwrap_or_default(),
         );
     }
     Ok(())

@@ -56,7 +56,7 @@ fn a_contender_is_named_as_people_say_it() {
     ] {
         let labels = format!(r#""proxy":"seaway-proxy",{labels},"services":100,"endpoints":2"#);
         let lines = read("a.json", &programming(&labels, "cold_start_s", 1.0)).unwrap();
-        assert_eq!(lines[0].contender(), name);
+        assert_eq!(lines[0].contender().as_deref(), Some(name));
     }
 }
 
@@ -98,6 +98,41 @@ fn each_number_of_services_has_panels_of_its_own() {
 }
 
 #[test]
+fn ways_and_plugins_are_drawn_without_a_number_of_services() {
+    let line = |rest: &str| format!("{{{rest},\"value\":2.0}}\n");
+    let overlay: String = [
+        r#""scenario":"overlay","way":"flannel","congestion":"cubic","metric":"throughput_mb_per_s""#,
+        r#""scenario":"overlay","way":"ebpf","congestion":"cubic","metric":"throughput_mb_per_s""#,
+        r#""scenario":"overlay","way":"ebpf","congestion":"bbr","metric":"throughput_mb_per_s""#,
+        r#""scenario":"overlay","way":"ebpf","metric":"round_trip_us""#,
+        r#""scenario":"overlay","metric":"ebpf_ping_ratio""#,
+    ]
+    .map(line)
+    .concat();
+    assert_eq!(
+        panels(&overlay),
+        [
+            "One TCP stream, megabytes | more is better | Seaway, eBPF 2 /s | flannel and kube-proxy 2 /s",
+            "There and back | less is better | Seaway, eBPF 2 µs",
+        ]
+    );
+    let cni: String = [
+        r#""scenario":"cni","chain":"reference full","metric":"add_ms_p50""#,
+        r#""scenario":"cni","chain":"reference","metric":"add_ms_p50""#,
+        r#""scenario":"cni","metric":"add_ms_p50""#,
+    ]
+    .map(line)
+    .concat();
+    assert_eq!(
+        panels(&cni),
+        [
+            "ADD, median | less is better | seaway-cni 2 ms | reference plugins 2 ms",
+            "ADD with a host port and a limit, median | less is better | reference plugins 2 ms",
+        ]
+    );
+}
+
+#[test]
 fn nothing_but_zeros_is_drawn_without_bars() {
     let text = programming(OURS, "idle_cpu_ms_per_s", 0.0);
     let drawn = draw(&read("a.json", &text).unwrap()).unwrap();
@@ -114,8 +149,8 @@ fn what_cannot_be_drawn_says_why() {
         (String::new(), "a.json is empty"),
         (format!("{start}warning: busy\n"), "a.json:2: no figure as"),
         (
-            start.replace("programming", "cni"),
-            "a.json:1: no figure as `programming --json` or `datapath --json` print it: unknown variant `cni`",
+            start.replace("programming", "mesh"),
+            "a.json:1: no figure as `programming`, `datapath`, `overlay` and `cni` print it with `--json`: unknown variant `mesh`",
         ),
         (
             start.replace("cold_start_s", "api_write_ms_p50"),
@@ -123,7 +158,7 @@ fn what_cannot_be_drawn_says_why() {
         ),
         (
             start.clone() + &datapath(OURS, "rr_ratio_to_direct", 1.0),
-            "figures of programming and of datapath",
+            "figures of several scenarios",
         ),
         (
             start.clone() + &start,
