@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
-use seaway_daemon::LogArgs;
+use seaway_daemon::{LogArgs, parse_cidr};
 use seaway_model::maglev::DEFAULT_SEED;
 use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 use seaway_model::{Algorithm, ObjectKey};
@@ -165,7 +165,7 @@ pub struct NodeArgs {
     pub hostname_override: Option<String>,
 
     /// Pod addresses of the whole cluster, one CIDR per family: traffic from elsewhere to a Service is masqueraded.
-    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',', value_parser = parse_cidr)]
     pub cluster_cidr: Vec<IpNetwork>,
 
     /// How traffic of pods is told from other traffic; ClusterCIDR by default.
@@ -406,6 +406,7 @@ mod tests {
     fn an_unknown_word_names_the_known_ones() {
         for (args, known) in [
             (["--mode", "ipvs"], ["iptables", "ebpf"]),
+            (["--cluster-cidr", "10.244.0.0"], ["no CIDR", "/16"]),
             (["--detect-local-mode", "x"], ["ClusterCIDR", "NodeCIDR"]),
             (["--nodeport-addresses", "x"], ["primary", "10.0.0.0/8"]),
             (["--oom-score-adj", "-1001"], ["-1000", "1000"]),

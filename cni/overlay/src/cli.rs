@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ipnetwork::IpNetwork;
-use seaway_daemon::LogArgs;
+use seaway_daemon::{LogArgs, parse_cidr};
 use seaway_model::ownership::{RUN_DIR, STATE_DIR, VXLAN_PORT, VXLAN_VNI};
 
 use crate::files::Places;
@@ -99,6 +99,7 @@ pub struct RunArgs {
         long,
         value_name = "CIDR[,CIDR]",
         value_delimiter = ',',
+        value_parser = parse_cidr,
         required = true
     )]
     pub cluster_cidr: Vec<IpNetwork>,

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use ipnetwork::IpNetwork;
 use seaway_apiserver::{ApiServer, Config};
-use seaway_daemon::stop_signal;
+use seaway_daemon::{parse_cidr, stop_signal};
 use seaway_kernel::file_lock::holder;
 use seaway_store::{Options, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ pub(crate) struct ServerArgs {
         long,
         value_name = "CIDR",
         value_delimiter = ',',
+        value_parser = parse_cidr,
         default_value = "10.244.0.0/16"
     )]
     cluster_cidr: Vec<IpNetwork>,
@@ -62,6 +63,7 @@ pub(crate) struct ServerArgs {
         long,
         value_name = "CIDR",
         value_delimiter = ',',
+        value_parser = parse_cidr,
         default_value = "10.96.0.0/16"
     )]
     service_cidr: Vec<IpNetwork>,

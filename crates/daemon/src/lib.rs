@@ -1,12 +1,15 @@
 //! What all our daemons do alike, so that an operator learns it once: logs, signals, the
-//! name of the node, memory, the end.
+//! name of the node, memory, the end,
+//! ranges of addresses.
 
+mod cidr;
 mod logging;
 mod memory;
 mod node_name;
 mod runtime;
 mod signals;
 
+pub use cidr::parse_cidr;
 pub use logging::{LogArgs, LogFormat};
 pub use memory::{release_memory, share_memory};
 pub use node_name::host_name;

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
+use seaway_daemon::parse_cidr;
 
 use super::ConfigError;
 use super::file::ConfigFile;
@@ -97,11 +98,13 @@ impl LocalTraffic {
             .map_err(|problem| setting("detectLocalMode", problem))?;
         let cidrs = file
             .text("clusterCIDR")
-            .map(|text| text.split(',').map(|cidr| cidr.trim().parse()).collect())
+            .map(|text| {
+                text.split(',')
+                    .map(|cidr| parse_cidr(cidr.trim()))
+                    .collect()
+            })
             .unwrap_or(Ok(Vec::new()))
-            .map_err(|error: ipnetwork::IpNetworkError| {
-                setting("clusterCIDR", error.to_string())
-            })?;
+            .map_err(|problem| setting("clusterCIDR", problem))?;
         let text = |path| file.text(path).map(str::to_owned);
         Self::new(
             mode,

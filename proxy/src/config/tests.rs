@@ -248,6 +248,10 @@ fn settings_that_cannot_be_are_errors() {
             "detectLocal.bridgeInterface",
         ),
         ("clusterCIDR: 10.0.0.0/40", "clusterCIDR"),
+        (
+            "clusterCIDR: 10.0.0.0",
+            "no CIDR: expected an address and a prefix length",
+        ),
         ("clusterCIDR: '10.0.0.0/8,11.0.0.0/8'", "more than one CIDR"),
         ("nodePortAddresses: [localhost]", "loopback"),
         ("nodePortAddresses: [127.0.0.0/8]", "loopback"),
