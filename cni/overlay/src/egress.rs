@@ -72,6 +72,28 @@ impl Egress {
     }
 }
 
+/// What is wrong where pods of this node are outside of the cluster's ranges: to them the rest of the cluster is one of the places
+/// for which packets are masqueraded.
+pub fn stray(pod_cidrs: &[IpNetwork], cluster_cidrs: &[IpNetwork]) -> Option<String> {
+    let within = |cidr: &IpNetwork| {
+        let around =
+            |cluster: &IpNetwork| cluster.prefix() <= cidr.prefix() && cluster.contains(cidr.ip());
+        cluster_cidrs.iter().any(around)
+    };
+    let list = |cidrs: &mut dyn Iterator<Item = &IpNetwork>| {
+        let texts: Vec<_> = cidrs.map(ToString::to_string).collect();
+        texts.join(",")
+    };
+    let outside = list(&mut pod_cidrs.iter().filter(|cidr| !within(cidr)));
+    (!outside.is_empty()).then(|| {
+        format!(
+            "{outside} (spec.podCIDRs of this Node) is not within --cluster-cidr {}: packets from pods there to pods of other \
+             nodes are masqueraded; correct the one or the other",
+            list(&mut cluster_cidrs.iter())
+        )
+    })
+}
+
 /// The input that removes everything; `None` if nothing is there.
 pub fn removal(seen: &Seen) -> Option<String> {
     if *seen == Seen::default() {
@@ -181,6 +203,31 @@ mod tests {
             COMMIT
         "#]]
         .assert_eq(&egress().changes(&Seen::default()).unwrap());
+    }
+
+    #[test]
+    fn a_node_whose_pods_are_outside_of_the_cluster_is_told() {
+        let cidrs = |texts: &[&str]| -> Vec<IpNetwork> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let cluster = cidrs(&["10.244.0.0/16", "fd01::/48"]);
+        for (pods, outside) in [
+            (&["10.244.1.0/24", "fd01::/64"][..], None),
+            (&["10.244.0.0/16"], None),
+            (&["10.245.1.0/24", "fd01::/64"], Some("10.245.1.0/24 (spec")),
+            (&["10.240.0.0/12"], Some("10.240.0.0/12 (spec")),
+            (
+                &["10.1.0.0/24", "fd02::/64"],
+                Some("10.1.0.0/24,fd02::/64 (spec"),
+            ),
+        ] {
+            let said = stray(&cidrs(pods), &cluster);
+            match (&said, outside) {
+                (None, None) => {}
+                (Some(said), Some(start)) => assert!(said.starts_with(start), "{said}"),
+                _ => panic!("{pods:?}: {said:?}"),
+            }
+        }
     }
 
     #[test]

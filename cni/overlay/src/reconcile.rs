@@ -302,14 +302,16 @@ impl Reconciler {
         let mut own = mesh::own(&self.nodes, &self.node_name).map_err(|p| p.to_string())?;
         outcome.status.address = Some(own.address.to_string());
         outcome.status.pod_cidrs = strings(&own.pod_cidrs);
+        let stray = egress::stray(&own.pod_cidrs, &self.settings.cluster_cidrs);
+        outcome.status.warnings.extend(stray);
         let underlay = underlay(&self.netlink, &own)
             .await
             .map_err(|error| error.to_string())?;
         let uplink = underlay.of(seaway_model::Family::of(own.address));
         let Some(uplink) = uplink else {
             return Err(format!(
-                "address {} of this node is on none of its links",
-                own.address
+                "address {} of this node is on none of its links: correct status.addresses of Node {}, or --node-name",
+                own.address, own.name
             ));
         };
         outcome.status.uplink = Some(uplink.name.clone());

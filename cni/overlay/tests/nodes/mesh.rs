@@ -247,7 +247,9 @@ async fn nothing_is_published_before_the_node_can_serve() {
     let status = one.wait(|status| status.address.is_some()).await;
     assert_eq!(
         status.errors,
-        ["address 192.168.100.9 of this node is on none of its links"]
+        [
+            "address 192.168.100.9 of this node is on none of its links: correct status.addresses of Node n1, or --node-name"
+        ]
     );
     assert!(!one.conflist().exists());
     pair.declare("n1", "192.168.100.1", "10.244.1.0/24");

@@ -354,7 +354,9 @@ async fn pitfall_13_a_node_with_several_interfaces() {
     let status = one.wait(|status| !status.in_sync).await;
     assert_eq!(
         status.errors,
-        ["address 192.168.100.77 of this node is on none of its links"]
+        [
+            "address 192.168.100.77 of this node is on none of its links: correct status.addresses of Node n1, or --node-name"
+        ]
     );
 }
 
