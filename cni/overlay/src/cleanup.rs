@@ -7,17 +7,24 @@ use seaway_model::ownership::{CHAIN_EGRESS, NFT_TABLE_OVERLAY, VXLAN_LINK};
 
 use crate::files::Places;
 use crate::observe::routes;
+use crate::run::lock;
 use crate::{egress, guard};
 
 /// Removes device (and with it addresses, routes and neighbours), direct routes, rules and files; then verifies. One failure
-/// does not stop the rest.
-pub async fn cleanup(places: &Places) -> anyhow::Result<()> {
+/// does not stop the rest. Returns what was there.
+pub async fn cleanup(places: &Places) -> anyhow::Result<Vec<String>> {
+    let _lock = if places.run_dir.exists() {
+        Some(lock(&places.run_dir)?)
+    } else {
+        None
+    };
     let mut failures = Vec::new();
+    let netlink = Netlink::new()?;
+    let found = left(places, &netlink).await?;
     // First of all: no new pods.
     if let Err(error) = places.withdraw() {
         failures.push(format!("cannot remove the files: {error}"));
     }
-    let netlink = Netlink::new()?;
     if let Err(error) = netlink.delete_link_named(VXLAN_LINK).await {
         failures.push(error.to_string());
     }
@@ -55,11 +62,12 @@ pub async fn cleanup(places: &Places) -> anyhow::Result<()> {
     }
     failures.extend(left(places, &netlink).await?);
     if failures.is_empty() {
-        return Ok(());
+        return Ok(found);
     }
     bail!("not everything is gone: {}", failures.join("; "))
 }
 
+/// What is there.
 async fn left(places: &Places, netlink: &Netlink) -> anyhow::Result<Vec<String>> {
     let mut left = Vec::new();
     if netlink.link(VXLAN_LINK).await?.is_some() {

@@ -28,7 +28,15 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args).await?,
-        Command::Cleanup(args) => cleanup::cleanup(&args.to_places()).await?,
+        Command::Cleanup(args) => {
+            let removed = cleanup::cleanup(&args.to_places()).await?;
+            for one in &removed {
+                println!("removed {one}");
+            }
+            if removed.is_empty() {
+                println!("nothing to remove");
+            }
+        }
         Command::Status(args) => {
             let status = status::ask(args.healthz_bind_address).await?;
             if args.json {

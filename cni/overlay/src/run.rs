@@ -221,8 +221,8 @@ fn in_short(mut troubles: Vec<String>) -> Vec<String> {
     troubles
 }
 
-/// Two daemons would undo each other's work.
-fn lock(run_dir: &Path) -> anyhow::Result<File> {
+/// Two daemons would undo each other's work, and one that runs would undo a cleanup.
+pub(crate) fn lock(run_dir: &Path) -> anyhow::Result<File> {
     let path = run_dir.join("overlay.lock");
     std::fs::create_dir_all(run_dir)
         .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
@@ -231,7 +231,7 @@ fn lock(run_dir: &Path) -> anyhow::Result<File> {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
                 bail!(
-                    "another seaway-overlay runs on this node (it holds {})",
+                    "another seaway-overlay runs on this node (it holds {}); stop it first",
                     path.display()
                 )
             }

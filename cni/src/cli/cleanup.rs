@@ -29,9 +29,17 @@ pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
             );
         }
     }
+    let ledgers = Ledger::root(&args.state_dir);
+    let list = args.conflist.as_ref().map(|dir| dir.join(CONFLIST_FILE));
+    let program = args.cni_bin_dir.as_ref().map(|dir| dir.join(PLUGIN_NAME));
+    let files: Vec<PathBuf> = [Some(&ledgers), list.as_ref(), program.as_ref()]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let found = left(&files, &mut host)?;
     let mut failures = Vec::new();
     // Without the list no runtime asks for another pod.
-    let list = args.conflist.as_ref().map(|dir| dir.join(CONFLIST_FILE));
     failures.extend(
         list.as_deref()
             .and_then(|file| refused(file, fs::remove_file(file))),
@@ -49,26 +57,26 @@ pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
         table.delete_table();
         failures.extend(nft.commit(&table).err().map(|e| e.to_string()));
     }
-    let ledgers = Ledger::root(&args.state_dir);
     failures.extend(refused(&ledgers, fs::remove_dir_all(&ledgers)));
-    let program = args.cni_bin_dir.as_ref().map(|dir| dir.join(PLUGIN_NAME));
     failures.extend(
         program
             .as_deref()
             .and_then(|file| refused(file, fs::remove_file(file))),
     );
-    let files: Vec<PathBuf> = [Some(ledgers), list, program]
-        .into_iter()
-        .flatten()
-        .collect();
     failures.extend(left(&files, &mut host)?);
     if failures.is_empty() {
+        for one in &found {
+            println!("removed {one}");
+        }
+        if found.is_empty() {
+            println!("nothing to remove");
+        }
         return Ok(());
     }
     bail!("not everything is gone: {}", failures.join("; "))
 }
 
-/// What is still there, or there again: a runtime may have asked for a pod meanwhile.
+/// What is there; afterwards what is still there, or there again: a runtime may have asked for a pod meanwhile.
 fn left(files: &[PathBuf], host: &mut RouteSocket) -> anyhow::Result<Vec<String>> {
     let mut left = links(host)?;
     if Nftables::open().is_ok_and(|mut nft| nft.has_table(HOST_PORTS_TABLE).unwrap_or(false)) {

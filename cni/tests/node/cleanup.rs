@@ -20,7 +20,7 @@ async fn add(node: &Node, id: &str, pod: &Namespace) -> (Value, Value) {
 }
 
 /// Runs it; an error is what it says.
-async fn cleanup(node: &Node, flags: &[&OsStr]) -> Result<(), String> {
+async fn cleanup(node: &Node, flags: &[&OsStr]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_seaway-cni"))
         .args(["cleanup", "--state-dir"])
         .arg(node.state_dir())
@@ -29,7 +29,7 @@ async fn cleanup(node: &Node, flags: &[&OsStr]) -> Result<(), String> {
         .output()
         .await;
     match output {
-        Ok(_) => Ok(()),
+        Ok(output) => Ok(output.text()),
         Err(CommandError::Failed { stderr, .. }) => Err(stderr),
         Err(other) => panic!("{other}"),
     }
@@ -62,12 +62,16 @@ async fn it_is_refused_while_pods_are_alive_and_complete_when_they_are_gone() {
 
     node.call("DEL", "one", &pod.path(), config).await.unwrap();
     assert!(has_table(&node, "seaway-cni"), "it stays for the next pod");
-    cleanup(&node, &[]).await.unwrap();
+    let said = cleanup(&node, &[]).await.unwrap();
+    assert!(
+        said.contains("removed nftables table inet seaway-cni\n"),
+        "{said}"
+    );
     assert!(!has_table(&node, "seaway-cni"));
     assert_eq!(links(&node), [""; 0]);
     assert!(!node.state_dir().join("ipam").exists());
     // There is nothing left to do, and a pod may come again.
-    cleanup(&node, &[]).await.unwrap();
+    assert_eq!(cleanup(&node, &[]).await.unwrap(), "nothing to remove\n");
     add(&node, "two", &pod).await;
 }
 

@@ -202,9 +202,15 @@ async fn cleanup_removes_everything_but_the_pods() {
             .await
             .contains("another seaway-overlay runs on this node")
     );
-    one.daemon.kill();
     let mut args = vec!["cleanup".to_owned()];
     args.extend(one.args());
+    let refused = one.overlay(&args).await.unwrap_err();
+    assert!(
+        refused.contains("overlay.lock); stop it first"),
+        "{refused}"
+    );
+    assert!(one.conflist().exists());
+    one.daemon.kill();
     let without_iptables = one.overlay_with("/nonexistent", &args).await.unwrap_err();
     assert!(
         without_iptables.contains(
@@ -212,8 +218,8 @@ async fn cleanup_removes_everything_but_the_pods() {
         ),
         "{without_iptables}"
     );
-    for _ in 0..2 {
-        one.overlay(&args).await.unwrap();
+    for said in ["removed chain SEAWAY-EGRESS (V4)\n", "nothing to remove\n"] {
+        assert_eq!(one.overlay(&args).await.unwrap(), said);
         assert!(one.netlink().link(VXLAN_LINK).await.unwrap().is_none());
         assert_eq!(nat_rules(&one.netns).await, "");
         assert!(!one.netns.run(|| guard::is_there().unwrap()).unwrap());
