@@ -11,8 +11,8 @@ use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -78,13 +78,11 @@ impl Agents {
             ..Subject::default()
         })?;
         let (certificates, key) = leaf.to_rustls()?;
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.root()?).map_err(tls)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(tls)?
-            .with_root_certificates(roots)
+            .with_root_certificates(authority.roots()?)
             .with_client_auth_cert(certificates, key)
             .map_err(tls)?;
         Ok(Self {

@@ -50,6 +50,13 @@ impl ObjectRef {
             .ok_or_else(|| self.not_found())
     }
 
+    /// The same without a transaction.
+    pub(crate) fn stored(&self, store: &Store) -> Result<Arc<Record>> {
+        store
+            .get(&self.bucket(), &self.key())
+            .ok_or_else(|| self.not_found())
+    }
+
     pub(crate) fn not_found(&self) -> Failure {
         Status::not_found(self.kind, &self.name).into()
     }

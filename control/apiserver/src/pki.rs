@@ -12,6 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -129,9 +130,15 @@ impl Authority {
         &self.certificate
     }
 
-    pub(crate) fn root(&self) -> Result<CertificateDer<'static>, PkiError> {
-        CertificateDer::from_pem_slice(self.certificate.as_bytes())
-            .map_err(|error| PkiError::Tls(error.to_string()))
+    /// For TLS that trusts the authority and nobody else.
+    pub(crate) fn roots(&self) -> Result<RootCertStore, PkiError> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes())
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(certificate)
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
+        Ok(roots)
     }
 
     /// Makes a key and signs a certificate for it, good for a year.

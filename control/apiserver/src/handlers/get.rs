@@ -11,12 +11,7 @@ use crate::table;
 
 pub(super) fn get(call: &Call) -> Result<Response> {
     let form = negotiate::form(&call.headers)?;
-    let target = call.target();
-    let record = call
-        .shared
-        .store
-        .get(&target.bucket(), &target.key())
-        .ok_or_else(|| target.not_found())?;
+    let record = call.target().stored(&call.shared.store)?;
     if form == Form::Object {
         return Ok(json_bytes(
             StatusCode::OK,

@@ -77,12 +77,7 @@ pub(super) async fn log(call: Call) -> Result<Response> {
 }
 
 fn read(call: &Call, target: &ObjectRef) -> Result<Value> {
-    let record = call
-        .shared
-        .store
-        .get(&target.bucket(), &target.key())
-        .ok_or_else(|| target.not_found())?;
-    load(target.kind, &record.value)
+    load(target.kind, &target.stored(&call.shared.store)?.value)
 }
 
 /// The container asked for, or the only one.

@@ -17,12 +17,7 @@ use crate::selector::LabelSelector;
 use crate::status::Status;
 
 pub(super) fn get(call: &Call) -> Result<Response> {
-    let target = call.target();
-    let record = call
-        .shared
-        .store
-        .get(&target.bucket(), &target.key())
-        .ok_or_else(|| target.not_found())?;
+    let record = call.target().stored(&call.shared.store)?;
     Ok(answer(
         StatusCode::OK,
         &scale_of(&load(call.kind, &record.value)?),

@@ -176,15 +176,7 @@ impl Walk {
             (Type::List(item), Value::Array(items)) => {
                 for (i, one) in items.iter_mut().enumerate() {
                     let path = format!("{}[{i}]", place.path);
-                    self.value(
-                        item,
-                        one,
-                        &Place {
-                            path,
-                            go: place.go.clone(),
-                            owner: place.owner,
-                        },
-                    )?;
+                    self.value(item, one, &place.inside(path))?;
                 }
                 Ok(())
             }
@@ -192,15 +184,7 @@ impl Walk {
                 map.retain(|_, value| !value.is_null());
                 for (key, one) in map {
                     let path = join(&place.path, key);
-                    self.value(
-                        item,
-                        one,
-                        &Place {
-                            path,
-                            go: place.go.clone(),
-                            owner: place.owner,
-                        },
-                    )?;
+                    self.value(item, one, &place.inside(path))?;
                 }
                 Ok(())
             }
@@ -244,7 +228,16 @@ struct Place<'a> {
     owner: &'a str,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// That of an item of a list or map.
+    fn inside(&self, path: String) -> Place<'a> {
+        Place {
+            path,
+            go: self.go.clone(),
+            owner: self.owner,
+        }
+    }
+
     fn mismatch(&self, ty: &Type, value: &Value) -> String {
         format!(
             "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
