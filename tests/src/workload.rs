@@ -42,8 +42,13 @@ pub async fn start_pods(lab: &Lab, manifest: &str, app: &str) -> Result<()> {
 /// The echo Deployment with its Services, and one client on each of three nodes, all ready.
 pub async fn deploy(lab: &Lab) -> Result<()> {
     apply(lab, "echo.yaml").await?;
+    start_clients(lab).await?;
+    rolled_out(lab).await
+}
+
+/// One client on each of three nodes, all ready.
+pub async fn start_clients(lab: &Lab) -> Result<()> {
     apply(lab, "clients.yaml").await?;
-    rolled_out(lab).await?;
     lab.kubectl_ok([
         "wait",
         "pod",

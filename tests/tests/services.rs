@@ -88,16 +88,7 @@ async fn a_pod_gets_traffic_only_while_it_is_ready() {
         let manifest = gated(&flag.to_string_lossy());
         let applied = lab.kubectl_with(&manifest, ["apply", "-f", "-"]).await?;
         ensure!(applied.code == Some(0), "{}", applied.stderr);
-        workload::apply(lab, "clients.yaml").await?;
-        lab.kubectl_ok([
-            "wait",
-            "pod",
-            "-l",
-            "app=client",
-            "--for=condition=Ready",
-            "--timeout=30s",
-        ])
-        .await?;
+        workload::start_clients(lab).await?;
         let running = "--for=jsonpath={.status.phase}=Running";
         lab.kubectl_ok(["wait", "pod/gated", running, "--timeout=30s"])
             .await?;
