@@ -1,5 +1,5 @@
-//! `docs/packets.md` says what is true: how many classes of packets there are, which tests there are, and how many
-//! disagreements were found.
+//! `docs/packets.md` says what is true: how many classes of packets there are, how many disagreements were found, and which
+//! seeds of the fuzzer hold them fixed. That its tests are there is seen to by `tests/tests/promises.rs`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -87,20 +87,8 @@ fn rows(heading: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn every_test_that_the_document_names_is_there() {
+fn every_seed_that_the_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut named = 0;
-    for name in DOCUMENT.split('`').filter(|word| word.contains(".rs::")) {
-        let (file, test) = name.split_once("::").unwrap();
-        let text = std::fs::read_to_string(root.join(file))
-            .unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert!(
-            text.contains(&format!("fn {test}(")),
-            "no such test: {name}"
-        );
-        named += 1;
-    }
-    assert!(named > 40, "{named}");
     for seed in DOCUMENT
         .split('`')
         .filter(|w| w.starts_with("tests/fuzz/corpus/"))
