@@ -37,7 +37,7 @@ async fn two_labs_stand_side_by_side_and_leave_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_is_taken_is_refused_with_the_way_out() -> Result<()> {
+async fn a_name_that_is_taken_or_unknown_is_refused_with_the_way_out() -> Result<()> {
     if !require::met(require::LAB) {
         return Ok(());
     }
@@ -52,6 +52,19 @@ async fn a_name_that_is_taken_is_refused_with_the_way_out() -> Result<()> {
         text.contains(&format!("seaway lab down --name {name}")),
         "{text}"
     );
+    for (place, said) in [
+        (lab.node("n7"), "there is no node n7: 1 nodes"),
+        (
+            lab.pod("nobody").await,
+            "there is no pod default/nobody; `kubectl get pods -A`",
+        ),
+    ] {
+        let text = place.err().map(|error| error.to_string());
+        ensure!(
+            text.as_ref().is_some_and(|text| text.starts_with(said)),
+            "{text:?}"
+        );
+    }
     // The refusal has not harmed the first.
     lab.kubectl_ok(["get", "nodes"]).await?;
     lab.down().await?;

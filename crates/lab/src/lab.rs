@@ -83,6 +83,7 @@ impl Lab {
 
     /// A node itself: its namespace, and the cgroup of its daemons.
     pub fn node(&self, node: &str) -> Result<Place, LabError> {
+        self.config().index(node)?;
         let cgroup = self.name().cgroup()?.join(node).join("system");
         self.place(node.into(), &self.name().node_netns(node), cgroup)
     }

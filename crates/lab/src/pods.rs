@@ -18,7 +18,11 @@ pub(crate) struct Located {
 /// this needs to know nothing of how the agent keeps its books.
 pub(crate) async fn locate(lab: &Lab, namespace: &str, name: &str) -> Result<Located, LabError> {
     let pods: Api<Pod> = Api::namespaced(lab.client().await?, namespace);
-    let pod = pods.get(name).await?;
+    let pod = pods.get_opt(name).await?.ok_or_else(|| {
+        LabError::Invalid(format!(
+            "there is no pod {namespace}/{name}; `kubectl get pods -A` lists those that there are"
+        ))
+    })?;
     let not_running = || LabError::Invalid(format!("pod {namespace}/{name} is not running yet"));
     let node = pod
         .spec

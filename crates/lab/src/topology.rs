@@ -81,15 +81,20 @@ impl LabConfig {
 
     /// Sets the mode of one node.
     pub fn mode(mut self, node: &str, mode: Mode) -> Result<Self, LabError> {
-        let known = self.nodes.len();
-        let found = self.nodes.iter_mut().find(|n| n.name == node);
-        let Some(found) = found else {
-            return Err(LabError::Invalid(format!(
-                "there is no node {node}: {known} nodes are called n1 to n{known}"
-            )));
-        };
-        found.mode = mode;
+        let index = self.index(node)?;
+        self.nodes[index].mode = mode;
         Ok(self)
+    }
+
+    /// Where a node stands among the nodes.
+    pub(crate) fn index(&self, node: &str) -> Result<usize, LabError> {
+        let known = self.nodes.len();
+        let found = self.nodes.iter().position(|n| n.name == node);
+        found.ok_or_else(|| {
+            LabError::Invalid(format!(
+                "there is no node {node}: {known} nodes are called n1 to n{known}"
+            ))
+        })
     }
 
     /// Gives pods an IPv6 address besides.
