@@ -123,6 +123,17 @@ impl Deriver {
         self.inputs.nodes.get(&self.settings.name)
     }
 
+    /// What follows if it is not there, once everything has been listed: most often the name is not the API's.
+    pub fn missing_node(&self) -> Option<String> {
+        let name = &self.settings.name;
+        self.own_node().is_none().then(|| {
+            format!(
+                "there is no Node {name}: its zone is unknown, and endpoints of this node are those with nodeName {name}; if the API \
+                 knows this node by another name, give that as --hostname-override"
+            )
+        })
+    }
+
     /// What was taken in so far.
     pub fn inputs(&self) -> &Inputs {
         &self.inputs
@@ -278,6 +289,9 @@ impl<D: Dataplane> Reconciler<D> {
             if self.deriver.is_synced() && self.has_work() {
                 if self.sync().await {
                     if !std::mem::replace(&mut self.served, true) {
+                        if let Some(missing) = self.deriver.missing_node() {
+                            tracing::warn!("{missing}");
+                        }
                         return Ended::FirstSync;
                     }
                 } else {

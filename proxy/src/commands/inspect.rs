@@ -99,6 +99,9 @@ async fn inputs(config: &Config) -> anyhow::Result<(ThisNode, Deriver)> {
         },
     )??;
     let (_, diagnostics) = deriver.derive();
+    if let Some(missing) = deriver.missing_node() {
+        eprintln!("warning: {missing}");
+    }
     for d in diagnostics {
         eprintln!("warning: {} {}: {}", d.object, d.field, d.consequence);
     }

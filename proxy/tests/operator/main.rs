@@ -163,6 +163,43 @@ fn cleanup_needs_no_cgroup_hierarchy() {
     assert!(text.contains("ebpf: nothing to remove"), "{text}");
 }
 
+#[test]
+fn a_name_that_no_node_has_is_said() {
+    let node = Node::new();
+    let said = |name: &str| {
+        format!(
+            "there is no Node {name}: its zone is unknown, and endpoints of this node are those with nodeName {name}"
+        )
+    };
+    let (code, _, error) = node.ask("explain", &["10.244.1.9", "192.0.2.7:80"]);
+    assert_eq!(
+        (code, error.contains("there is no Node")),
+        (0, false),
+        "{error}"
+    );
+    let mut daemon = node.run(&[], &[]);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+    assert!(daemon.stop().success());
+    assert!(
+        !daemon.log().contains("there is no Node"),
+        "{}",
+        daemon.log()
+    );
+
+    std::fs::remove_file(node.path("manifests/node.yaml")).unwrap();
+    let (code, _, error) = node.ask("explain", &["10.244.1.9", "192.0.2.7:80"]);
+    assert_eq!((code, error.contains(&said("n1"))), (0, true), "{error}");
+    let mut daemon = node.run(&[], &[]);
+    node.until("/healthz is 200", || node.status(10256, "/healthz") == 200);
+    assert!(daemon.stop().success());
+    assert_eq!(
+        daemon.log().matches(&said("n1")).count(),
+        1,
+        "{}",
+        daemon.log()
+    );
+}
+
 /// As root's PATH is after `su` without `-`.
 #[test]
 fn cleanup_fails_where_iptables_is_not_found_and_rules_are_left() {
