@@ -39,16 +39,16 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct InstallArgs {
     /// Plugin directory of the container runtime
-    #[arg(long, default_value = "/opt/cni/bin")]
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub cni_bin_dir: PathBuf,
     /// Write 10-seaway.conflist here, too (normally seaway-overlay does, once the node can serve)
     #[arg(long, value_name = "DIR")]
     pub conflist: Option<PathBuf>,
     /// Run directory that the config list names
-    #[arg(long, default_value = ownership::RUN_DIR)]
+    #[arg(long, value_name = "DIR", default_value = ownership::RUN_DIR)]
     pub run_dir: PathBuf,
     /// State directory that the config list names
-    #[arg(long, default_value = ownership::STATE_DIR)]
+    #[arg(long, value_name = "DIR", default_value = ownership::STATE_DIR)]
     pub state_dir: PathBuf,
 }
 
@@ -56,7 +56,7 @@ pub struct InstallArgs {
 #[derive(Debug, Args)]
 pub struct IpamArgs {
     /// State directory
-    #[arg(long, default_value = ownership::STATE_DIR)]
+    #[arg(long, value_name = "DIR", default_value = ownership::STATE_DIR)]
     pub state_dir: PathBuf,
     /// Only this network; all by default
     #[arg(long)]
@@ -70,7 +70,7 @@ pub struct IpamArgs {
 #[derive(Debug, Args)]
 pub struct GcArgs {
     /// State directory
-    #[arg(long, default_value = ownership::STATE_DIR)]
+    #[arg(long, value_name = "DIR", default_value = ownership::STATE_DIR)]
     pub state_dir: PathBuf,
     /// Only this network; all by default
     #[arg(long)]
@@ -84,7 +84,7 @@ pub struct GcArgs {
 #[derive(Debug, Args)]
 pub struct CleanupArgs {
     /// State directory, whose ledgers are removed
-    #[arg(long, default_value = ownership::STATE_DIR)]
+    #[arg(long, value_name = "DIR", default_value = ownership::STATE_DIR)]
     pub state_dir: PathBuf,
     /// Remove the program from this plugin directory, too
     #[arg(long, value_name = "DIR")]

@@ -78,9 +78,9 @@ impl Mode {
     }
 }
 
-/// Flags that say how this node's kernel is used; enough for `cleanup` and `check`.
+/// Where things of this node are; enough for `cleanup` and `check`.
 #[derive(Debug, Clone, Args)]
-pub struct KernelArgs {
+pub struct PlaceArgs {
     /// The cgroup (v2) whose processes are served by socket hooks; the root of the hierarchy by default.
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
@@ -88,6 +88,17 @@ pub struct KernelArgs {
     /// Where maps and links are pinned.
     #[arg(long, value_name = "DIR", default_value = BPFFS_ROOT)]
     pub bpffs_root: PathBuf,
+
+    /// Lock file and sockets.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+}
+
+/// Flags that say how this node's kernel is used.
+#[derive(Debug, Clone, Args)]
+pub struct KernelArgs {
+    #[command(flatten)]
+    pub places: PlaceArgs,
 
     /// eBPF mode: whether established flows are translated at the driver of uplinks already.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Off)]
@@ -108,17 +119,13 @@ pub struct KernelArgs {
     /// counts after `cleanup`.
     #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub max_flows: u32,
-
-    /// Lock file and sockets.
-    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
-    pub run_dir: PathBuf,
 }
 
 /// Flags of `cleanup`.
 #[derive(Debug, Clone, Args)]
 pub struct CleanupArgs {
     #[command(flatten)]
-    pub kernel: KernelArgs,
+    pub places: PlaceArgs,
 
     /// After --forwarding dsr: first take back what this node's Node object tells other nodes, so that they send no clients'
     /// packets here any more.
@@ -147,7 +154,7 @@ pub struct NodeArgs {
     )]
     pub mode: Option<Mode>,
 
-    /// API server and credentials; without it, and without --manifests, the Pod's service account is used.
+    /// API server and credentials; without it, and without --manifests, ~/.kube/config or else the Pod's service account.
     #[arg(
         long,
         value_name = "FILE",
@@ -161,7 +168,7 @@ pub struct NodeArgs {
     pub manifests: Option<PathBuf>,
 
     /// Name of this node as the API knows it; the host name in lower case by default.
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", visible_alias = "node-name")]
     pub hostname_override: Option<String>,
 
     /// Pod addresses of the whole cluster, one CIDR per family: traffic from elsewhere to a Service is masqueraded.
@@ -258,11 +265,11 @@ pub struct ProcessArgs {
     #[arg(long, value_name = "N")]
     pub conntrack_min: Option<u32>,
 
-    /// Idle time after which an established TCP connection is forgotten; 0 leaves it alone; 24h by default.
+    /// Idle time after which an established TCP connection is forgotten, such as 30s or 1h30m; 0 leaves it alone; 24h by default.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub conntrack_tcp_timeout_established: Option<Duration>,
 
-    /// Idle time after which a half-closed TCP connection is forgotten; 1h by default.
+    /// Idle time after which a half-closed TCP connection is forgotten, written likewise; 0 leaves it alone; 1h by default.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub conntrack_tcp_timeout_close_wait: Option<Duration>,
 
@@ -270,11 +277,11 @@ pub struct ProcessArgs {
     #[arg(long)]
     pub conntrack_tcp_be_liberal: bool,
 
-    /// Idle time after which an unanswered UDP flow is forgotten; left alone by default.
+    /// Idle time after which an unanswered UDP flow is forgotten, written likewise; left alone by default.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub conntrack_udp_timeout: Option<Duration>,
 
-    /// Idle time after which an answered UDP flow is forgotten; left alone by default.
+    /// Idle time after which an answered UDP flow is forgotten, written likewise; left alone by default.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub conntrack_udp_timeout_stream: Option<Duration>,
 }
@@ -287,7 +294,7 @@ pub struct CheckArgs {
     pub mode: Option<Mode>,
 
     #[command(flatten)]
-    pub kernel: KernelArgs,
+    pub places: PlaceArgs,
 }
 
 /// Flags of `plan`.
@@ -394,6 +401,35 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_explains_every_flag_and_shows_those_that_count() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let name = command.get_name();
+                assert!(arg.get_help().is_some(), "{name}: {}", arg.get_id());
+            }
+        }
+        for (command, flag, counts) in [
+            ("run", "--max-flows", true),
+            ("run", "--bpffs-root", true),
+            ("cleanup", "--bpffs-root", true),
+            ("cleanup", "--max-flows", false),
+            ("cleanup", "--forwarding <", false),
+            ("check", "--xdp", false),
+        ] {
+            let mut all = Cli::command();
+            all.build();
+            let help = all
+                .find_subcommand_mut(command)
+                .unwrap()
+                .render_long_help()
+                .to_string();
+            assert_eq!(help.contains(flag), counts, "{command} {flag}");
+            let place = |flag| help.find(flag).unwrap();
+            assert!(place("--log-format") > place("--run-dir"), "{command}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
     /// Name of this node among the Nodes; default: the host name in lower case
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", visible_alias = "hostname-override")]
     pub node_name: Option<String>,
 }
 
@@ -67,10 +67,10 @@ pub struct PlaceArgs {
     /// Where the container runtime looks for plugins
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub cni_bin_dir: PathBuf,
-    /// Files that do not survive a reboot
+    /// Where this node's state of the overlay is written (node.json, lock); files there do not survive a reboot
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
-    /// Files that survive a reboot
+    /// Where the plugin keeps its ledger of addresses, as the config list tells it; files there survive a reboot
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 }
@@ -110,16 +110,16 @@ pub struct RunArgs {
     #[arg(long)]
     pub direct_routing: bool,
     /// Who computes the checksums of packets that go into the tunnel
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "auto|on|off", default_value_t)]
     pub checksum_offload: ChecksumOffload,
     /// Whether the device takes packets together that come out of the tunnel
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "auto|on|off", default_value_t)]
     pub receive_offload: ReceiveOffload,
     /// VXLAN network identifier, the same on every node
-    #[arg(long, default_value_t = VXLAN_VNI, value_parser = clap::value_parser!(u32).range(0..1 << 24))]
+    #[arg(long, value_name = "N", default_value_t = VXLAN_VNI, value_parser = clap::value_parser!(u32).range(0..1 << 24))]
     pub vni: u32,
     /// VXLAN UDP port, the same on every node
-    #[arg(long, default_value_t = VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Address of /healthz, /metrics and /status
     #[arg(long, value_name = "IP:PORT", default_value_t = default_admin())]

@@ -5,11 +5,14 @@ use std::io::IsTerminal;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+/// Behind the flags of each command.
+const LAST: usize = 900;
+
 /// The flags about the log; to be flattened into a command line.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct LogArgs {
     /// Form of the log on stderr; what is logged is set by RUST_LOG
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "SEAWAY_LOG_FORMAT")]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "SEAWAY_LOG_FORMAT", display_order = LAST)]
     log_format: LogFormat,
 }
 

@@ -23,7 +23,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
     }
     let iptables = privileges::check(Mode::Iptables).and_then(|()| setup::has_iptables(&machine));
     let ebpf = privileges::check(Mode::Ebpf)
-        .and_then(|()| setup::ebpf_config(&args.kernel, ""))
+        .and_then(|()| setup::cgroup_root(&args.places))
         .and_then(|_| Ok(ebpf::check()?));
     for (mode, verdict) in [(Mode::Iptables, &iptables), (Mode::Ebpf, &ebpf)] {
         match verdict {

@@ -8,7 +8,7 @@ use seaway_kernel::Capabilities;
 use seaway_model::DirectAnswers;
 
 use super::setup;
-use crate::cli::{CleanupArgs, KernelArgs, Mode};
+use crate::cli::{CleanupArgs, Mode, PlaceArgs};
 use crate::dataplane::Dataplane;
 use crate::ebpf::{EbpfConfig, EbpfDataplane};
 use crate::iptables::{IptablesConfig, IptablesDataplane};
@@ -22,13 +22,13 @@ const API_LIMIT: Duration = Duration::from_secs(10);
 pub async fn cleanup(args: CleanupArgs) -> anyhow::Result<()> {
     // What eBPF mode leaves is in files and links, and needs no more than this to go.
     privileges::check(Mode::Iptables)?;
-    let _lock = NodeLock::take(&args.kernel.run_dir)?;
+    let _lock = NodeLock::take(&args.places.run_dir)?;
     let mut failures = Vec::new();
     if let Err(error) = take_back(&args).await {
         failures.push(format!("the annotation of the Node: {error:#}"));
     }
     for mode in [Mode::Iptables, Mode::Ebpf] {
-        match cleanup_mode(mode, &args.kernel).await {
+        match cleanup_mode(mode, &args.places).await {
             Ok(removed) if removed.is_empty() => println!("{}: nothing to remove", mode.as_str()),
             Ok(removed) => {
                 for line in removed {
@@ -61,7 +61,7 @@ async fn take_back(args: &CleanupArgs) -> anyhow::Result<()> {
 }
 
 /// Removes what one mode left. Returns one line per kind of thing.
-pub(super) async fn cleanup_mode(mode: Mode, kernel: &KernelArgs) -> anyhow::Result<Vec<String>> {
+pub(super) async fn cleanup_mode(mode: Mode, places: &PlaceArgs) -> anyhow::Result<Vec<String>> {
     Ok(match mode {
         Mode::Iptables => {
             let machine = Capabilities::probe().await?;
@@ -71,9 +71,9 @@ pub(super) async fn cleanup_mode(mode: Mode, kernel: &KernelArgs) -> anyhow::Res
         }
         Mode::Ebpf => {
             // Everything is found by its pin: a machine without a cgroup2 hierarchy has nothing to remove.
-            let cgroup_root = kernel.cgroup_root.clone().unwrap_or_default();
+            let cgroup_root = places.cgroup_root.clone().unwrap_or_default();
             let config = EbpfConfig {
-                bpffs_root: kernel.bpffs_root.clone(),
+                bpffs_root: places.bpffs_root.clone(),
                 ..EbpfConfig::new("", cgroup_root)
             };
             EbpfDataplane::new(config)?.cleanup().await?

@@ -31,7 +31,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 pub async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
     let config = Config::load(args.node.clone())?;
     // What the node does counts, not what a flag says: here is nothing to choose.
-    let pinned = Pinned::find(&config.kernel.bpffs_root);
+    let pinned = Pinned::find(&config.kernel.places.bpffs_root);
     privileges::check(match pinned {
         Some(_) => Mode::Ebpf,
         None => Mode::Iptables,
@@ -64,7 +64,7 @@ pub async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
         (None, false) => anyhow::bail!(
             "mode ebpf is not in force on this node (nothing is pinned in {}), and only its programs tell of flows: \
              `flows --list` shows the entries of connection tracking, `conntrack -E` follows them",
-            config.kernel.bpffs_root.display()
+            config.kernel.places.bpffs_root.display()
         ),
     }
 }

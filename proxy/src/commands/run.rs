@@ -30,7 +30,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     privileges::check(config.mode)?;
-    let _lock = NodeLock::take(&config.kernel.run_dir)?;
+    let _lock = NodeLock::take(&config.kernel.places.run_dir)?;
     // Before the ports: another proxy has them, and is the better reason.
     prepare(&run).await?;
     let health_listener = admin::bind(run.healthz, "healthz-bind-address").await?;
@@ -45,11 +45,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let observed = Observed::default();
     registry.register_collector(Box::new(Datapath(observed.clone())));
     let table = conntrack::Table::new(conntrack::Metrics::new(&mut registry));
-    let sockets = Sockets::new(&config.kernel.bpffs_root, &mut registry);
+    let sockets = Sockets::new(&config.kernel.places.bpffs_root, &mut registry);
     let netfilter = companion::Metrics::new(&mut registry);
     let switch_metrics = switch::Metrics::new(&mut registry, config.mode);
     let (order, orders) = mpsc::channel(1);
-    let control = switch::control::listen(&config.kernel.run_dir)?;
+    let control = switch::control::listen(&config.kernel.places.run_dir)?;
     tokio::spawn(switch::control::serve(control, order.clone()));
     tokio::spawn(reload::on_hangup(
         hangup()?,

@@ -171,14 +171,17 @@ impl Daemon<'_> {
     fn beside(&self) -> anyhow::Result<Beside> {
         let rules = setup::rules_of(self.this);
         Ok(Beside {
-            _aside: Aside::start(&self.config.kernel.bpffs_root, self.left_alone.clone())?,
+            _aside: Aside::start(
+                &self.config.kernel.places.bpffs_root,
+                self.left_alone.clone(),
+            )?,
             companion: Arc::new(Companion::start(rules, self.netfilter.clone())),
         })
     }
 
     fn remains(&self) -> Remains {
         let direct = self.direct.clone();
-        Remains::watch(&self.config.kernel.bpffs_root, move || {
+        Remains::watch(&self.config.kernel.places.bpffs_root, move || {
             direct.say(DirectAnswers::No);
         })
     }
@@ -223,14 +226,14 @@ impl Daemon<'_> {
             return Ok(());
         }
         // Sockets that were connected before the last start: see `Remains`.
-        if ebpf::is_all_there_is(&self.config.kernel.bpffs_root)? {
+        if ebpf::is_all_there_is(&self.config.kernel.places.bpffs_root)? {
             return Ok(());
         }
         self.remove(Mode::Ebpf).await
     }
 
     async fn remove(&self, mode: Mode) -> anyhow::Result<()> {
-        for line in cleanup_mode(mode, &self.config.kernel).await? {
+        for line in cleanup_mode(mode, &self.config.kernel.places).await? {
             tracing::info!(
                 mode = mode.as_str(),
                 "removed what the other mode had left: {line}"

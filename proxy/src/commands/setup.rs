@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use seaway_model::ownership::SOCKETS_LABEL;
 use seaway_model::{DetectLocal, InputEvent, Node, NodeContext, NodeSettings};
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::{KernelArgs, Mode};
+use crate::cli::{KernelArgs, Mode, PlaceArgs};
 use crate::config::{Config, LocalTraffic, RunConfig};
 use crate::ebpf::{EbpfConfig, EbpfDataplane, Forwarding, Labelled, MapSizes};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
@@ -282,14 +283,19 @@ pub(super) fn ebpf(config: &Config, this: &ThisNode) -> anyhow::Result<EbpfDatap
     Ok(EbpfDataplane::new(config)?)
 }
 
+/// The one that was given, or the root of the hierarchy.
+pub(super) fn cgroup_root(places: &PlaceArgs) -> anyhow::Result<PathBuf> {
+    match &places.cgroup_root {
+        Some(given) => Ok(given.clone()),
+        None => Ok(cgroup::mount_point()
+            .context("no cgroup2 hierarchy is mounted: mount one, or give --cgroup-root")?),
+    }
+}
+
 pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<EbpfConfig> {
-    let cgroup_root = match &kernel.cgroup_root {
-        Some(given) => given.clone(),
-        None => cgroup::mount_point()
-            .context("no cgroup2 hierarchy is mounted: mount one, or give --cgroup-root")?,
-    };
+    let cgroup_root = cgroup_root(&kernel.places)?;
     Ok(EbpfConfig {
-        bpffs_root: kernel.bpffs_root.clone(),
+        bpffs_root: kernel.places.bpffs_root.clone(),
         xdp: kernel.xdp,
         sizes: MapSizes::for_flows(kernel.max_flows),
         forwarding: kernel.forwarding,

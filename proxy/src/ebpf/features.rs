@@ -137,9 +137,9 @@ const FEATURES: [Feature; 37] = [
     ),
     feature(
         Need::SocketDestroy,
-        "SOCK_DESTROY (CONFIG_INET_UDP_DIAG, CONFIG_INET_DIAG_DESTROY)",
+        "SOCK_DESTROY",
         "4.9",
-        "UDP sockets whose endpoint is gone",
+        "UDP sockets whose endpoint is gone (CONFIG_INET_UDP_DIAG, CONFIG_INET_DIAG_DESTROY)",
     ),
     feature(
         Need::Map(MapType::LruHash),
