@@ -15,8 +15,6 @@ pub struct Capabilities {
     pub ip6tables: Option<IptablesProgram>,
     /// Mount point of the cgroup2 hierarchy.
     pub cgroup2: Option<PathBuf>,
-    /// A BPF file system that pins can live in.
-    pub bpffs: Option<PathBuf>,
     /// tc programs through links (tcx, Linux 6.6).
     pub tcx: bool,
     /// VXLAN devices in external mode; false as well where we may not make a namespace to try it in.
@@ -59,7 +57,6 @@ impl Capabilities {
             iptables: iptables("iptables").await?,
             ip6tables: iptables("ip6tables").await?,
             cgroup2: cgroup::mount_point().ok(),
-            bpffs: bpffs()?,
             tcx: kernel >= (6, 6),
             vxlan: vxlan().await?,
         })
@@ -105,16 +102,6 @@ fn parse_iptables(text: &str) -> Option<IptablesProgram> {
         version: version.to_owned(),
         variant,
     })
-}
-
-fn bpffs() -> Result<Option<PathBuf>, Error> {
-    let file = "/proc/self/mounts";
-    let table = std::fs::read_to_string(file).map_err(|e| Error::io("read", file, e))?;
-    Ok(table.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let point = fields.nth(1)?;
-        (fields.next()? == "bpf").then(|| PathBuf::from(point))
-    }))
 }
 
 async fn vxlan() -> Result<bool, Error> {

@@ -68,8 +68,8 @@ impl Error {
         self.errno() == Some(nix::libc::EADDRINUSE)
     }
 
-    /// Nothing leads there.
-    pub fn is_unreachable(&self) -> bool {
+    /// Of looking up the route to an address: nothing leads there.
+    pub(crate) fn is_unreachable(&self) -> bool {
         use nix::libc::{EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH};
         // The last two: routes of the kinds prohibit and blackhole.
         matches!(

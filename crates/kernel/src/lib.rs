@@ -5,8 +5,10 @@
 //! operations. The types at this surface are our own, so that the netlink crates (which break about monthly) stay
 //! behind it. Errors say which operation failed on which object.
 //!
-//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`]; [`batch`], [`shaping`] and [`filter`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`] →
-//! [`sysctl`], [`udp`] → [`program`] as [`command`] or [`spawn`], [`process`], [`cgroup`], [`directory`], [`file_lock`], [`xtables`], [`nftables`] → [`capabilities`].
+//! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`batch`], [`shaping`]
+//! and [`filter`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`], [`xfrm`], [`recent`] →
+//! [`sysctl`], [`udp`] → [`program`] as [`command`] or [`spawn`], [`process`], [`cgroup`], [`directory`], [`file_lock`] →
+//! [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
 mod await_ready;

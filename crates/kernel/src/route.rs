@@ -17,7 +17,7 @@ use message::{filter, to};
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
 /// Where the kernel keeps the routes of the node's own addresses.
-pub const TABLE_LOCAL: u32 = 255;
+pub(crate) const TABLE_LOCAL: u32 = 255;
 
 /// A route with one next hop (or none).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -112,7 +112,7 @@ async fn links_are_changed_and_enslaved() {
     assert_eq!(port.mtu, 1300);
     assert_eq!(port.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
     assert!(!port.up && !port.running);
-    assert_eq!(bridge.kind, LinkKind::Bridge);
+    assert_eq!((bridge.kind, bridge.up), (LinkKind::Bridge, true));
 
     here.set_master(index, None).await.unwrap();
     here.move_to(index, &far).await.unwrap();
