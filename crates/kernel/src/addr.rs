@@ -24,14 +24,7 @@ impl Netlink {
     /// The addresses of one link, or of all.
     pub async fn addresses(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
         let answers = self.dump(list_message(link), "addresses").await?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) => convert(&message),
-                _ => None,
-            })
-            .filter(|address| link.is_none_or(|index| address.link == index))
-            .collect())
+        Ok(listed(&answers, link))
     }
 
     /// Adds an address to a link. For IPv6 ones duplicate address detection is left out, since every address that we set
@@ -59,18 +52,11 @@ impl Netlink {
 
     /// Removes an address; it is fine if it is not there.
     pub async fn delete_address(&self, address: &Address) -> Result<(), Error> {
-        let answer = self
-            .change(
-                RouteNetlinkMessage::DelAddress(message(*address, false)),
-                0,
-                "delete",
-                || format!("address {} of link {}", address.network, address.link),
-            )
-            .await;
-        match answer {
-            Err(error) if error.is_absent() => Ok(()),
-            other => other,
-        }
+        let message = RouteNetlinkMessage::DelAddress(message(*address, false));
+        self.delete(message, || {
+            format!("address {} of link {}", address.network, address.link)
+        })
+        .await
     }
 }
 
@@ -79,6 +65,17 @@ pub(crate) fn list_message(link: Option<u32>) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
     message.header.index = link.unwrap_or(0);
     RouteNetlinkMessage::GetAddress(message)
+}
+
+/// The addresses of a link, or of all, in answers.
+pub(crate) fn listed(answers: &[RouteNetlinkMessage], link: Option<u32>) -> Vec<Address> {
+    let addresses = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => convert(message),
+        _ => None,
+    });
+    addresses
+        .filter(|address| link.is_none_or(|index| address.link == index))
+        .collect()
 }
 
 /// Adds or deletes an address; with `own_routes` the kernel makes no route to the prefix.

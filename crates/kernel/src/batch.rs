@@ -12,7 +12,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, LinkAttribute, LinkMessage,
 };
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMetric};
 use nix::sys::socket::SockProtocol;
 use rtnetlink::LinkUnspec;
@@ -363,49 +362,22 @@ impl RouteSocket {
     /// The addresses of a link.
     pub fn addresses(&mut self, link: u32) -> Result<Vec<Address>, Error> {
         let answers = self.dump(&addr::list_message(Some(link)), "addresses")?;
-        let mut addresses: Vec<_> = answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) => addr::convert(&message),
-                _ => None,
-            })
-            .collect();
-        addresses.retain(|address| address.link == link);
-        Ok(addresses)
+        Ok(addr::listed(&answers, Some(link)))
     }
 
     /// The routes of both families that a filter selects.
     pub fn routes(&mut self, wanted: RouteFilter) -> Result<Vec<Route>, Error> {
         let mut routes = Vec::new();
         for request in route::list_messages(wanted) {
-            let answers = match self.dump(&request, "routes") {
-                // A table that has never had a route does not exist for the kernel.
-                Err(error) if wanted.table.is_some() && error.is_absent() => continue,
-                other => other?,
-            };
-            routes.extend(answers.iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) => route::convert(message),
-                _ => None,
-            }));
+            routes.extend(route::listed(self.dump(&request, "routes"), wanted)?);
         }
-        routes.retain(|route| wanted.selects(route));
         Ok(routes)
     }
 
     /// The neighbours on a link.
     pub fn neighbours(&mut self, link: u32) -> Result<Vec<Neighbour>, Error> {
-        let mut message = NeighbourMessage::default();
-        message.attributes.push(NeighbourAttribute::IfIndex(link));
-        let answers = self.dump(&RouteNetlinkMessage::GetNeighbour(message), "neighbours")?;
-        let mut neighbours: Vec<_> = answers
-            .iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewNeighbour(message) => neigh::convert(message),
-                _ => None,
-            })
-            .collect();
-        neighbours.retain(|neighbour| neighbour.link == link);
-        Ok(neighbours)
+        let answers = self.dump(&neigh::list_message(link), "neighbours")?;
+        Ok(neigh::listed(&answers, link))
     }
 
     fn look_up(

@@ -152,27 +152,19 @@ impl Netlink {
     /// Deletes a link (a veth with its peer); it is fine if there is none.
     pub async fn delete_link(&self, index: u32) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(index).build();
-        self.delete(message, || format!("link {index}")).await
+        self.delete(RouteNetlinkMessage::DelLink(message), || {
+            format!("link {index}")
+        })
+        .await
     }
 
     /// Deletes a link by name, without looking it up first; it is fine if there is none.
     pub async fn delete_link_named(&self, name: &str) -> Result<(), Error> {
         let message = LinkUnspec::new_with_name(name).build();
-        self.delete(message, || format!("link {name}")).await
-    }
-
-    async fn delete(
-        &self,
-        message: LinkMessage,
-        object: impl FnOnce() -> String,
-    ) -> Result<(), Error> {
-        match self
-            .change(RouteNetlinkMessage::DelLink(message), 0, "delete", object)
-            .await
-        {
-            Err(error) if error.is_absent() => Ok(()),
-            other => other,
-        }
+        self.delete(RouteNetlinkMessage::DelLink(message), || {
+            format!("link {name}")
+        })
+        .await
     }
 
     async fn set_link(

@@ -25,19 +25,8 @@ pub struct Neighbour {
 impl Netlink {
     /// The neighbours on a link (without the entries that the kernel makes for multicast and the like).
     pub async fn neighbours(&self, link: u32) -> Result<Vec<Neighbour>, Error> {
-        let mut message = NeighbourMessage::default();
-        message.attributes.push(NeighbourAttribute::IfIndex(link));
-        let answers = self
-            .dump(RouteNetlinkMessage::GetNeighbour(message), "neighbours")
-            .await?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewNeighbour(message) => convert(&message),
-                _ => None,
-            })
-            .filter(|neighbour| neighbour.link == link)
-            .collect())
+        let answers = self.dump(list_message(link), "neighbours").await?;
+        Ok(listed(&answers, link))
     }
 
     /// Sets a permanent neighbour, in place of any entry of that address.
@@ -58,19 +47,28 @@ impl Netlink {
 
     /// Removes a neighbour; it is fine if it is not there.
     pub async fn delete_neighbour(&self, link: u32, address: IpAddr) -> Result<(), Error> {
-        let answer = self
-            .change(
-                RouteNetlinkMessage::DelNeighbour(key(link, address)),
-                0,
-                "delete",
-                || format!("neighbour {address} on link {link}"),
-            )
-            .await;
-        match answer {
-            Err(error) if error.is_absent() => Ok(()),
-            other => other,
-        }
+        let message = RouteNetlinkMessage::DelNeighbour(key(link, address));
+        self.delete(message, || format!("neighbour {address} on link {link}"))
+            .await
     }
+}
+
+/// Asks for the neighbours on a link.
+pub(crate) fn list_message(link: u32) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.attributes.push(NeighbourAttribute::IfIndex(link));
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// The neighbours on a link in answers.
+pub(crate) fn listed(answers: &[RouteNetlinkMessage], link: u32) -> Vec<Neighbour> {
+    let neighbours = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewNeighbour(message) => convert(message),
+        _ => None,
+    });
+    neighbours
+        .filter(|neighbour| neighbour.link == link)
+        .collect()
 }
 
 /// Sets a permanent neighbour.

@@ -55,6 +55,18 @@ impl Netlink {
         }
     }
 
+    /// Deletes what the message names; it is fine if it is not there.
+    pub(crate) async fn delete(
+        &self,
+        message: RouteNetlinkMessage,
+        object: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        match self.change(message, 0, "delete", object).await {
+            Err(error) if error.is_absent() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Asks for one object.
     pub(crate) async fn get(
         &self,

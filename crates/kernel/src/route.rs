@@ -10,8 +10,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::{Error, Netlink};
 
-pub(crate) use message::convert;
-pub(crate) use message::routes_message;
+pub(crate) use message::{convert, routes_message};
 use message::{filter, to};
 
 /// The main routing table.
@@ -170,7 +169,7 @@ pub struct RouteFilter {
 }
 
 impl RouteFilter {
-    pub(crate) fn selects(&self, route: &Route) -> bool {
+    fn selects(&self, route: &Route) -> bool {
         self.table.is_none_or(|table| route.table == table)
             && self.protocol.is_none_or(|p| route.protocol == p)
             && self.link.is_none_or(|link| route.link == Some(link))
@@ -183,22 +182,30 @@ pub(crate) fn list_messages(wanted: RouteFilter) -> [RouteNetlinkMessage; 2] {
         .map(|family| RouteNetlinkMessage::GetRoute(filter(family, wanted)))
 }
 
+/// The routes in what the kernel answered, as far as a filter selects them.
+pub(crate) fn listed(
+    answers: Result<Vec<RouteNetlinkMessage>, Error>,
+    wanted: RouteFilter,
+) -> Result<Vec<Route>, Error> {
+    let answers = match answers {
+        // A table that has never had a route does not exist for the kernel.
+        Err(error) if wanted.table.is_some() && error.is_absent() => Vec::new(),
+        other => other?,
+    };
+    let routes = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewRoute(message) => convert(message),
+        _ => None,
+    });
+    Ok(routes.filter(|route| wanted.selects(route)).collect())
+}
+
 impl Netlink {
     /// The routes of both families that a filter selects. The kernel does the selecting.
     pub async fn routes(&self, wanted: RouteFilter) -> Result<Vec<Route>, Error> {
         let mut routes = Vec::new();
         for request in list_messages(wanted) {
-            // A table that has never had a route does not exist for the kernel.
-            let answers = match self.dump(request, "routes").await {
-                Err(error) if wanted.table.is_some() && error.is_absent() => continue,
-                other => other?,
-            };
-            routes.extend(answers.into_iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) => convert(&message),
-                _ => None,
-            }));
+            routes.extend(listed(self.dump(request, "routes").await, wanted)?);
         }
-        routes.retain(|route| wanted.selects(route));
         Ok(routes)
     }
 
@@ -242,13 +249,7 @@ impl Netlink {
     /// Removes a route; it is fine if it is not there.
     pub async fn delete_route(&self, route: &Route) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelRoute(routes_message(route));
-        let answer = self
-            .change(message, 0, "delete", || format!("route {route}"))
-            .await;
-        match answer {
-            Err(error) if error.is_absent() => Ok(()),
-            other => other,
-        }
+        self.delete(message, || format!("route {route}")).await
     }
 }
 
