@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seaway_kernel::{NetNs, Process, Signal, Spawn, cgroup};
+use seaway_kernel::{NetNs, Process, ProcessId, Signal, Spawn, cgroup};
 
-use crate::record::{self, Record, Started};
+use crate::record::{self, Record};
 use crate::topology::api_address;
 use crate::{LabConfig, LabError, LabName, NodeConfig};
 
@@ -55,10 +55,10 @@ impl Daemon {
 
     /// The process if it runs.
     pub fn process(&self, lab: &LabName) -> Result<Option<Process>, LabError> {
-        let Some(started) = record::read::<Started>(&self.pid_file(lab))? else {
-            return Ok(None);
-        };
-        Ok(Process::find(started.process)?)
+        match record::read::<ProcessId>(&self.pid_file(lab))? {
+            Some(id) => Ok(Process::find(id)?),
+            None => Ok(None),
+        }
     }
 
     /// Resident memory in KiB, if it runs.
@@ -100,12 +100,7 @@ impl Daemon {
         let Some(process) = started else {
             return Err(self.died(lab));
         };
-        record::write(
-            &self.pid_file(lab),
-            &Started {
-                process: process.id(),
-            },
-        )
+        record::write(&self.pid_file(lab), &process.id())
     }
 
     /// Asks it to end (SIGTERM), and waits.

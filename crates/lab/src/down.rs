@@ -12,6 +12,9 @@ use crate::{LabError, LabName};
 /// How long killed processes get to be gone.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Until they are killed again.
+const ROUND: Duration = Duration::from_millis(100);
+
 /// Removes everything of a lab, verifies it, and says what was removed. That there is nothing is fine.
 pub fn down(name: &LabName) -> Result<Vec<String>, LabError> {
     let found = what_is_there(name)?;
@@ -79,24 +82,18 @@ pub fn labs() -> Result<Vec<LabName>, LabError> {
 
 fn kill_all(cgroup: &Path) -> Result<(), LabError> {
     let start = Instant::now();
-    while cgroup.exists() && populated(cgroup) {
+    while start.elapsed() < GRACE {
+        // Again, for one that was about to join when the others were killed.
         cgroup::kill(cgroup)?;
-        if start.elapsed() > GRACE {
-            return Err(LabError::TimedOut {
-                what: format!("the end of all processes in {}", cgroup.display()),
-                limit: GRACE,
-                last: "some are still there after SIGKILL".into(),
-            });
+        if cgroup::wait_empty(cgroup, ROUND)? {
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
-}
-
-/// The kernel counts processes of all cgroups below (cgroup-v2.rst, `cgroup.events`).
-fn populated(cgroup: &Path) -> bool {
-    std::fs::read_to_string(cgroup.join("cgroup.events"))
-        .is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+    Err(LabError::TimedOut {
+        what: format!("the end of all processes in {}", cgroup.display()),
+        limit: GRACE,
+        last: "some are still there after SIGKILL".into(),
+    })
 }
 
 fn namespaces(name: &LabName) -> Result<Vec<String>, LabError> {

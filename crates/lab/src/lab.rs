@@ -174,11 +174,6 @@ impl Lab {
         up::client(&self.record).await
     }
 
-    /// The kubeconfig of a node's daemons.
-    pub fn node_kubeconfig(&self, node: &str) -> PathBuf {
-        NodeDirs::new(self.name(), node).kubeconfig()
-    }
-
     /// The directory of a node's files: `cni-conf`, `cni-bin`, `run`, `state`.
     pub fn node_files(&self, node: &str) -> PathBuf {
         NodeDirs::new(self.name(), node).root()

@@ -28,7 +28,7 @@ impl LabName {
     }
 
     /// The namespace with the bridge and the API server.
-    pub fn fabric_netns(&self) -> String {
+    pub(crate) fn fabric_netns(&self) -> String {
         format!("sw-{}-fabric", self.0)
     }
 
@@ -63,18 +63,18 @@ impl LabName {
     }
 
     /// Prefix of its directories below [`BPFFS_ROOT`].
-    pub fn bpffs_prefix(&self) -> String {
+    pub(crate) fn bpffs_prefix(&self) -> String {
         format!("lab-{}-", self.0)
     }
 }
 
 /// Where labs keep their files.
-pub fn labs_dir() -> PathBuf {
+pub(crate) fn labs_dir() -> PathBuf {
     PathBuf::from(RUN_DIR).join("lab")
 }
 
 /// The parent of the cgroups of all labs.
-pub fn labs_cgroup() -> Result<PathBuf, LabError> {
+pub(crate) fn labs_cgroup() -> Result<PathBuf, LabError> {
     Ok(cgroup::mount_point()?.join("seaway-lab"))
 }
 

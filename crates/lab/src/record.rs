@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use seaway_kernel::process::ProcessId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +16,6 @@ pub(crate) struct Record {
     pub(crate) api_port: u16,
     /// Every daemon was in sync once.
     pub(crate) ready: bool,
-}
-
-/// `daemons/NAME.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Started {
-    #[serde(flatten)]
-    pub(crate) process: ProcessId,
 }
 
 impl Record {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{LabError, LabName};
 
 /// Nodes are numbered into one /24 whose upper addresses are taken.
-pub const MOST_NODES: usize = 100;
+pub(crate) const MOST_NODES: usize = 100;
 
 /// How the proxy of a node gets Services into the kernel; as `seaway-proxy run --mode` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct LabConfig {
     /// One, or one of each family. The network between the nodes is IPv4 in any case.
     pub cluster_cidrs: Vec<IpNetwork>,
     pub service_cidr: IpNetwork,
-    /// Where the binaries are; next to the running program if not given.
+    /// Where the programs of ours are; [`binaries`] unless changed.
     pub binaries: PathBuf,
     /// `RUST_LOG` of the daemons.
     pub log_filter: String,
@@ -170,12 +170,12 @@ impl NodeConfig {
 }
 
 /// The network between the nodes.
-pub fn underlay_network() -> IpNetwork {
+pub(crate) fn underlay_network() -> IpNetwork {
     IpNetwork::new(underlay(0), 24).unwrap_or_else(|_| IpNetwork::from(underlay(0)))
 }
 
 /// Address of the API server on the underlay.
-pub fn api_address() -> IpAddr {
+pub(crate) fn api_address() -> IpAddr {
     underlay(254)
 }
 

@@ -43,7 +43,6 @@ impl Bridge {
         netlink
             .add_address(index, within_underlay(api_address()), Scope::Global)
             .await?;
-        netlink.set_up(index).await?;
         Ok(Self { netlink, index })
     }
 

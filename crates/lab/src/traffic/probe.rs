@@ -126,9 +126,8 @@ impl Probe {
             let (probe, report) = (self.clone(), report.clone());
             tokio::spawn(async move {
                 let attempt = probe
-                    .attempt(n, async |line| match probe.transport {
-                        Transport::Tcp => Tcp::connect(probe.target).await?.ask(line).await,
-                        Transport::Udp => Udp::connect(probe.target).await?.ask(line).await,
+                    .attempt(n, async |line| {
+                        Connection::open(&probe).await?.ask(line).await
                     })
                     .await;
                 // The receiver is gone when the run was stopped: nobody wants this any more.
