@@ -64,6 +64,19 @@ pub enum Problem {
         other: Arc<str>,
         other_cidr: IpNetwork,
     },
+    /// What pods cannot have addresses of, or this and more: multicast, loopback, everything.
+    NotForPods { node: Arc<str>, cidr: IpNetwork },
+    /// A pod CIDR has a node's address in it: packets of the tunnel itself would go into the tunnel, and the way to the whole
+    /// network around that address with them.
+    Covers {
+        node: Arc<str>,
+        cidr: IpNetwork,
+        /// Whose pod CIDR it is.
+        of: Arc<str>,
+        address: IpAddr,
+        /// Whose address it is.
+        covered: Arc<str>,
+    },
 }
 
 impl Problem {
@@ -74,6 +87,8 @@ impl Problem {
             | Self::NoPodCidr { node }
             | Self::NoAddress { node }
             | Self::SameAddress { node, .. }
+            | Self::NotForPods { node, .. }
+            | Self::Covers { node, .. }
             | Self::Overlap { node, .. } => node,
         }
     }
@@ -108,6 +123,20 @@ impl fmt::Display for Problem {
                 f,
                 "pod CIDR {cidr} of node {node} overlaps {other_cidr} of node {other}; {node} is left out"
             ),
+            Self::NotForPods { node, cidr } => write!(
+                f,
+                "pods cannot have addresses of {cidr}, pod CIDR of node {node}; {node} is left out"
+            ),
+            Self::Covers {
+                node,
+                cidr,
+                of,
+                address,
+                covered,
+            } => write!(
+                f,
+                "pod CIDR {cidr} of node {of} covers address {address} of node {covered}; {node} is left out"
+            ),
         }
     }
 }
@@ -122,20 +151,49 @@ pub fn own(nodes: &BTreeMap<Arc<str>, Node>, name: &str) -> Result<Member, Probl
 
 fn member(node: &Node) -> Result<Member, Problem> {
     let name = node.name.clone();
-    let Some(&address) = node.addresses.first() else {
+    let mut addresses = node
+        .addresses
+        .iter()
+        .copied()
+        .filter(|ip| is_of_a_node(*ip));
+    let Some(address) = addresses.next() else {
         return Err(Problem::NoAddress { node: name });
     };
     if node.pod_cidrs.is_empty() {
         return Err(Problem::NoPodCidr { node: name });
     }
     let family = Family::of(address);
-    let mut others = node.addresses.iter().copied();
-    Ok(Member {
-        name,
+    let member = Member {
+        name: name.clone(),
         address,
-        second: others.find(|ip| Family::of(*ip) != family),
+        second: addresses.find(|ip| Family::of(*ip) != family),
         pod_cidrs: node.pod_cidrs.clone(),
-    })
+    };
+    for &cidr in &member.pod_cidrs {
+        if !is_of_a_node(cidr.network()) {
+            return Err(Problem::NotForPods { node: name, cidr });
+        }
+        if let Some(address) = member.addresses().find(|ip| cidr.contains(*ip)) {
+            return Err(Problem::Covers {
+                node: name.clone(),
+                cidr,
+                of: name.clone(),
+                address,
+                covered: name,
+            });
+        }
+    }
+    Ok(member)
+}
+
+/// Whether other machines can send packets to such an address.
+fn is_of_a_node(address: IpAddr) -> bool {
+    let local = match address {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        // It would take the link that it is on.
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// The link-layer address of a node's VXLAN device: every node derives it from the node's address, so nobody has to
@@ -222,6 +280,33 @@ mod tests {
             nodes n2 and n5 both have address 192.168.0.2; n5 is left out
             pod CIDR 10.244.2.0/25 of node n6 overlaps 10.244.2.0/24 of node n2; n6 is left out
             pod CIDR 10.244.0.0/23 of node n7 overlaps 10.244.1.0/24 of node n1; n7 is left out
+            node n8 has no InternalIP address of a family that this node has, too
+        "#]]
+        .assert_eq(&text);
+    }
+
+    /// Each of them would have cut this node off, or have been shown as connected.
+    #[test]
+    fn what_no_node_and_no_pod_can_have_leaves_a_node_out() {
+        let text = summary(&[
+            ("n1", "192.168.0.1", "192.168.0.0/24"),
+            ("n2", "192.168.0.2", "10.244.2.0/24"),
+            ("n3", "192.168.0.3", "10.244.3.0/24 192.168.0.0/30"),
+            ("n4", "10.244.2.7", "10.244.4.0/24"),
+            ("n5", "10.244.3.7", "10.244.5.0/24"),
+            ("n6", "192.168.0.6", "224.0.0.0/24"),
+            ("n7", "192.168.0.7", "0.0.0.0/0"),
+            ("n8", "127.0.0.1 fe80::1 0.0.0.0", "10.244.8.0/24"),
+            ("n9", "224.0.0.1 192.168.0.9", "10.244.9.0/24"),
+        ]);
+        expect_test::expect![[r#"
+            n5 from 192.168.0.2 to 10.244.3.7
+            n9 from 192.168.0.2 to 192.168.0.9
+            pod CIDR 192.168.0.0/24 of node n1 covers address 192.168.0.1 of node n1; n1 is left out
+            pod CIDR 192.168.0.0/30 of node n3 covers address 192.168.0.3 of node n3; n3 is left out
+            pod CIDR 10.244.2.0/24 of node n2 covers address 10.244.2.7 of node n4; n4 is left out
+            pods cannot have addresses of 224.0.0.0/24, pod CIDR of node n6; n6 is left out
+            pods cannot have addresses of 0.0.0.0/0, pod CIDR of node n7; n7 is left out
             node n8 has no InternalIP address of a family that this node has, too
         "#]]
         .assert_eq(&text);

@@ -197,7 +197,58 @@ impl Roster {
                 });
             }
         }
-        Ok(candidate.clone())
+        match self.covers(candidate).or_else(|| self.covered(candidate)) {
+            Some(problem) => Err(problem),
+            None => Ok(candidate.clone()),
+        }
+    }
+
+    /// Whether a pod CIDR of a candidate has an address of somebody in it who is there before.
+    fn covers(&self, candidate: &Member) -> Option<Problem> {
+        let node = &candidate.name;
+        candidate.pod_cidrs.iter().find_map(|&cidr| {
+            let own = self.own.addresses().find(|ip| cidr.contains(*ip));
+            let of_peers = self.inside(cidr).find_map(|(address, all)| {
+                let mut before = all.iter().take_while(|other| *other < node);
+                Some((address, before.find(|other| self.takes_part(other))?))
+            });
+            let (address, covered) = own.map(|own| (own, &self.own.name)).or(of_peers)?;
+            Some(Problem::Covers {
+                node: node.clone(),
+                cidr,
+                of: node.clone(),
+                address,
+                covered: covered.clone(),
+            })
+        })
+    }
+
+    /// Whether an address of a candidate is in a pod CIDR of somebody who is there before.
+    fn covered(&self, candidate: &Member) -> Option<Problem> {
+        let node = &candidate.name;
+        candidate.addresses().find_map(|address| {
+            let mut own = self.own.pod_cidrs.iter();
+            let own = own.find(|cidr| cidr.contains(address));
+            let mut around = self.cidrs.overlapping(address.into());
+            let of_peers = around.find_map(|(cidr, all)| {
+                let mut before = all.iter().take_while(|other| *other < node);
+                Some((cidr, before.find(|other| self.takes_part(other))?))
+            });
+            let (cidr, of) = own.map(|own| (*own, &self.own.name)).or(of_peers)?;
+            Some(Problem::Covers {
+                node: node.clone(),
+                cidr,
+                of: of.clone(),
+                address,
+                covered: node.clone(),
+            })
+        })
+    }
+
+    /// Who claims which address of a CIDR.
+    fn inside(&self, cidr: IpNetwork) -> impl Iterator<Item = (IpAddr, &BTreeSet<Arc<str>>)> {
+        let addresses = self.addresses.range(cidr.network()..=cidr.broadcast());
+        addresses.map(|(address, names)| (*address, names))
     }
 
     fn takes_part(&self, name: &str) -> bool {
@@ -213,7 +264,17 @@ impl Roster {
             .pod_cidrs
             .iter()
             .flat_map(|cidr| self.cidrs.overlapping(*cidr).map(|(_, names)| names));
-        of_addresses.chain(of_cidrs).flatten().cloned()
+        let covered = member
+            .pod_cidrs
+            .iter()
+            .flat_map(|cidr| self.inside(*cidr).map(|(_, names)| names));
+        let covering = member.addresses().flat_map(|address| {
+            self.cidrs
+                .overlapping(address.into())
+                .map(|(_, names)| names)
+        });
+        let all = of_addresses.chain(of_cidrs).chain(covered).chain(covering);
+        all.flatten().cloned()
     }
 }
 

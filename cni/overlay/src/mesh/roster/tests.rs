@@ -19,6 +19,8 @@ fn greedy(own: &Member, nodes: &BTreeMap<Arc<str>, Node>) -> BTreeMap<Arc<str>, 
                             .pod_cidrs
                             .iter()
                             .all(|a| other.pod_cidrs.iter().all(|b| !overlap(*a, *b)))
+                        && !covers(candidate, other)
+                        && !covers(other, candidate)
                 })
         });
         verdicts.insert(name.clone(), candidate.is_some());
@@ -27,20 +29,28 @@ fn greedy(own: &Member, nodes: &BTreeMap<Arc<str>, Node>) -> BTreeMap<Arc<str>, 
     verdicts
 }
 
+fn covers(a: &Member, b: &Member) -> bool {
+    b.addresses()
+        .any(|ip| a.pod_cidrs.iter().any(|cidr| cidr.contains(ip)))
+}
+
 /// Few addresses and pod CIDRs for many Nodes.
 fn any_node() -> impl Strategy<Value = (u8, Option<Node>)> {
     let lists = (
         proptest::collection::vec(0u8..10, 0..3),
         proptest::collection::vec((0u8..16, 0u8..6), 0..3),
         any::<bool>(),
+        // Addresses may be where those of pods are.
+        proptest::bool::weighted(0.3),
     );
     (1u8..9, proptest::option::weighted(0.85, lists)).prop_map(|(number, lists)| {
-        let node = lists.map(|(addresses, cidrs, six)| {
+        let node = lists.map(|(addresses, cidrs, six, inside)| {
             let addresses = addresses.iter().enumerate().map(|(place, address)| {
-                if (place == 0) == six {
-                    format!("fd00::{address}")
-                } else {
-                    format!("192.168.0.{address}")
+                match ((place == 0) == six, inside) {
+                    (true, false) => format!("fd00::{address}"),
+                    (true, true) => format!("fd01:0:0:{address}::7"),
+                    (false, false) => format!("192.168.0.{address}"),
+                    (false, true) => format!("10.0.{}.7", address * 16),
                 }
             });
             let cidrs = cidrs.iter().map(|(cidr, length)| {
