@@ -36,7 +36,11 @@ pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure
     if many {
         tracing::info!("{} changes, such as: {}", operations.len(), operations[0]);
     }
+    let mut without_device = false;
     for operation in operations {
+        if without_device && operation.needs_device() {
+            continue;
+        }
         if many {
             tracing::debug!("{operation}");
         } else {
@@ -44,10 +48,11 @@ pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure
         }
         let done = match operation {
             Operation::CreateDevice(_) | Operation::Setting { .. } => {
-                let created = without_device(netlink, &operation).await;
+                let created = elsewhere(netlink, &operation).await;
                 index = None;
                 created
             }
+            _ if !operation.needs_device() => on_device(netlink, 0, &operation).await,
             _ => match resolve(netlink, &mut index).await {
                 Ok(index) => on_device(netlink, index, &operation).await,
                 Err(error) => Err(error),
@@ -55,6 +60,8 @@ pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure
         };
         if let Err(error) = done.map_err(|error| explain(error, &operation)) {
             tracing::error!(%error, "cannot {operation}");
+            // All that would have to be on it would fail as well, and nobody would see why.
+            without_device |= matches!(operation, Operation::CreateDevice(_) | Operation::SetUp);
             failures.push(Failure { operation, error });
         }
     }
@@ -95,7 +102,7 @@ async fn resolve(netlink: &Netlink, index: &mut Option<u32>) -> Result<u32, Erro
     Ok(found.index)
 }
 
-async fn without_device(netlink: &Netlink, operation: &Operation) -> Result<(), Error> {
+async fn elsewhere(netlink: &Netlink, operation: &Operation) -> Result<(), Error> {
     match operation {
         Operation::CreateDevice(device) => {
             netlink

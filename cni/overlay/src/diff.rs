@@ -33,6 +33,18 @@ pub enum Operation {
     DeleteRoute(Route),
 }
 
+impl Operation {
+    /// Whether it is about the device, or something on it.
+    pub fn needs_device(&self) -> bool {
+        match self {
+            Self::Setting { key, .. } => key.contains(VXLAN_LINK),
+            Self::SetRoute(_, hop) => matches!(hop.way, Way::Tunnel { .. }),
+            Self::DeleteRoute(_) => false,
+            _ => true,
+        }
+    }
+}
+
 /// The changes, in an order in which no packet meets a half-made peer: device, settings, addresses, then each peer's
 /// neighbour before its route; what is no longer wanted goes last, routes before neighbours.
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Operation> {

@@ -55,3 +55,31 @@ async fn a_pod_cidr_over_the_network_of_the_nodes_does_not_cut_them_off() {
     assert_eq!(routes.next().unwrap().gateway, None);
 }
 
+#[tokio::test]
+async fn a_device_that_cannot_be_up_is_one_error() {
+    let mut pair = Pair::start().await;
+    pair.declare("n3", "192.168.100.3", "10.244.3.0/24");
+    let one = &mut pair.nodes[0];
+    one.wait(|status| status.peers.len() == 2).await;
+    one.daemon.kill();
+    run(one, "ip", &format!("link delete {VXLAN_LINK}")).await;
+    run(
+        one,
+        "ip",
+        "link add vx0 type vxlan id 5 dstport 8472 dev eth0",
+    )
+    .await;
+    run(one, "ip", "link set vx0 up").await;
+    one.start();
+    let status = one.wait(|status| !status.errors.is_empty() && status.peers.len() == 2);
+    let status = status.await;
+    assert_eq!(status.errors.len(), 1, "{:#?}", status.errors);
+    assert!(status.errors[0].contains("--port"), "{}", status.errors[0]);
+    for peer in &status.peers {
+        assert!(peer.state.contains("--port"), "{}", peer.state);
+    }
+    run(one, "ip", "link delete vx0").await;
+    let status = one.wait(|status| status.in_sync).await;
+    assert!(status.peers.iter().all(|peer| peer.state == CONNECTED));
+}
+
