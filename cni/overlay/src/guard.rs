@@ -7,7 +7,7 @@
 //! What is wanted is compared with what was told last. That nobody took the table away is asked with each reading of
 //! the counter.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use seaway_kernel::nftables::{
@@ -42,8 +42,8 @@ pub struct Rules {
     pub known: BTreeSet<IpAddr>,
     /// Addresses of this node between which and those of peers tunnels are.
     pub own: Vec<IpAddr>,
-    /// The names of the links that have them.
-    pub uplinks: BTreeSet<String>,
+    /// The links that have them, by name, with their index: one that is made anew under a name has no chain (before Linux 6.16).
+    pub uplinks: BTreeMap<String, u32>,
 }
 
 /// What has to be told.
@@ -130,7 +130,7 @@ impl Rules {
         let destination = [Field::Ipv4Destination, Field::Ipv6Destination];
         of_peers(OUTPUT, destination, transaction, Statement::DoNotTrack);
         if !self.uplinks.is_empty() {
-            let links: Vec<_> = self.uplinks.iter().map(String::as_str).collect();
+            let links: Vec<_> = self.uplinks.keys().map(String::as_str).collect();
             transaction.create_ingress_chain(UPLINKS, &links, 0);
             for address in &self.own {
                 self.leave_alone(*address, transaction);
@@ -207,6 +207,8 @@ pub struct Guard {
     tables: Nftables,
     /// What the kernel was told; `None` after a failure, at the start, and when the table is gone.
     told: Option<Rules>,
+    /// How many rules the table has.
+    rules: usize,
 }
 
 impl Guard {
@@ -215,6 +217,7 @@ impl Guard {
         Ok(Self {
             tables: Nftables::open()?,
             told: None,
+            rules: 0,
         })
     }
 
@@ -225,22 +228,22 @@ impl Guard {
             return Ok(false);
         }
         self.told = None;
-        let told = self.tables.commit(&rules.transaction(&difference));
-        if let Err(error) = told {
+        let transaction = rules.transaction(&difference);
+        if difference.whole {
+            self.rules = transaction.rules();
+        }
+        if let Err(error) = self.tables.commit(&transaction) {
             // Before Linux 5.10 there is no such chain; what comes in is tracked then.
             let tracked = Rules {
-                uplinks: BTreeSet::new(),
+                uplinks: BTreeMap::new(),
                 ..rules.clone()
             };
             let again = difference.whole && !rules.uplinks.is_empty();
-            if !again
-                || self
-                    .tables
-                    .commit(&tracked.transaction(&difference))
-                    .is_err()
-            {
+            let tracked = tracked.transaction(&difference);
+            if !again || self.tables.commit(&tracked).is_err() {
                 return Err(error);
             }
+            self.rules = tracked.rules();
         }
         self.told = Some(rules);
         Ok(true)
@@ -276,7 +279,7 @@ impl Guard {
         Ok(count)
     }
 
-    /// Whether the sets hold what they were told. Others can change them without taking the table away.
+    /// Whether the sets hold what they were told, and the rules are there. Others can change them without taking the table away.
     pub fn audit(&mut self) -> Result<bool, Error> {
         let Some(told) = &self.told else {
             return Ok(false);
@@ -286,7 +289,7 @@ impl Guard {
             let elements = self.tables.elements(TABLE, set)?.unwrap_or_default();
             seen.extend(elements.iter().filter_map(address));
         }
-        let right = seen == told.known;
+        let right = seen == told.known && self.tables.rules(TABLE)? == self.rules;
         if !right {
             self.told = None;
         }
@@ -319,7 +322,7 @@ mod tests {
             port,
             known: known.iter().map(|ip| ip.parse().unwrap()).collect(),
             own: vec!["192.168.0.1".parse().unwrap()],
-            uplinks: ["eth0".to_owned()].into(),
+            uplinks: [("eth0".to_owned(), 2)].into(),
         }
     }
 
@@ -341,11 +344,16 @@ mod tests {
         let wanted = rules(8472, &["192.168.0.2"]);
         let whole = wanted.difference(None);
         assert!(whole.whole && whole.new.len() == 1);
-        let uplink = Rules {
-            uplinks: ["eth1".to_owned()].into(),
+        let uplink = |name: &str, index| Rules {
+            uplinks: [(name.to_owned(), index)].into(),
             ..wanted.clone()
         };
-        for other in [rules(4789, &["192.168.0.2"]), uplink] {
+        let others = [
+            rules(4789, &["192.168.0.2"]),
+            uplink("eth1", 2),
+            uplink("eth0", 3),
+        ];
+        for other in others {
             assert_eq!(wanted.difference(Some(&other)), whole);
         }
     }

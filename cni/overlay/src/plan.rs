@@ -32,6 +32,14 @@ pub struct Settings {
     pub receive_offload: ReceiveOffload,
 }
 
+impl Settings {
+    /// Whether all of a pod CIDR is where pods of the cluster are.
+    pub fn is_of_cluster(&self, cidr: IpNetwork) -> bool {
+        let mut all = self.cluster_cidrs.iter();
+        all.any(|around| around.prefix() <= cidr.prefix() && around.contains(cidr.network()))
+    }
+}
+
 /// `--checksum-offload`: who computes the checksums of packets that go into the tunnel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ChecksumOffload {
@@ -97,10 +105,12 @@ impl Underlay {
         uplinks.all(|uplink| uplink.merged)
     }
 
-    /// The names of the uplinks.
-    pub fn names(&self) -> BTreeSet<String> {
+    /// The names of the uplinks, with their indices.
+    pub fn names(&self) -> BTreeMap<String, u32> {
         let uplinks = self.v4.iter().chain(&self.v6);
-        uplinks.map(|uplink| uplink.name.clone()).collect()
+        uplinks
+            .map(|uplink| (uplink.name.clone(), uplink.index))
+            .collect()
     }
 }
 

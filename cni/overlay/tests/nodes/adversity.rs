@@ -83,3 +83,29 @@ async fn a_device_that_cannot_be_up_is_one_error() {
     assert!(status.peers.iter().all(|peer| peer.state == CONNECTED));
 }
 
+#[test]
+fn the_guard_sees_rules_and_sets_that_others_emptied() {
+    let node = NetNs::anonymous().unwrap();
+    let rules = Rules {
+        port: 8472,
+        known: ["192.168.0.2".parse().unwrap()].into(),
+        own: vec!["192.168.0.1".parse().unwrap()],
+        uplinks: BTreeMap::from([("lo".to_owned(), 1)]),
+    };
+    node.run(|| {
+        let mut guard = Guard::open().unwrap();
+        for damage in [
+            "chain inet seaway-overlay input",
+            "table inet seaway-overlay",
+            "set inet seaway-overlay peers4",
+        ] {
+            assert!(guard.set(rules.clone()).unwrap());
+            assert!(guard.audit().unwrap());
+            let mut flush = std::process::Command::new("nft");
+            flush.arg("flush").args(damage.split(' '));
+            assert!(flush.status().unwrap().success());
+            assert!(!guard.audit().unwrap(), "{damage}");
+        }
+    })
+    .unwrap();
+}
