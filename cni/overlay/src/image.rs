@@ -114,7 +114,8 @@ impl Image {
                 if address.link == self.device.index {
                     return !self.desired.addresses.contains(&address.network);
                 }
-                !self.is_known(address.link, ip)
+                // Where it is on loopback, the uplink is another link.
+                !self.node.addresses().any(|own| own == ip)
             }
             Event::RouteSet(route) => self.fits_route(route),
             Event::RouteDeleted(route) => match self.wanted(route) {

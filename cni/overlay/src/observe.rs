@@ -140,8 +140,13 @@ pub async fn routes(netlink: &Netlink) -> Result<Vec<Route>, Error> {
     Ok(routes)
 }
 
-/// The links that this node's addresses are on. An address that is on none of them has no uplink.
-pub async fn underlay(netlink: &Netlink, own: &Member) -> Result<Underlay, Error> {
+/// The links that this node's addresses are on. An address that is on none of them has no uplink; for one that is on loopback, as
+/// where nodes speak BGP, it is the link that leads to the first of these others that one leads to.
+pub async fn underlay(
+    netlink: &Netlink,
+    own: &Member,
+    others: &[IpAddr],
+) -> Result<Underlay, Error> {
     let addresses = netlink.addresses(None).await?;
     // What was encrypted on its way is taken together by nobody before the overlay's device.
     let encrypted = xfrm::policies(&NetNs::current()?)? != 0;
@@ -150,13 +155,37 @@ pub async fn underlay(netlink: &Netlink, own: &Member) -> Result<Underlay, Error
         let Some(found) = addresses.iter().find(|a| a.network.ip() == address) else {
             continue;
         };
-        let uplink = uplink(netlink, found, encrypted).await?;
+        let found = match found.link {
+            LOOPBACK => Address {
+                link: way_out(netlink, others, found).await?,
+                ..*found
+            },
+            _ => *found,
+        };
+        let uplink = uplink(netlink, &found, encrypted).await?;
         match address {
             IpAddr::V4(_) => underlay.v4 = uplink,
             IpAddr::V6(_) => underlay.v6 = uplink,
         }
     }
     Ok(underlay)
+}
+
+/// The kernel makes it first in each namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+
+async fn way_out(netlink: &Netlink, others: &[IpAddr], own: &Address) -> Result<u32, Error> {
+    let family = |ip: &&IpAddr| ip.is_ipv4() == own.network.is_ipv4();
+    for other in others.iter().filter(family) {
+        let route = netlink.route_to(*other).await?;
+        if let Some(link) = route
+            .and_then(|route| route.link)
+            .filter(|l| *l != LOOPBACK)
+        {
+            return Ok(link);
+        }
+    }
+    Ok(LOOPBACK)
 }
 
 async fn uplink(

@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use seaway_cni::node::NodeFile;
 use seaway_kernel::{Error, Event, Link, Netlink, Offload};
 use seaway_model::ownership::VXLAN_LINK;
-use seaway_model::{InputEvent, Node};
+use seaway_model::{Family, InputEvent, Node};
 
 use crate::admin::{CONNECTED, Change, PeerStatus, Peers, Status};
 use crate::apply::{Failure, apply};
@@ -304,10 +304,12 @@ impl Reconciler {
         outcome.status.pod_cidrs = strings(&own.pod_cidrs);
         let stray = egress::stray(&own.pod_cidrs, &self.settings.cluster_cidrs);
         outcome.status.warnings.extend(stray);
-        let underlay = underlay(&self.netlink, &own)
+        let others = self.nodes.values().flat_map(|node| &node.addresses);
+        let others: Vec<IpAddr> = others.copied().collect();
+        let underlay = underlay(&self.netlink, &own, &others)
             .await
             .map_err(|error| error.to_string())?;
-        let uplink = underlay.of(seaway_model::Family::of(own.address));
+        let uplink = underlay.of(Family::of(own.address));
         let Some(uplink) = uplink else {
             return Err(format!(
                 "address {} of this node is on none of its links: correct status.addresses of Node {}, or --node-name",
@@ -316,7 +318,7 @@ impl Reconciler {
         };
         outcome.status.uplink = Some(uplink.name.clone());
         own.second = own.second.filter(|address| {
-            let there = underlay.of(seaway_model::Family::of(*address)).is_some();
+            let there = underlay.of(Family::of(*address)).is_some();
             if !there {
                 outcome.status.warnings.push(format!(
                     "address {address} of this node is on none of its links, so peers are not reached by that family"

@@ -83,6 +83,37 @@ async fn a_device_that_cannot_be_up_is_one_error() {
     assert!(status.peers.iter().all(|peer| peer.state == CONNECTED));
 }
 
+#[tokio::test]
+async fn the_address_of_a_node_may_be_on_loopback() {
+    let pair = Pair::start().await;
+    let [one, two] = &pair.nodes;
+    let (a, b) = (one.add_pod(), two.add_pod());
+    let own = "172.31.0.1/32".parse().unwrap();
+    one.netlink()
+        .add_address(1, own, Scope::Global)
+        .await
+        .unwrap();
+    run(two, "ip", "route add 172.31.0.1/32 via 192.168.100.1").await;
+    pair.declare("n1", "172.31.0.1", "10.244.1.0/24");
+    let status = one
+        .wait(|status| status.in_sync && status.address.as_deref() == Some("172.31.0.1"))
+        .await;
+    assert_eq!(
+        (status.mtu, status.uplink.as_deref()),
+        (Some(1450), Some("eth0"))
+    );
+    two.wait(|status| status.peers[0].address.as_deref() == Some("172.31.0.1"))
+        .await;
+    mended(&a, &b, one);
+    run(one, "ip", "address delete 172.31.0.1/32 dev lo").await;
+    one.wait(|status| !status.errors.is_empty()).await;
+    one.netlink()
+        .add_address(1, own, Scope::Global)
+        .await
+        .unwrap();
+    one.wait(|status| status.in_sync).await;
+}
+
 #[test]
 fn the_guard_sees_rules_and_sets_that_others_emptied() {
     let node = NetNs::anonymous().unwrap();
