@@ -160,6 +160,14 @@ pub async fn sync(egress: &Egress) -> Result<bool, CommandError> {
     }
 }
 
+/// Removes the chain of a family; answers whether there was one.
+pub async fn remove(family: Family) -> Result<bool, CommandError> {
+    match removal(&observe(family).await?) {
+        None => Ok(false),
+        Some(input) => restore(family, &input).await.map(|()| true),
+    }
+}
+
 /// The rules of one chain; `None` if there is no such chain (exit code 1).
 async fn list(family: Family, chain: &str) -> Result<Option<Vec<String>>, CommandError> {
     let output = Command::new(program(family))

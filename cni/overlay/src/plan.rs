@@ -32,14 +32,6 @@ pub struct Settings {
     pub receive_offload: ReceiveOffload,
 }
 
-impl Settings {
-    /// Whether all of a pod CIDR is where pods of the cluster are.
-    pub fn is_of_cluster(&self, cidr: IpNetwork) -> bool {
-        let mut all = self.cluster_cidrs.iter();
-        all.any(|around| around.prefix() <= cidr.prefix() && around.contains(cidr.network()))
-    }
-}
-
 /// `--checksum-offload`: who computes the checksums of packets that go into the tunnel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ChecksumOffload {

@@ -404,7 +404,22 @@ impl Reconciler {
                 Err(error) => errors.push(error.to_string()),
             }
         }
+        for family in self.left_behind(own) {
+            match egress::remove(family).await {
+                Ok(changed) => outcome.operations += usize::from(changed),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
         errors
+    }
+
+    /// The families of which this node had pod CIDRs, by the file for the plugin, and has none any more.
+    fn left_behind(&self, own: &Member) -> BTreeSet<Family> {
+        let of = |cidrs: &[IpNetwork]| -> BTreeSet<Family> {
+            cidrs.iter().map(|cidr| Family::of(cidr.ip())).collect()
+        };
+        let before = NodeFile::read(&self.places.run_dir).map(|file| of(&file.pod_cidrs));
+        &before.unwrap_or_default() - &of(&own.pod_cidrs)
     }
 
     fn publish(&self, own: &Member, mtu: u32) -> Option<String> {

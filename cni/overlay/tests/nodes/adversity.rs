@@ -84,6 +84,31 @@ async fn a_device_that_cannot_be_up_is_one_error() {
 }
 
 #[tokio::test]
+async fn a_family_that_the_node_no_longer_has_leaves_no_rules() {
+    let pair = Pair::with(Layout::of_both_families(&[V4, V6])).await;
+    let [one, _] = &pair.nodes;
+    assert!(
+        run(one, "ip6tables", "-t nat -S")
+            .await
+            .contains("SEAWAY-EGRESS")
+    );
+    let addresses = ["192.168.100.1".to_owned(), "fd00:64::1".to_owned()];
+    pair.declare_all("n1", &addresses, &["10.244.1.0/24".to_owned()]);
+    one.wait(|status| status.in_sync && status.pod_cidrs.len() == 1)
+        .await;
+    assert!(
+        !run(one, "ip6tables", "-t nat -S")
+            .await
+            .contains("SEAWAY-EGRESS")
+    );
+    assert!(
+        run(one, "iptables", "-t nat -S")
+            .await
+            .contains("SEAWAY-EGRESS")
+    );
+}
+
+#[tokio::test]
 async fn the_address_of_a_node_may_be_on_loopback() {
     let pair = Pair::start().await;
     let [one, two] = &pair.nodes;
