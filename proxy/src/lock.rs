@@ -42,7 +42,7 @@ impl NodeLock {
         }
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .context("cannot write the pid")?;
+            .with_context(|| format!("cannot write the pid into {}", path.display()))?;
         Ok(Self { _file: file })
     }
 }

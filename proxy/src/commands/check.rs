@@ -23,8 +23,8 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
     }
     let iptables = privileges::check(Mode::Iptables).and_then(|()| setup::has_iptables(&machine));
     let ebpf = privileges::check(Mode::Ebpf)
-        .and_then(|()| setup::cgroup_root(&args.places))
-        .and_then(|_| Ok(ebpf::check()?));
+        .and_then(|()| setup::check_places(&args.places))
+        .and_then(|()| Ok(ebpf::check()?));
     for (mode, verdict) in [(Mode::Iptables, &iptables), (Mode::Ebpf, &ebpf)] {
         match verdict {
             Ok(()) => println!("mode {}: can run", mode.as_str()),

@@ -30,6 +30,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     privileges::check(config.mode)?;
+    if config.mode == Mode::Ebpf {
+        setup::check_places(&config.kernel.places)?;
+    }
     let _lock = NodeLock::take(&config.kernel.places.run_dir)?;
     // Before the ports: another proxy has them, and is the better reason.
     prepare(&run).await?;

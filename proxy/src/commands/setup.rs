@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cli::{KernelArgs, Mode, PlaceArgs};
 use crate::config::{Config, LocalTraffic, RunConfig};
-use crate::ebpf::{EbpfConfig, EbpfDataplane, Forwarding, Labelled, MapSizes};
+use crate::ebpf::{self, EbpfConfig, EbpfDataplane, Forwarding, Labelled, MapSizes};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
 
 /// How long the one-shot commands wait for their inputs.
@@ -290,6 +290,14 @@ pub(super) fn cgroup_root(places: &PlaceArgs) -> anyhow::Result<PathBuf> {
         None => Ok(cgroup::mount_point()
             .context("no cgroup2 hierarchy is mounted: mount one, or give --cgroup-root")?),
     }
+}
+
+/// Whether the directories that mode ebpf needs are what they have to be.
+pub(super) fn check_places(places: &PlaceArgs) -> anyhow::Result<()> {
+    Ok(ebpf::check_places(
+        &cgroup_root(places)?,
+        &places.bpffs_root,
+    )?)
 }
 
 pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<EbpfConfig> {

@@ -16,12 +16,8 @@ const STANDARD: &str = "/sys/fs/bpf";
 /// Makes sure that a directory of the BPF file system exists, and mounts that file system at its standard place if it
 /// is nowhere above.
 pub(super) fn create_dir(dir: &Path) -> Result<(), EbpfError> {
+    check_dir(dir)?;
     if !is_on(dir, BPF_FS_MAGIC) {
-        if !dir.starts_with(STANDARD) {
-            return Err(EbpfError::NotBpffs {
-                path: dir.to_path_buf(),
-            });
-        }
         mount(
             Some("bpf"),
             STANDARD,
@@ -32,6 +28,26 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), EbpfError> {
         .map_err(|error| EbpfError::io("mount a BPF file system at", STANDARD, error))?;
     }
     directory::create_all(dir).map_err(|error| EbpfError::file("create", dir, error))
+}
+
+/// Whether maps and links can be pinned below `bpffs_root`, and programs attached to the cgroup `cgroup_root`.
+///
+/// # Errors
+///
+/// Names the directory that is none of the kind, and the flag.
+pub fn check_places(cgroup_root: &Path, bpffs_root: &Path) -> Result<(), EbpfError> {
+    check_cgroup(cgroup_root)?;
+    check_dir(bpffs_root)
+}
+
+/// A BPF file system is there, or can be mounted.
+fn check_dir(dir: &Path) -> Result<(), EbpfError> {
+    if is_on(dir, BPF_FS_MAGIC) || dir.starts_with(STANDARD) {
+        return Ok(());
+    }
+    Err(EbpfError::NotBpffs {
+        path: dir.to_path_buf(),
+    })
 }
 
 /// Checks that a directory is a cgroup of version 2.

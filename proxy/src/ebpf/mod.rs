@@ -54,6 +54,7 @@ mod wanted;
 mod xdp;
 
 pub use aside::{Aside, Labelled};
+pub use bpffs::check_places;
 pub use census::MapUse;
 pub use config::{EbpfConfig, MAX_FLOWS, MapSizes};
 pub use counted::Balance;

@@ -200,6 +200,29 @@ fn a_name_that_no_node_has_is_said() {
     );
 }
 
+#[test]
+fn directories_that_mode_ebpf_cannot_use_are_refused_with_their_flag() {
+    let node = Node::new();
+    let none = node.path("none");
+    for (flag, said) in [
+        ("--cgroup-root", "is not in a cgroup2 file system"),
+        ("--bpffs-root", "is not in a BPF file system"),
+    ] {
+        let args = ["--mode", "ebpf", flag, &none];
+        let (code, _, error) = node.ask("run", &args);
+        assert_eq!(code, 1, "{error}");
+        for part in [said, flag, &none] {
+            assert!(error.contains(part), "{error}");
+        }
+        let (code, text, error) = node.bare_args("check", &args);
+        assert_eq!(code, 1, "{text}{error}");
+        assert!(
+            text.contains("mode ebpf: cannot run: ") && text.contains(said),
+            "{text}"
+        );
+    }
+}
+
 /// As root's PATH is after `su` without `-`.
 #[test]
 fn cleanup_fails_where_iptables_is_not_found_and_rules_are_left() {

@@ -148,6 +148,13 @@ impl Node {
         self.finish(command)
     }
 
+    /// The same with flags.
+    pub(crate) fn bare_args(&self, subcommand: &str, args: &[&str]) -> (i32, String, String) {
+        let mut command = self.command(subcommand);
+        command.args(args);
+        self.finish(command)
+    }
+
     fn finish(&self, mut command: Command) -> (i32, String, String) {
         let output = self.netns.run(|| command.output()).unwrap().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
