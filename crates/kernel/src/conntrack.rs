@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::sys::socket::SockProtocol;
 
-use crate::netlink::Failure;
 use crate::netlink::blocking::{self, Blocking};
+use crate::netlink::{Failure, was_there};
 use crate::{Error, NetNs};
 
 mod insert;
@@ -239,29 +239,19 @@ impl Conntrack {
     /// Deletes this entry, and no later one of the same client that is translated otherwise. Returns whether it was
     /// there.
     pub fn delete(&mut self, flow: &Flow) -> Result<bool, Error> {
-        let what = || {
-            let Tuple {
-                source,
-                destination,
-            } = flow.original;
-            format!(
-                "conntrack entry {source} to {destination}, protocol {}",
-                flow.protocol
-            )
-        };
+        let what = || format!("{}, protocol {}", show(&flow.original), flow.protocol);
         let request = wire::delete_request(flow, self.socket.next_sequence());
-        match self.socket.change(&request) {
-            Ok(()) => Ok(true),
-            Err(failure) => {
-                let error = failure.into_error("delete", what());
-                if error.is_absent() {
-                    Ok(false)
-                } else {
-                    Err(error)
-                }
-            }
-        }
+        was_there(self.socket.change(&request), "delete", what)
     }
+}
+
+/// An entry by its original direction, for messages.
+fn show(original: &Tuple) -> String {
+    let Tuple {
+        source,
+        destination,
+    } = original;
+    format!("conntrack entry {source} to {destination}")
 }
 
 /// Reads a portion of the answer to the request of this number: `each` is given the entries in it, and left out is

@@ -163,6 +163,19 @@ impl Failure {
     }
 }
 
+/// Whether there was what a request is about: that there was not is no failure.
+pub(crate) fn was_there(
+    answer: Result<(), Failure>,
+    operation: &'static str,
+    object: impl FnOnce() -> String,
+) -> Result<bool, Error> {
+    match answer.map_err(|failure| failure.into_error(operation, object())) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The netlink family of an address.
 pub(crate) fn family(addr: std::net::IpAddr) -> AddressFamily {
     if addr.is_ipv4() {

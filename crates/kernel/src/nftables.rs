@@ -10,7 +10,7 @@ use nix::sys::socket::SockProtocol;
 
 use crate::netlink::blocking::{Blocking, End, each_message, read_end};
 use crate::netlink::message::{Message, attribute, attributes};
-use crate::netlink::{DUMP_ATTEMPTS, Failure};
+use crate::netlink::{DUMP_ATTEMPTS, Failure, was_there};
 use crate::{Error, NetNs};
 
 mod expression;
@@ -47,8 +47,7 @@ const INGRESS: u32 = 5;
 const MAP: u32 = 8;
 /// `NFT_OBJECT_COUNTER`.
 const COUNTER: u32 = 1;
-/// How the comments of elements are written: a type (0 is a comment), a length, and text with a zero at its end, as
-/// nft(8) does it and shows it.
+/// Bytes of a comment that the kernel has room for.
 const COMMENT_MAX: usize = 120;
 
 /// Where a chain is hooked in (`enum nf_inet_hooks`).
@@ -94,7 +93,7 @@ pub struct Element {
     /// In network order, each part filled up to four bytes.
     pub key: Vec<u8>,
     pub value: Vec<u8>,
-    /// What is beyond 120 bytes is left out, from the beginning of a character on: the kernel has room for no more.
+    /// What is beyond 120 bytes is left out, from the beginning of a character on.
     pub comment: String,
 }
 
@@ -285,6 +284,7 @@ impl Element {
         }
         let comment = &self.comment[..self.comment.floor_char_boundary(COMMENT_MAX)];
         if !comment.is_empty() {
+            // As nft(8) writes it and shows it: a type (0 is a comment), a length, and text with a zero at its end.
             let mut data = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
             data.extend(comment.as_bytes());
             data.push(0);
@@ -387,13 +387,8 @@ impl Nftables {
         let mut message = Message::new(GET_TABLE, NLM_F_REQUEST | NLM_F_ACK, sequence);
         message.raw(&[INET, 0, 0, 0]);
         message.text(1, name);
-        match self.socket.ask(&message.finish(), |_| {}) {
-            Ok(_) => Ok(true),
-            Err(failure) => match failure.into_error("look up", format!("nftables table {name}")) {
-                error if error.is_absent() => Ok(false),
-                error => Err(error),
-            },
-        }
+        let answer = self.socket.change(&message.finish());
+        was_there(answer, "look up", || format!("nftables table {name}"))
     }
 
     /// The names of the tables and chains of the family `ip` or `ip6`, where the nft variant of iptables has its own.

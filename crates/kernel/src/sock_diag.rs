@@ -10,9 +10,9 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
 use nix::libc::{AF_INET, AF_INET6, EOPNOTSUPP, IPPROTO_TCP, IPPROTO_UDP};
 use nix::sys::socket::SockProtocol;
 
-use crate::netlink::Failure;
 use crate::netlink::blocking::Blocking;
 use crate::netlink::message::{Message, attribute};
+use crate::netlink::{Failure, was_there};
 use crate::{Error, NetNs};
 
 #[cfg(test)]
@@ -176,13 +176,8 @@ impl SockDiag {
     /// whether it was still there, as it was listed.
     pub fn destroy(&mut self, socket: &UdpSocket) -> Result<bool, Error> {
         let what = || format!("UDP socket {} to {}", socket.local, socket.peer);
-        match self.request_destroy(socket.family, &socket.id) {
-            Ok(()) => Ok(true),
-            Err(failure) => match failure.into_error("close", what()) {
-                error if error.is_absent() => Ok(false),
-                error => Err(error),
-            },
-        }
+        let answer = self.request_destroy(socket.family, &socket.id);
+        was_there(answer, "close", what)
     }
 
     /// Whether the kernel can list UDP sockets (`CONFIG_INET_UDP_DIAG`) and end them (`CONFIG_INET_DIAG_DESTROY`): asks it

@@ -12,9 +12,10 @@ use std::time::Duration;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 use super::wire::{DELETE, ENTRY, entry, info};
-use super::{Conntrack, Failure, Family, Flow, Status, TCP, TcpState, Tuple};
+use super::{Conntrack, Failure, Family, Flow, Status, TCP, TcpState, Tuple, show};
 use crate::Error;
 use crate::netlink::message::Message;
+use crate::netlink::was_there;
 
 /// `IP_CT_TCP_FLAG_BE_LIBERAL` (linux/netfilter/nf_conntrack_tcp.h).
 const BE_LIBERAL: u8 = 0x08;
@@ -64,13 +65,11 @@ impl NewFlow {
     }
 
     fn show(&self) -> String {
-        let Tuple {
-            source,
-            destination,
-        } = self.original;
         format!(
-            "conntrack entry {source} to {destination} by {}, protocol {}",
-            self.reply.source, self.protocol
+            "{} by {}, protocol {}",
+            show(&self.original),
+            self.reply.source,
+            self.protocol
         )
     }
 }
@@ -106,47 +105,17 @@ impl Conntrack {
     /// Deletes the entry of the default zone to which a packet with these addresses belongs, in whatever direction.
     /// Returns whether there was one.
     pub fn evict(&mut self, protocol: u8, tuple: &Tuple) -> Result<bool, Error> {
-        let sequence = self.socket.next_sequence();
-        match self
-            .socket
-            .change(&evict_request(protocol, tuple, sequence))
-        {
-            Ok(()) => Ok(true),
-            Err(failure) => {
-                let what = format!(
-                    "conntrack entry of {} to {}",
-                    tuple.source, tuple.destination
-                );
-                let error = failure.into_error("delete", what);
-                if error.is_absent() {
-                    Ok(false)
-                } else {
-                    Err(error)
-                }
-            }
-        }
+        let request = evict_request(protocol, tuple, self.socket.next_sequence());
+        was_there(self.socket.change(&request), "delete", || show(tuple))
     }
 
     /// Lets packets of a TCP entry pass that lie outside of the window as far as the kernel knows it: for when it will not
     /// see all of them. Returns whether the entry is there.
     pub fn be_liberal(&mut self, flow: &Flow) -> Result<bool, Error> {
-        let sequence = self.socket.next_sequence();
-        match self.socket.change(&liberal_request(flow, sequence)) {
-            Ok(()) => Ok(true),
-            Err(failure) => {
-                let Tuple {
-                    source,
-                    destination,
-                } = flow.original;
-                let what = format!("conntrack entry {source} to {destination}");
-                let error = failure.into_error("change", what);
-                if error.is_absent() {
-                    Ok(false)
-                } else {
-                    Err(error)
-                }
-            }
-        }
+        let request = liberal_request(flow, self.socket.next_sequence());
+        was_there(self.socket.change(&request), "change", || {
+            show(&flow.original)
+        })
     }
 }
 
