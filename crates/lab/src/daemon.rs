@@ -104,28 +104,28 @@ impl Daemon {
     }
 
     /// Asks it to end (SIGTERM), and waits.
-    pub(crate) fn stop(&self, lab: &LabName) -> Result<(), LabError> {
-        self.end(lab, Signal::Terminate)
+    pub(crate) async fn stop(&self, lab: &LabName) -> Result<(), LabError> {
+        self.end(lab, Signal::Terminate).await
     }
 
     /// Ends it with no chance to do anything about it (SIGKILL).
-    pub(crate) fn kill(&self, lab: &LabName) -> Result<(), LabError> {
-        self.end(lab, Signal::Kill)
+    pub(crate) async fn kill(&self, lab: &LabName) -> Result<(), LabError> {
+        self.end(lab, Signal::Kill).await
     }
 
-    fn end(&self, lab: &LabName, signal: Signal) -> Result<(), LabError> {
+    async fn end(&self, lab: &LabName, signal: Signal) -> Result<(), LabError> {
         let Some(process) = self.process(lab)? else {
             return Ok(());
         };
         process.signal(signal)?;
-        if process.wait_exit(GRACE)? {
-            return Ok(());
+        match tokio::time::timeout(GRACE, process.exited()).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(LabError::TimedOut {
+                what: format!("the end of {} after {signal:?}", self.id()),
+                limit: GRACE,
+                last: tail(&self.log(lab)),
+            }),
         }
-        Err(LabError::TimedOut {
-            what: format!("the end of {} after {signal:?}", self.id()),
-            limit: GRACE,
-            last: tail(&self.log(lab)),
-        })
     }
 
     pub(crate) fn died(&self, lab: &LabName) -> LabError {

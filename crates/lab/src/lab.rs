@@ -115,12 +115,12 @@ impl Lab {
 
     /// Ends a daemon with SIGTERM.
     pub async fn stop(&self, daemon: &Daemon) -> Result<(), LabError> {
-        daemon.stop(self.name())
+        daemon.stop(self.name()).await
     }
 
     /// Ends a daemon with SIGKILL.
     pub async fn kill(&self, daemon: &Daemon) -> Result<(), LabError> {
-        daemon.kill(self.name())
+        daemon.kill(self.name()).await
     }
 
     /// Changes the mode of a node by restarting its proxy with the other flag.
