@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use seaway_kernel::file_lock;
 
 /// Held for as long as the daemon lives; the kernel releases it however the process ends.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ impl NodeLock {
             .truncate(false)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        match file.try_lock() {
+        match file_lock::take(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();

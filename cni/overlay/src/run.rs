@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use seaway_cluster::{NodeScope, Source, Wants, stream};
 use seaway_daemon::{release_memory, stop_signal};
-use seaway_kernel::{Command, Netlink, Watch, WatchGroups};
+use seaway_kernel::{Command, Netlink, Watch, WatchGroups, file_lock};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
@@ -227,7 +227,7 @@ pub(crate) fn lock(run_dir: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(run_dir)
         .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
         .with_context(|| format!("cannot open {}", path.display()))
-        .and_then(|file| match file.try_lock() {
+        .and_then(|file| match file_lock::take(&file) {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
                 bail!(

@@ -91,7 +91,7 @@ fn lock(run_dir: &Path) -> Result<File, Error> {
             path: path.clone(),
             cause,
         })?;
-    match file.try_lock() {
+    match seaway_kernel::file_lock::take(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Running(path)),
         Err(TryLockError::Error(cause)) => Err(Error::Lock { path, cause }),

@@ -1,7 +1,26 @@
-//! Who holds the lock (flock(2)) of a file.
+//! The lock (flock(2)) of a file: taking it, and who holds it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a killed daemon may seem to be there.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Takes the lock for a daemon of which there is one. What a killed one was about to run holds its lock, too, from fork(2) to
+/// execve(2): so whoever follows it at once has to wait for a moment.
+pub fn take(file: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + LINGER;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+}
 
 /// The process that holds the lock on this file: name and process id, for people. `None` where nobody does, or where
 /// `/proc` does not say.
@@ -37,6 +56,21 @@ mod tests {
         assert_eq!(holder_in(locks, 5), Some(42));
         assert_eq!(holder_in(locks, 6), None);
         assert_eq!(holder_in("nonsense", 5), None);
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_go_is_waited_for_and_no_other() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let [held, wanted] = [(); 2].map(|()| File::open(file.path()).unwrap());
+        held.lock().unwrap();
+        assert!(matches!(take(&wanted), Err(TryLockError::WouldBlock)));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(50));
+                held.unlock().unwrap();
+            });
+            take(&wanted).unwrap();
+        });
     }
 
     #[test]
