@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::namespace;
 use crate::object::{Key, Kind, ObjRef, Object};
 use crate::owner;
-use crate::plan::{Clock, Controller, Plan, Propagation};
+use crate::plan::{Clock, Controller, Op, Plan};
 use crate::pods;
 use crate::selector;
 use crate::state::{Change, State};
@@ -124,12 +124,7 @@ fn cleanup(view: &View<'_>, plan: &mut Plan) {
     sets.sort_by_key(|set| revision::of(&set.metadata));
     let excess = sets.len().saturating_sub(keep);
     for set in &sets[..excess] {
-        plan.push(crate::plan::Op::Delete {
-            at: view::reference(set),
-            uid: set.metadata.uid.clone().unwrap_or_default(),
-            propagation: Propagation::Background,
-            grace: None,
-        });
+        plan.push(Op::delete(Kind::ReplicaSet, &set.metadata));
     }
 }
 

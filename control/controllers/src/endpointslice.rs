@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::namespace;
 use crate::object::{Key, Kind, ObjRef, Object};
 use crate::owner;
-use crate::plan::{Clock, Controller, Op, Plan, Propagation};
+use crate::plan::{Clock, Controller, Op, Plan};
 use crate::pods;
 use crate::selector;
 use crate::state::{Change, State};
@@ -65,7 +65,7 @@ impl Controller for EndpointSlices {
         let Some((service, object)) = service.zip(state.object(key)) else {
             self.triggers.remove(key);
             for slice in existing {
-                plan.push(delete(slice));
+                plan.push(Op::delete(Kind::EndpointSlice, &slice.metadata));
             }
             return plan;
         };
@@ -170,18 +170,6 @@ fn zone_changed(change: &Change) -> bool {
         selector::labels(meta).get(ZONE).cloned()
     };
     zone(&change.old) != zone(&change.new)
-}
-
-fn delete(slice: &EndpointSlice) -> Op {
-    Op::Delete {
-        at: ObjRef {
-            kind: Kind::EndpointSlice,
-            key: Key::of(&slice.metadata),
-        },
-        uid: slice.metadata.uid.clone().unwrap_or_default(),
-        propagation: Propagation::Background,
-        grace: None,
-    }
 }
 
 /// Whether `service` manages the slice by reference, too.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::config::ControllersConfig;
 use crate::object::{Cached, Key, Kind, ObjRef, Object};
-use crate::plan::{Clock, Controller, Op, Plan, Propagation};
+use crate::plan::{Clock, Controller, Op, Plan};
 use crate::state::{Change, State};
 
 /// The ConfigMap that carries the cluster CA to the Pods of a namespace (KEP-1205).
@@ -114,12 +114,7 @@ fn empty(namespace: &Namespace, state: &State) -> Plan {
         plan.parallel_from = Some(0);
         for object in left {
             if object.meta().deletion_timestamp.is_none() {
-                plan.push(Op::Delete {
-                    at: object.reference(),
-                    uid: object.uid().to_owned(),
-                    propagation: Propagation::Background,
-                    grace: None,
-                });
+                plan.push(Op::delete(object.kind(), object.meta()));
             }
         }
         return plan;

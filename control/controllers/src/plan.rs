@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::object::{Key, Kind, ObjRef, Object};
@@ -73,6 +74,21 @@ pub(crate) enum Op {
         kind: Kind,
         namespace: String,
     },
+}
+
+impl Op {
+    /// Deletes an object after its own grace period; what it owns goes later, in the background.
+    pub(crate) fn delete(kind: Kind, meta: &ObjectMeta) -> Self {
+        Self::Delete {
+            at: ObjRef {
+                kind,
+                key: Key::of(meta),
+            },
+            uid: meta.uid.clone().unwrap_or_default(),
+            propagation: Propagation::Background,
+            grace: None,
+        }
+    }
 }
 
 /// One request, and the Event that tells of its success.

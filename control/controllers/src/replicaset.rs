@@ -14,7 +14,7 @@ use crate::names;
 use crate::namespace;
 use crate::object::{Key, Kind, ObjRef, Object};
 use crate::owner;
-use crate::plan::{Clock, Controller, EventDraft, Op, Plan, Propagation};
+use crate::plan::{Clock, Controller, EventDraft, Op, Plan};
 use crate::pods;
 use crate::selector;
 use crate::state::{Change, State};
@@ -187,17 +187,8 @@ fn create(set: &Object, spec: &ReplicaSetSpec, count: usize, plan: &mut Plan) {
 }
 
 fn delete(set: &Object, pod: &Pod, plan: &mut Plan) {
-    let at = ObjRef {
-        kind: Kind::Pod,
-        key: Key::of(&pod.metadata),
-    };
-    let message = format!("Deleted pod: {}", at.key.name);
-    let op = Op::Delete {
-        at,
-        uid: pod.metadata.uid.clone().unwrap_or_default(),
-        propagation: Propagation::Background,
-        grace: None,
-    };
+    let message = format!("Deleted pod: {}", Key::of(&pod.metadata).name);
+    let op = Op::delete(Kind::Pod, &pod.metadata);
     plan.push_with_event(op, EventDraft::normal(set, "SuccessfulDelete", message));
 }
 

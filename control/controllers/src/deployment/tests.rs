@@ -180,7 +180,7 @@ fn a_name_that_is_taken_gets_another_salt() {
     let mut world = World::default();
     let at = deployment(&mut world, 1, 1, 0);
     let first = world.plan(&mut Deployments, &at);
-    let crate::plan::Op::Create { at: name, .. } = &first.steps[0].op else {
+    let Op::Create { at: name, .. } = &first.steps[0].op else {
         panic!("{first:?}")
     };
     let foreign = json!({"metadata": {"name": &*name.key.name}, "spec": {"selector": {"matchLabels": {"x": "y"}}}});

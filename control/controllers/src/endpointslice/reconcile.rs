@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde_json::{Value, json};
 
 use super::desired::{Set, is_headless, port_key};
-use super::{HEADLESS, MANAGED_BY, MANAGER, SERVICE_NAME, TRIGGER_TIME, delete, is_owned};
+use super::{HEADLESS, MANAGED_BY, MANAGER, SERVICE_NAME, TRIGGER_TIME, is_owned};
 use crate::names;
 use crate::object::{Key, Kind, ObjRef, Object};
 use crate::owner;
@@ -47,7 +47,7 @@ pub(super) fn plan(
     }
     // Last, so that no endpoint is away in between.
     for slice in homeless {
-        plan.push(delete(slice));
+        plan.push(Op::delete(Kind::EndpointSlice, &slice.metadata));
     }
 }
 
@@ -119,7 +119,7 @@ fn one_set(writer: &Writer<'_>, set: &Set, existing: &[&Arc<EndpointSlice>], pla
     let mut placeholder = survivors == 0 && set.endpoints.is_empty();
     for draft in drafts {
         if draft.endpoints.is_empty() && !std::mem::take(&mut placeholder) {
-            plan.push(delete(draft.slice));
+            plan.push(Op::delete(Kind::EndpointSlice, &draft.slice.metadata));
         } else if draft.changed {
             writer.update(set, &draft, plan);
         }

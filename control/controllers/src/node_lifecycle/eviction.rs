@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use super::marks::{self, NOT_READY, UNREACHABLE};
 use crate::config::ControllersConfig;
 use crate::object::{Key, Kind, ObjRef};
-use crate::plan::{Clock, EventDraft, Op, Plan, Propagation};
+use crate::plan::{Clock, EventDraft, Op, Plan};
 use crate::pods;
 use crate::scheduler::tolerates;
 use crate::state::State;
@@ -127,11 +127,6 @@ fn evict(pod: &Pod, state: &State, plan: &mut Plan) {
     let event = state
         .object(&at)
         .map(|about| EventDraft::normal(about, "TaintManagerEviction", message));
-    let op = Op::Delete {
-        at,
-        uid: pod.metadata.uid.clone().unwrap_or_default(),
-        propagation: Propagation::Background,
-        grace: None,
-    };
+    let op = Op::delete(Kind::Pod, &pod.metadata);
     plan.steps.push(crate::plan::Step { op, event });
 }
