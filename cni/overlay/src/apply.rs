@@ -117,6 +117,7 @@ async fn elsewhere(netlink: &Netlink, operation: &Operation) -> Result<(), Error
 async fn on_device(netlink: &Netlink, index: u32, operation: &Operation) -> Result<(), Error> {
     match operation {
         Operation::DeleteDevice => netlink.delete_link(index).await,
+        Operation::Detach => netlink.set_master(index, None).await,
         Operation::SetMac(mac) => netlink.set_mac(index, *mac).await,
         Operation::SetMtu(mtu) => netlink.set_mtu(index, *mtu).await,
         Operation::SetOffload(on) => Offload::open()?.set_checksum(VXLAN_LINK, *on),

@@ -19,12 +19,17 @@ mod tests;
 pub enum Operation {
     DeleteDevice,
     CreateDevice(Device),
+    /// Out of the bridge or the like that somebody has put it into.
+    Detach,
     SetMac(MacAddr),
     SetMtu(u32),
     SetOffload(bool),
     SetReceiveOffload(bool),
     SetUp,
-    Setting { key: String, value: &'static str },
+    Setting {
+        key: String,
+        value: &'static str,
+    },
     AddAddress(IpNetwork),
     DeleteAddress(IpNetwork),
     SetNeighbour(IpAddr, MacAddr),
@@ -104,6 +109,10 @@ fn device<'a>(
         operations.push(Operation::SetUp);
         return None;
     };
+    // First: a bridge takes the MTU of its ports, and may be the uplink.
+    if seen.link.master.is_some() {
+        operations.push(Operation::Detach);
+    }
     if seen.link.mac != Some(wanted.mac) {
         operations.push(Operation::SetMac(wanted.mac));
     }
@@ -217,6 +226,10 @@ impl fmt::Display for Operation {
             Self::CreateDevice(Device { port, mac, mtu, .. }) => {
                 write!(f, "create {VXLAN_LINK} port {port} address {mac} mtu {mtu}")
             }
+            Self::Detach => write!(
+                f,
+                "take {VXLAN_LINK} out of the link that it was made a port of"
+            ),
             Self::SetMac(mac) => write!(f, "set {VXLAN_LINK} address {mac}"),
             Self::SetMtu(mtu) => write!(f, "set {VXLAN_LINK} mtu {mtu}"),
             Self::SetOffload(on) => {

@@ -37,6 +37,8 @@ struct State {
     mac: Option<MacAddr>,
     mtu: u32,
     up: bool,
+    /// Packets go to it, and not to the routes of the device.
+    master: Option<u32>,
 }
 
 impl State {
@@ -45,6 +47,7 @@ impl State {
             mac: link.mac,
             mtu: link.mtu,
             up: link.up,
+            master: link.master,
         }
     }
 
@@ -53,6 +56,7 @@ impl State {
             mac: Some(device.mac),
             mtu: device.mtu,
             up: true,
+            master: None,
         }
     }
 
@@ -61,6 +65,7 @@ impl State {
         (self.mac == before.mac || self.mac == after.mac)
             && (self.mtu == before.mtu || self.mtu == after.mtu)
             && (self.up == before.up || self.up == after.up)
+            && (self.master == before.master || self.master == after.master)
     }
 }
 

@@ -98,7 +98,9 @@ fn a_device_is_changed_in_place_where_that_is_possible() {
     (seen.checksum_offload, seen.receive_offload) = (false, true);
     let link = &mut seen.link;
     (link.mtu, link.mac, link.up) = (1400, None, false);
+    link.master = Some(3);
     expect_test::expect![[r#"
+        take seaway.vxlan out of the link that it was made a port of
         set seaway.vxlan address 02:53:c0:a8:00:01
         set seaway.vxlan mtu 1450
         set seaway.vxlan checksum offload on
@@ -202,6 +204,7 @@ fn carried_out(observed: &Observed, operations: &[Operation]) -> Observed {
                 seen.device.as_mut().unwrap().checksum_offload = *on;
             }
             Operation::SetReceiveOffload(_)
+            | Operation::Detach
             | Operation::SetMac(_)
             | Operation::SetMtu(_)
             | Operation::SetUp

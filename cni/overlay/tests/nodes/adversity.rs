@@ -1,6 +1,7 @@
 //! What nobody should do, and somebody does: it costs the one that it is about, is said once, and mended.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use seaway_kernel::{Command, NetNs, RouteFilter, Scope};
 use seaway_model::ownership::VXLAN_LINK;
@@ -53,6 +54,38 @@ async fn a_pod_cidr_over_the_network_of_the_nodes_does_not_cut_them_off() {
     let connected = "192.168.100.0/24".parse().unwrap();
     let mut routes = routes.iter().filter(|route| route.destination == connected);
     assert_eq!(routes.next().unwrap().gateway, None);
+}
+
+/// A bridge takes the least MTU of its ports; where it is the uplink, that made the device's MTU less and less.
+#[tokio::test]
+async fn a_device_that_somebody_put_into_a_bridge_leaves_it() {
+    let pair = Pair::start().await;
+    let [one, two] = &pair.nodes;
+    let (a, b) = (one.add_pod(), two.add_pod());
+    for command in [
+        "link add br0 type bridge",
+        "link set br0 up",
+        "link set eth0 master br0",
+        "address flush dev eth0",
+        "address add 192.168.100.1/24 dev br0",
+    ] {
+        run(one, "ip", command).await;
+    }
+    one.wait(|status| status.in_sync && status.uplink.as_deref() == Some("br0"))
+        .await;
+    run(one, "ip", &format!("link set {VXLAN_LINK} master br0")).await;
+    let started = Instant::now();
+    loop {
+        let device = one.netlink().link(VXLAN_LINK).await.unwrap().unwrap();
+        if device.master.is_none() && device.mtu == 1450 {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", one.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    mended(&a, &b, one);
+    one.wait(|status| status.in_sync && status.mtu == Some(1450))
+        .await;
 }
 
 #[tokio::test]
