@@ -102,7 +102,10 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Install(args) => run_install(&args),
-            Command::Ipam(args) => ipam::show(&args),
+            Command::Ipam(args) => {
+                seaway_kernel::end_with_reader();
+                ipam::show(&args)
+            }
             Command::Gc(args) => ipam::gc(&args),
             Command::Cleanup(args) => cleanup::run(&args),
         }

@@ -50,6 +50,18 @@ pub enum Command {
     Check(CheckArgs),
 }
 
+impl Command {
+    /// It changes nothing, and may end at any point.
+    pub fn only_shows(&self) -> bool {
+        match self {
+            Self::Plan(_) | Self::Dump(_) | Self::Explain(_) | Self::Flows(_) | Self::Check(_) => {
+                true
+            }
+            Self::Run(_) | Self::Switch(_) | Self::Cleanup(_) => false,
+        }
+    }
+}
+
 /// How Services get into the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

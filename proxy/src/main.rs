@@ -9,6 +9,9 @@ use seaway_proxy::commands;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.log.start("info");
+    if cli.command.only_shows() {
+        seaway_kernel::end_with_reader();
+    }
     seaway_daemon::share_memory();
     // Two workers serve health and watches while the main thread is busy with the kernel.
     let runtime = match tokio::runtime::Builder::new_multi_thread()

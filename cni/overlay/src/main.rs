@@ -38,6 +38,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Status(args) => {
+            seaway_kernel::end_with_reader();
             let status = status::ask(args.healthz_bind_address).await?;
             if args.json {
                 println!("{}", serde_json::to_string_pretty(&status)?);

@@ -87,8 +87,14 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         LabCommand::Up(args) => up(args).await?,
         LabCommand::Down(args) => take_down(&args.name).await?,
-        LabCommand::Status(args) => return show_status(&args).await,
-        LabCommand::List => list()?,
+        LabCommand::Status(args) => {
+            seaway_kernel::end_with_reader();
+            return show_status(&args).await;
+        }
+        LabCommand::List => {
+            seaway_kernel::end_with_reader();
+            list()?;
+        }
         LabCommand::Exec(args) => exec(&args).await?,
         LabCommand::Kubeconfig(args) => {
             println!("{}", Lab::open(&args.name)?.kubeconfig().display());

@@ -66,7 +66,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Kubeconfig(args) => kubeconfig::run(&args)?,
         Command::Lab(args) => return shared()?.block_on(lab::run(args)),
         Command::Echo(args) => small()?.block_on(echo::run(args))?,
-        Command::Probe(args) => return small()?.block_on(probe::run(args)),
+        Command::Probe(args) => {
+            seaway_kernel::end_with_reader();
+            return small()?.block_on(probe::run(args));
+        }
         Command::Pause => small()?.block_on(pause())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`netns`] → [`netlink`] with [`link`], [`addr`], [`route`], [`neigh`], [`watch`] → [`batch`], [`shaping`]
 //! and [`filter`] for the same without a runtime → [`conntrack`], [`sock_diag`], [`netdev`], [`xfrm`], [`recent`] →
-//! [`sysctl`], [`udp`] → [`program`] as [`command`] or [`spawn`], [`process`], [`cgroup`], [`directory`], [`file_lock`] →
+//! [`sysctl`], [`udp`] → [`program`] as [`command`] or [`spawn`], [`process`], `sigpipe`, [`cgroup`], [`directory`], [`file_lock`] →
 //! [`xtables`], [`nftables`] → [`capabilities`].
 
 pub mod addr;
@@ -35,6 +35,7 @@ pub mod route;
 mod rule;
 mod run;
 pub mod shaping;
+mod sigpipe;
 pub mod sock_diag;
 pub mod spawn;
 pub mod sysctl;
@@ -60,6 +61,7 @@ pub use process::{Process, ProcessId, Signal};
 pub use route::{Encap, Route, RouteFilter, RouteKind, Scope, TABLE_MAIN};
 pub use rule::SourceRule;
 pub use run::run;
+pub use sigpipe::end_with_reader;
 pub use sock_diag::SockDiag;
 pub use spawn::Spawn;
 pub use watch::{Event, Watch, WatchGroups};

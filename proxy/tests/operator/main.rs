@@ -223,6 +223,22 @@ fn directories_that_mode_ebpf_cannot_use_are_refused_with_their_flag() {
     }
 }
 
+/// As in `seaway-proxy plan | head`.
+#[test]
+fn who_stops_reading_ends_a_command_that_shows_without_a_word() {
+    let node = Node::new();
+    node.manifest("web.yaml", &service("web", 10, 32001));
+    for command in ["plan", "dump", "explain"] {
+        let args: &[&str] = match command {
+            "explain" => &["10.244.1.9", "192.0.2.7:80"],
+            _ => &[],
+        };
+        let (signal, error) = node.ask_without_reader(command, args);
+        assert_eq!(signal, Some(nix::libc::SIGPIPE), "{command}: {error}");
+        assert!(!error.contains("panicked"), "{command}: {error}");
+    }
+}
+
 /// As root's PATH is after `su` without `-`.
 #[test]
 fn cleanup_fails_where_iptables_is_not_found_and_rules_are_left() {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -153,6 +154,21 @@ impl Node {
         let mut command = self.command(subcommand);
         command.args(args);
         self.finish(command)
+    }
+
+    /// Runs a subcommand about this node whose output nobody reads: the signal that ended it, and stderr.
+    pub(crate) fn ask_without_reader(
+        &self,
+        subcommand: &str,
+        args: &[&str],
+    ) -> (Option<i32>, String) {
+        let mut command = self.node_command(subcommand, args);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.stdout(writer);
+        let output = self.netns.run(|| command.output()).unwrap().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.signal(), error)
     }
 
     fn finish(&self, mut command: Command) -> (i32, String, String) {
