@@ -70,11 +70,16 @@ pub fn add(attachment: &Attachment) -> Plan {
             continue;
         };
         let next = route.gateway.unwrap_or(family);
+        let step = config_route(route, next);
+        // As with the reference plugins the first of several counts.
+        if plan.pod.iter().any(|there| is_same_route(there, &step)) {
+            continue;
+        }
         if !gateways.contains(&next) {
             gateways.push(next);
             plan.pod.extend(gateway(attachment, next));
         }
-        plan.pod.push(config_route(route, next));
+        plan.pod.push(step);
     }
     plan
 }
@@ -158,8 +163,20 @@ fn via(destination: IpNetwork, gateway: IpAddr) -> Step {
     plain(through(destination, gateway))
 }
 
+/// Whether the kernel has room for one of both only.
+fn is_same_route(one: &Step, other: &Step) -> bool {
+    let key = |step: &Step| match step {
+        Step::Route { route, .. } => Some((route.destination, route.table, route.metric)),
+        _ => None,
+    };
+    key(one).is_some() && key(one) == key(other)
+}
+
 fn config_route(config: &RouteConfig, gateway: IpAddr) -> Step {
-    let mut route = through(config.destination, gateway);
+    let to = config.destination;
+    // Without the bits of a host, as the kernel keeps it.
+    let to = IpNetwork::new(to.network(), to.prefix()).unwrap_or(to);
+    let mut route = through(to, gateway);
     route.metric = config.priority;
     route.table = config.table.unwrap_or(route.table);
     route.scope = config.scope.map_or(route.scope, Scope::from);

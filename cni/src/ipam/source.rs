@@ -120,7 +120,10 @@ impl Source {
         let Pool::Ranges(lists) = &self.pool else {
             return Ok(None);
         };
-        let ledger = Ledger::open(&self.root, &self.network)?;
+        // One that is not there yet has all of them, and is not made by asking.
+        let Some(ledger) = Ledger::open_existing(&self.root, &self.network)? else {
+            return Ok(None);
+        };
         Ok(ledger.exhausted(lists, now)?.map(|list| {
             let texts: Vec<_> = list.iter().map(ToString::to_string).collect();
             texts.join(", ")

@@ -172,3 +172,29 @@ async fn status_does_not_ask_for_ranges_that_come_with_add() {
     let error = node.call("ADD", "c", &pod.path(), config).await;
     assert_eq!(error.unwrap_err().0, 7);
 }
+
+#[tokio::test]
+async fn routes_of_the_config_may_have_host_bits_and_come_twice() {
+    let node = Node::new(&["10.244.1.0/24"]).await;
+    let pod = Namespace::new("pod");
+    let mut config = node.config("1.0.0");
+    config["ipam"] = json!({
+        "type": "host-local",
+        "subnet": "10.12.0.0/24",
+        "routes": [{ "dst": "10.1.2.3/8" }, { "dst": "10.0.0.0/8" }, { "dst": "10.12.0.0/24" }, { "dst": "0.0.0.0/0" }],
+    });
+    for (name, id) in [("seaway-cni", "c"), ("ptp", "d")] {
+        let attachment = (id, &*pod.path());
+        let mut check = config.clone();
+        check["prevResult"] = node
+            .call_as(name, "ADD", attachment, &[], &config)
+            .await
+            .unwrap();
+        node.call_as(name, "CHECK", attachment, &[], &check)
+            .await
+            .unwrap();
+        node.call_as(name, "DEL", attachment, &[], &config)
+            .await
+            .unwrap();
+    }
+}
