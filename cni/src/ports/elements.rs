@@ -1,5 +1,6 @@
 //! Which elements an attachment needs. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use seaway_kernel::nftables::{Element, Part, Set};
@@ -158,6 +159,7 @@ impl Wanted {
     /// first address of a family.
     pub fn elements(&self, tag: &Tag) -> Vec<(Kind, bool, Element)> {
         let mut elements = Vec::new();
+        let mut seen = BTreeSet::new();
         let comment = tag.comment();
         let mut push = |kind, ipv4, key: Vec<u8>, value: Vec<u8>| {
             let comment = comment.clone();
@@ -166,7 +168,7 @@ impl Wanted {
                 value,
                 comment,
             };
-            if !elements.contains(&(kind, ipv4, element.clone())) {
+            if seen.insert((kind, ipv4, element.clone())) {
                 elements.push((kind, ipv4, element));
             }
         };

@@ -1,6 +1,6 @@
 //! The table in the kernel: made with the first element, then only its elements change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seaway_kernel::Conntrack;
 use seaway_kernel::conntrack::{Family, Filter, Flow, UDP};
@@ -89,10 +89,14 @@ pub fn check(wanted: &Wanted, tag: &Tag) -> Result<(), Error> {
         return Ok(());
     }
     let mut nft = Nftables::open()?;
+    let mut sets: BTreeMap<&str, BTreeSet<Element>> = BTreeMap::new();
     for (kind, ipv4, element) in wanted.elements(tag) {
         let name = kind.name(ipv4);
-        let present = nft.elements(HOST_PORTS_TABLE, name)?;
-        if !present.is_some_and(|present| present.contains(&element)) {
+        if !sets.contains_key(name) {
+            let present = nft.elements(HOST_PORTS_TABLE, name)?.unwrap_or_default();
+            sets.insert(name, present.into_iter().collect());
+        }
+        if !sets[name].contains(&element) {
             let message = format!(
                 "set {name} of the nftables table {HOST_PORTS_TABLE} lacks an element of this pod: its host ports \
                  are not served"

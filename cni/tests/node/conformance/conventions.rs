@@ -85,6 +85,29 @@ async fn q01_port_mappings_of_every_form() {
     assert_eq!(error.unwrap_err().0, 7);
 }
 
+/// podman takes whole ranges of ports.
+#[tokio::test]
+async fn q01_port_mappings_by_the_thousand() {
+    let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
+    let pod = Namespace::new("pod");
+    let list: Vec<_> = (1..3000)
+        .map(|port| json!({ "hostPort": port, "containerPort": port }))
+        .collect();
+    let mut config = node.config("1.0.0");
+    config["runtimeConfig"] = json!({ "portMappings": list });
+    let mut check = config.clone();
+    check["prevResult"] = node
+        .call("ADD", "c", &pod.path(), config.clone())
+        .await
+        .unwrap();
+    node.call("CHECK", "c", &pod.path(), check).await.unwrap();
+    node.call("DEL", "c", &pod.path(), config).await.unwrap();
+    let mut nft = Nftables::in_namespace(&node.space.netns).unwrap();
+    for set in ["any4", "any6"] {
+        assert_eq!(nft.elements("seaway-cni", set).unwrap().unwrap(), []);
+    }
+}
+
 #[tokio::test]
 async fn q02_bandwidth_of_any_size_and_the_configs_wins() {
     let node = Node::new(&["10.244.1.0/24"]).await;

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 
 use netlink_packet_core::{DoneBuffer, ErrorBuffer, NLM_F_DUMP_INTR, NetlinkBuffer};
 use nix::libc;
-use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::sockopt::{ReceiveTimeout, SndBufForce};
 use nix::sys::socket::{MsgFlags, SockProtocol, recv, send, setsockopt};
 use nix::sys::time::TimeVal;
 
@@ -102,11 +102,17 @@ impl Blocking {
         self.sequence
     }
 
-    /// Sends a request.
+    /// Sends a request, however long it is: the kernel takes as much at once as the socket has room for.
     pub(crate) fn send(&self, request: &[u8]) -> Result<(), Failure> {
+        let mut room = false;
         loop {
             match send(self.socket.as_raw_fd(), request, MsgFlags::empty()) {
                 Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EMSGSIZE) if !room => {
+                    room = true;
+                    setsockopt(&self.socket, SndBufForce, &request.len())
+                        .map_err(|e| Failure::Refused(e.into()))?;
+                }
                 other => return other.map(drop).map_err(|e| Failure::Refused(e.into())),
             }
         }
