@@ -105,6 +105,22 @@ fn not_found() -> Response {
     answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// What kubectl has commands for is refused in words that it shows.
+fn unknown_subresource(
+    kind: &'static Kind,
+    path: &ResourcePath,
+    subresource: &str,
+) -> Result<Option<Call>> {
+    let streamed = kind.plural == "pods" && STREAMED.contains(&subresource);
+    match path.name.as_deref().filter(|_| streamed) {
+        Some(name) => Err(Status::not_streamed(kind, name, subresource).into()),
+        None => Ok(None),
+    }
+}
+
+/// `kubectl exec`, `attach` and `port-forward`.
+const STREAMED: [&str; 3] = ["exec", "attach", "portforward"];
+
 fn resolve(
     shared: Arc<Shared>,
     path: &ResourcePath,
@@ -117,7 +133,7 @@ fn resolve(
     let subresource = match path.subresource.as_deref() {
         None => None,
         Some(name) => match kind.subresource(name) {
-            None => return Ok(None),
+            None => return unknown_subresource(kind, path, name),
             found => found,
         },
     };

@@ -111,6 +111,17 @@ impl Status {
         }
     }
 
+    /// 405: what a kubelet offers over an upgraded connection, and our agent does not.
+    pub fn not_streamed(kind: &Kind, name: &str, subresource: &str) -> Self {
+        let message = format!(
+            "this server does not offer {subresource} of pods; in a lab, `seaway lab exec {name} -- COMMAND` runs a command in a pod"
+        );
+        Self {
+            details: Some(Box::new(Details::of(kind, name))),
+            ..Self::plain(405, "MethodNotAllowed", message)
+        }
+    }
+
     /// 406: the client wants a media type that we cannot write.
     pub fn not_acceptable(types: &[&str]) -> Self {
         let message = format!(

@@ -124,3 +124,21 @@ async fn a_generated_namespace_carries_its_name() {
         name
     );
 }
+
+#[tokio::test]
+async fn commands_that_need_a_stream_into_a_pod_are_told_what_to_use() {
+    let api = Api::start().await;
+    for subresource in ["exec", "attach", "portforward"] {
+        let path = format!("/api/v1/namespaces/default/pods/p/{subresource}");
+        let (code, reason, message) = api.post(&path, json!({})).await.failure();
+        assert_eq!((code, reason.as_str()), (405, "MethodNotAllowed"));
+        assert_eq!(
+            message,
+            format!(
+                "this server does not offer {subresource} of pods; in a lab, `seaway lab exec p -- COMMAND` runs a command in a pod"
+            )
+        );
+    }
+    let unknown = api.get("/api/v1/namespaces/default/pods/p/foo").await;
+    assert_eq!(unknown.text, "404 page not found\n");
+}
