@@ -58,10 +58,7 @@ pub(crate) struct FuzzArgs {
 pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> Result<ExitCode> {
     setup::ensure(workspace)?;
     let kept = workspace.root.join("tests/fuzz/corpus");
-    let targets = match args.targets.as_slice() {
-        [] => folders(&kept)?,
-        named => named.to_vec(),
-    };
+    let targets = chosen(folders(&kept)?, &args.targets)?;
     let program = build(workspace)?;
     for target in targets {
         if !fuzz(workspace, &program, &kept, &target, args.seconds)? {
@@ -69,6 +66,21 @@ pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The targets that were named, or all. Before anything is built.
+fn chosen(all: Vec<String>, named: &[String]) -> Result<Vec<String>> {
+    if let Some(unknown) = named.iter().find(|name| !all.contains(name)) {
+        bail!(
+            "there is no fuzz target {unknown}; there are {}",
+            all.join(", ")
+        );
+    }
+    Ok(if named.is_empty() {
+        all
+    } else {
+        named.to_vec()
+    })
 }
 
 fn build(workspace: &Workspace) -> Result<PathBuf> {
@@ -169,6 +181,16 @@ fn folders(directory: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_are_all_or_those_that_are_named() {
+        let names =
+            |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+        assert_eq!(chosen(names("a b"), &[]).unwrap(), names("a b"));
+        assert_eq!(chosen(names("a b"), &names("b")).unwrap(), names("b"));
+        let error = chosen(names("a b"), &names("b c")).unwrap_err().to_string();
+        assert_eq!(error, "there is no fuzz target c; there are a, b");
+    }
 
     #[test]
     fn only_what_targets_look_into_is_watched() {
