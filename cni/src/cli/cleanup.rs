@@ -23,8 +23,7 @@ pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
         alive.extend(living(&args.state_dir, &mut host)?);
         if !alive.is_empty() {
             bail!(
-                "{} pods or parts of them are on this node: {}. Drain it first, or cut them off with --force",
-                alive.len(),
+                "pods are on this node: {}. Drain it first, or cut them off with --force",
                 alive.join(", ")
             );
         }
