@@ -18,6 +18,9 @@ mod tests;
 const OVERHEAD_V4: u32 = 50;
 const OVERHEAD_V6: u32 = 70;
 
+/// The kernel has no IPv6 on a link with a smaller MTU (RFC 8200).
+const LEAST_OF_IPV6: u32 = 1280;
+
 /// What every node of the cluster has to agree on, and how this one goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -281,6 +284,19 @@ impl Manner<'_> {
 }
 
 impl Desired {
+    /// What is wrong where the kernel would refuse IPv6 on the device, without saying why.
+    pub fn too_narrow(&self) -> Option<String> {
+        let mtu = self.device.mtu;
+        let is_short = mtu < LEAST_OF_IPV6 && self.addresses.iter().any(IpNetwork::is_ipv6);
+        is_short.then(|| {
+            format!(
+                "the MTU of {VXLAN_LINK} is {mtu}, and IPv6 needs {LEAST_OF_IPV6}: its pod CIDRs cannot be served before that \
+                 of the uplinks is raised by {}",
+                LEAST_OF_IPV6 - mtu
+            )
+        })
+    }
+
     /// The same without peers.
     pub fn without_peers(&self) -> Self {
         Self {

@@ -333,6 +333,7 @@ impl Reconciler {
             findings: &self.findings(),
         };
         let desired = manner.plan(&roster);
+        outcome.status.warnings.extend(desired.too_narrow());
         Ok(Wanted {
             roster,
             underlay,

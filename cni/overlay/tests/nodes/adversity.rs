@@ -117,6 +117,21 @@ async fn a_device_that_cannot_be_up_is_one_error() {
 }
 
 #[tokio::test]
+async fn an_uplink_too_narrow_for_ipv6_is_told() {
+    let pair = Pair::with(Layout::of_both_families(&[V4])).await;
+    let [one, two] = &pair.nodes;
+    let (a, b) = (one.add_pod(), two.add_pod());
+    run(one, "ip", "link set eth0 mtu 1300").await;
+    let status = one.wait(|status| !status.warnings.is_empty()).await;
+    let what = "is 1250, and IPv6 needs 1280: its pod CIDRs cannot be served before that of the uplinks is raised by 30";
+    assert!(status.warnings[0].contains(what), "{:?}", status.warnings);
+    run(one, "ip", "link set eth0 mtu 1330").await;
+    one.wait(|status| status.in_sync && status.warnings.is_empty())
+        .await;
+    mended(&a, &b, one);
+}
+
+#[tokio::test]
 async fn a_family_that_the_node_no_longer_has_leaves_no_rules() {
     let pair = Pair::with(Layout::of_both_families(&[V4, V6])).await;
     let [one, _] = &pair.nodes;
