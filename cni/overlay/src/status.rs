@@ -68,10 +68,11 @@ pub fn table(status: &Status) -> String {
         number(status.mtu),
         status.vni,
         status.port,
-        if status.checksum_offload {
-            "the network card"
-        } else {
-            "this node"
+        match (status.mtu, status.checksum_offload) {
+            // The device was not looked at.
+            (None, _) => "-",
+            (_, true) => "the network card",
+            (_, false) => "this node",
         },
         status.strangers,
     );
@@ -193,6 +194,12 @@ mod tests {
             n3    -            -              -       -          -     -        -                            node n3 has no spec.podCIDRs yet
         "#]]
         .assert_eq(&table(&status));
+        let unknown = Status {
+            mtu: None,
+            checksum_offload: false,
+            ..status.clone()
+        };
+        assert!(table(&unknown).contains("mtu -\n") && table(&unknown).contains("checksums by -,"));
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
     }
