@@ -116,19 +116,21 @@ fn create(
     Err(Error::new(Code::AlreadyAttached, message))
 }
 
-/// A namespace may come with IPv6 switched off, by a runtime or a setting that it inherits from the node; a pod with such an
-/// address gets it on its interface, as from the reference plugins.
+/// A namespace may come with IPv6 switched off, by a runtime or a setting that it inherits from the node, and a node may have it
+/// off for new links; a pod with such an address gets it on its pair, as from the reference plugins on its interface.
 fn enable_ipv6(attachment: &Attachment, pod: &NetNs) -> Result<(), Error> {
     if attachment.addresses.iter().all(|a| a.network.is_ipv4()) {
         return Ok(());
     }
-    let key = format!("net/ipv6/conf/{}/disable_ipv6", attachment.ifname);
+    let enable =
+        |link: &str| match sysctl::write(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0") {
+            // A kernel without IPv6 says so when it gets the address.
+            Err(error) if !error.is_absent() => Err(error),
+            _ => Ok(()),
+        };
+    enable(&attachment.host_link)?;
     let _inside = pod.enter()?;
-    match sysctl::write(&key, "0") {
-        // A kernel without IPv6 says so when it gets the address.
-        Err(error) if !error.is_absent() => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(enable(&attachment.ifname)?)
 }
 
 fn set_up(

@@ -351,6 +351,8 @@ fn kernel_settings(own: &Member) -> BTreeMap<String, &'static str> {
     }
     if own.pod_cidrs.iter().any(IpNetwork::is_ipv6) {
         settings.insert("net/ipv6/conf/all/forwarding".into(), "1");
+        // It may be off for new links (`default`) where those that need it have it.
+        settings.insert(format!("net/ipv6/conf/{VXLAN_LINK}/disable_ipv6"), "0");
         // No peer's router advertisement is for this node.
         settings.insert(format!("net/ipv6/conf/{VXLAN_LINK}/accept_ra"), "0");
     }

@@ -156,7 +156,9 @@ async fn a_pod_where_ipv6_is_switched_off_gets_it_on_its_interface() {
     let node = Node::new(&["10.244.1.0/24", "fd00:1::/64"]).await;
     let pod = Namespace::new("pod");
     let off = || sysctl::write("net.ipv6.conf.default.disable_ipv6", "1").map(drop);
-    pod.netns.run(off).unwrap().unwrap();
+    for space in [&pod, &node.space] {
+        space.netns.run(off).unwrap().unwrap();
+    }
     let result = node.add("c", &pod).await.unwrap();
     node.check("c", &pod, &result).await.unwrap();
     assert!(crate::pods::reaches(&node.space, &pod, "fd00:1::1"));

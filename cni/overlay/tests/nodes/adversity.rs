@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use seaway_kernel::{Command, NetNs, RouteFilter, Scope};
+use seaway_kernel::{Command, NetNs, RouteFilter, Scope, sysctl};
 use seaway_model::ownership::VXLAN_LINK;
 use seaway_overlay::admin::CONNECTED;
 use seaway_overlay::guard::{Guard, Rules};
 
-use crate::support::{Layout, Node, Pair, V4, V6, mended};
+use crate::support::{Layout, Node, Pair, V4, V6, echoes_in_all_families, mended};
 
 async fn run(node: &Node, program: &str, args: &str) -> String {
     let command = Command::new(program).args(args.split(' '));
@@ -129,6 +129,21 @@ async fn an_uplink_too_narrow_for_ipv6_is_told() {
     one.wait(|status| status.in_sync && status.warnings.is_empty())
         .await;
     mended(&a, &b, one);
+}
+
+#[tokio::test]
+async fn ipv6_that_is_off_for_new_links_is_switched_on_for_the_device() {
+    let mut pair = Pair::with(Layout::of_both_families(&[V4])).await;
+    let (a, b) = (pair.nodes[0].add_pod(), pair.nodes[1].add_pod());
+    let one = &mut pair.nodes[0];
+    one.daemon.kill();
+    run(one, "ip", &format!("link delete {VXLAN_LINK}")).await;
+    let off = || sysctl::write("net.ipv6.conf.default.disable_ipv6", "1").map(drop);
+    one.netns.run(off).unwrap().unwrap();
+    one.start();
+    one.wait(|status| status.in_sync).await;
+    mended(&a, &b, one);
+    assert!(echoes_in_all_families(&a, &b, 100));
 }
 
 #[tokio::test]
