@@ -234,6 +234,20 @@ fn a_missing_capability_is_named_and_nothing_is_touched() -> Result<()> {
         ensure!(text.lines().count() == 1, "more than one sentence: {text}");
         ensure!(scratch.empty(), "something was written");
     }
+    let range = "--cluster-cidr=10.244.0.0/16".to_owned();
+    let run = [manifests, range, "--node-name=n1".to_owned()];
+    for (command, flags) in [("run", &run[..]), ("cleanup", &[])] {
+        let output = Command::new("timeout")
+            .args(["20", "unshare", "--net", "setpriv"])
+            .args(without("net_admin"))
+            .arg(seaway_lab::topology::binaries()?.join("seaway-overlay"))
+            .args([command, &run_dir])
+            .args(flags)
+            .output()?;
+        let needs = format!("seaway-overlay {command} needs CAP_NET_ADMIN, which");
+        fails_with(&output, 1, &[&needs, "run it as root"])?;
+        ensure!(scratch.empty(), "something was written");
+    }
     Ok(())
 }
 

@@ -7,12 +7,13 @@ use seaway_model::ownership::{CHAIN_EGRESS, NFT_TABLE_OVERLAY, VXLAN_LINK};
 
 use crate::files::Places;
 use crate::observe::routes;
-use crate::run::lock;
+use crate::run::{lock, privileged};
 use crate::{egress, guard};
 
 /// Removes device (and with it addresses, routes and neighbours), direct routes, rules and files; then verifies. One failure
 /// does not stop the rest. Returns what was there.
 pub async fn cleanup(places: &Places) -> anyhow::Result<Vec<String>> {
+    privileged("seaway-overlay cleanup")?;
     let _lock = if places.run_dir.exists() {
         Some(lock(&places.run_dir)?)
     } else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use seaway_cluster::{NodeScope, Source, Wants, stream};
+use seaway_daemon::privileges::{Capability, require};
 use seaway_daemon::{release_memory, stop_signal};
 use seaway_kernel::{Command, Netlink, Watch, WatchGroups, file_lock};
 use tokio::net::TcpListener;
@@ -52,6 +53,7 @@ const GROUPS: WatchGroups = WatchGroups {
 /// Runs until a signal. The kernel keeps its state: pods go on, and the next start adopts it.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let node_name = args.node.name()?;
+    privileged("seaway-overlay run")?;
     let _lock = lock(&args.places.run_dir)?;
     Command::new("iptables").arg("--version").output().await?;
     let source = Source::open(
@@ -219,6 +221,11 @@ fn in_short(mut troubles: Vec<String>) -> Vec<String> {
         ));
     }
     troubles
+}
+
+/// Links and routes; the legacy variant of iptables talks to its tables through a raw socket.
+pub(crate) fn privileged(command: &str) -> std::io::Result<()> {
+    require(command, &[Capability::NET_ADMIN, Capability::NET_RAW])
 }
 
 /// Two daemons would undo each other's work, and one that runs would undo a cleanup.

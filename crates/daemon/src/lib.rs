@@ -1,11 +1,12 @@
 //! What all our daemons do alike, so that an operator learns it once: logs, signals, the
 //! name of the node, memory, the end,
-//! ranges of addresses.
+//! ranges of addresses, privileges.
 
 mod cidr;
 mod logging;
 mod memory;
 mod node_name;
+pub mod privileges;
 mod runtime;
 mod signals;
 
