@@ -104,15 +104,15 @@ fn create(
         return Err(error.into());
     }
     // "File exists" does not say which of the two names is taken.
-    let message = if inside.link(pod_name)?.is_some() {
+    if inside.link(pod_name)?.is_some() {
         return Err(is_there(pod_name));
-    } else if host.link(host_name)?.is_some() {
-        format!(
-            "link {host_name} exists on the node already: an ADD was interrupted; run DEL first"
-        )
-    } else {
+    }
+    if host.link(host_name)?.is_none() {
         return Err(error.into());
-    };
+    }
+    let message = format!(
+        "link {host_name} exists on the node already: an ADD was interrupted; run DEL first"
+    );
     Err(Error::new(Code::AlreadyAttached, message))
 }
 

@@ -145,8 +145,8 @@ impl Call {
 /// The settings of the node's end, unless they were switched off. The larger of a link's value and that of `all` counts
 /// (ip-sysctl), and others may have their reasons to raise one.
 fn settings(link: &str, host_ports: bool) -> Result<(), Error> {
-    let keys = [("rp_filter", true), ("route_localnet", host_ports)];
-    for (key, _) in keys.into_iter().filter(|(_, needed)| *needed) {
+    let route_localnet = host_ports.then_some("route_localnet");
+    for key in ["rp_filter"].into_iter().chain(route_localnet) {
         let read = |of: &str| sysctl::read(&format!("net/ipv4/conf/{of}/{key}"));
         if read(link)? == "0" && read("all")? == "0" {
             return Err(wrong(format!("sysctl {key} of {link} on the node is 0")));

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io, thread};
@@ -43,7 +44,12 @@ impl NetNs {
     /// Opens a namespace by a path: a bind mount, or `/proc/PID/ns/net`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let object = || format!("network namespace {}", path.display());
-        let file = File::open(path).map_err(|e| Error::io("open", object(), e))?;
+        // A named pipe would have us wait for who writes into it.
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path);
+        let file = opened.map_err(|e| Error::io("open", object(), e))?;
         // Opening a regular file works too; setns would then fail much later with a bare EINVAL.
         let magic = nix::sys::statfs::fstatfs(&file)
             .map_err(|e| Error::io("open", object(), e))?

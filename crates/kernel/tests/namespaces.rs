@@ -75,8 +75,13 @@ fn the_guard_returns_home() {
 #[test]
 fn a_file_that_is_no_namespace_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = NetNs::open(file.path()).unwrap_err().to_string();
-    assert!(error.contains("the file is not a namespace"), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [file.path(), &pipe] {
+        let error = NetNs::open(path).unwrap_err().to_string();
+        assert!(error.contains("the file is not a namespace"), "{error}");
+    }
 }
 
 /// Such as the lock under which a script starts us.
