@@ -224,8 +224,10 @@ fn in_short(mut troubles: Vec<String>) -> Vec<String> {
 }
 
 /// Links and routes; the legacy variant of iptables talks to its tables through a raw socket.
+pub const NEEDED: [Capability; 2] = [Capability::NET_ADMIN, Capability::NET_RAW];
+
 pub(crate) fn privileged(command: &str) -> std::io::Result<()> {
-    require(command, &[Capability::NET_ADMIN, Capability::NET_RAW])
+    require(command, &NEEDED)
 }
 
 /// Two daemons would undo each other's work, and one that runs would undo a cleanup.
