@@ -99,32 +99,32 @@ fn each_number_of_services_has_panels_of_its_own() {
 
 #[test]
 fn ways_and_plugins_are_drawn_without_a_number_of_services() {
-    let line = |rest: &str| format!("{{{rest},\"value\":2.0}}\n");
-    let overlay: String = [
-        r#""scenario":"overlay","way":"flannel","congestion":"cubic","metric":"throughput_mb_per_s""#,
-        r#""scenario":"overlay","way":"ebpf","congestion":"cubic","metric":"throughput_mb_per_s""#,
-        r#""scenario":"overlay","way":"ebpf","congestion":"bbr","metric":"throughput_mb_per_s""#,
-        r#""scenario":"overlay","way":"ebpf","metric":"round_trip_us""#,
-        r#""scenario":"overlay","metric":"ebpf_ping_ratio""#,
-    ]
-    .map(line)
-    .concat();
+    let drawn = |lines: &[&str]| {
+        let text: Vec<String> = lines
+            .iter()
+            .map(|line| format!("{{{line},\"value\":2.0}}"))
+            .collect();
+        panels(&text.join("\n"))
+    };
     assert_eq!(
-        panels(&overlay),
+        drawn(&[
+            r#""scenario":"overlay","way":"flannel","congestion":"cubic","metric":"throughput_mb_per_s""#,
+            r#""scenario":"overlay","way":"ebpf","congestion":"cubic","metric":"throughput_mb_per_s""#,
+            r#""scenario":"overlay","way":"ebpf","congestion":"bbr","metric":"throughput_mb_per_s""#,
+            r#""scenario":"overlay","way":"ebpf","metric":"round_trip_us""#,
+            r#""scenario":"overlay","metric":"ebpf_ping_ratio""#,
+        ]),
         [
             "One TCP stream, megabytes | more is better | Seaway, eBPF 2 /s | flannel and kube-proxy 2 /s",
             "There and back | less is better | Seaway, eBPF 2 µs",
         ]
     );
-    let cni: String = [
-        r#""scenario":"cni","chain":"reference full","metric":"add_ms_p50""#,
-        r#""scenario":"cni","chain":"reference","metric":"add_ms_p50""#,
-        r#""scenario":"cni","metric":"add_ms_p50""#,
-    ]
-    .map(line)
-    .concat();
     assert_eq!(
-        panels(&cni),
+        drawn(&[
+            r#""scenario":"cni","chain":"reference full","metric":"add_ms_p50""#,
+            r#""scenario":"cni","chain":"reference","metric":"add_ms_p50""#,
+            r#""scenario":"cni","metric":"add_ms_p50""#,
+        ]),
         [
             "ADD, median | less is better | seaway-cni 2 ms | reference plugins 2 ms",
             "ADD with a host port and a limit, median | less is better | reference plugins 2 ms",
