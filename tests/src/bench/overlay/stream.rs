@@ -25,7 +25,7 @@ const PING: usize = 64;
 /// The congestion control of nearly every node, since it is the default of Linux.
 pub const CUBIC: &str = "cubic";
 
-/// Sends by a clock, at the rate that it has seen arrive.
+/// Sends at a pace of its own, by timers: that of what it has seen arrive.
 const BBR: &str = "bbr";
 
 /// For an answer.
@@ -121,8 +121,8 @@ pub fn take(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// The congestion controls to measure by. A stream is never left to the machine's default: by a clock, the sender waits on
-/// every way, and ways look more alike than they are.
+/// The congestion controls to measure by. A stream is never left to the machine's default: where the sender keeps a pace of its
+/// own, ways look more alike than they are.
 ///
 /// # Errors
 ///
