@@ -1,6 +1,5 @@
-//! What all our daemons do alike, so that an operator learns it once: logs, signals, the
-//! name of the node, memory, the end,
-//! ranges of addresses, privileges.
+//! What all our daemons do alike, so that an operator learns it once: logs, signals, the name of the node, memory, the end, ranges
+//! of addresses, privileges.
 
 mod cidr;
 mod logging;

@@ -5,7 +5,9 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer,
+};
 use nix::sys::socket::SockProtocol;
 
 use crate::netlink::blocking::{Blocking, End, each_message, read_end};
@@ -393,26 +395,13 @@ impl Nftables {
 
     /// The names of the tables and chains of the family `ip` or `ip6`, where the nft variant of iptables has its own.
     pub fn chains(&mut self, ipv6: bool) -> Result<Vec<(String, String)>, Error> {
-        let failed = |failure: Failure| failure.into_error("list", "nftables chains".to_owned());
-        for _ in 0..DUMP_ATTEMPTS {
-            let sequence = self.socket.next_sequence();
-            let mut message = Message::new(GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-            message.raw(&[if ipv6 { IPV6 } else { IPV4 }, 0, 0, 0]);
-            let mut chains = Vec::new();
-            let interrupted = self
-                .socket
-                .ask(&message.finish(), |message| {
-                    let attributes = message.payload().get(4..).unwrap_or_default();
-                    let text = |kind| attribute(attributes, kind).map(|bytes| text_of(&bytes));
-                    chains.extend(text(1).zip(text(3)));
-                })
-                .map_err(failed)?;
-            if !interrupted {
-                return Ok(chains);
-            }
-        }
-        let reason = "they changed during each of several listings".into();
-        Err(failed(Failure::Protocol(reason)))
+        let family = if ipv6 { IPV6 } else { IPV4 };
+        let object = || "nftables chains".to_owned();
+        self.dump(GET_CHAIN, family, &[], object, |message, chains| {
+            let attributes = message.payload().get(4..).unwrap_or_default();
+            let text = |kind| attribute(attributes, kind).map(|bytes| text_of(&bytes));
+            chains.extend(text(1).zip(text(3)));
+        })
     }
 
     /// How many packets a counter has counted; `None` if there is no such table or counter.
@@ -448,60 +437,58 @@ impl Nftables {
 
     /// How many rules all chains of a table have; none if there is no such table.
     pub fn rules(&mut self, table: &str) -> Result<usize, Error> {
-        let sequence = self.socket.next_sequence();
-        let mut message = Message::new(GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-        message.raw(&[INET, 0, 0, 0]);
-        message.text(1, table);
-        let mut rules = 0;
-        let counted = self.socket.ask(&message.finish(), |message| {
-            rules += usize::from(message.message_type() == NEW_RULE);
-        });
-        match counted {
-            Ok(_) => Ok(rules),
-            Err(failure) => {
-                Err(failure.into_error("list", format!("rules of nftables table {table}")))
-            }
-        }
+        let object = || format!("rules of nftables table {table}");
+        let rules = self.dump(GET_RULE, INET, &[(1, table)], object, |message, rules| {
+            rules.extend((message.message_type() == NEW_RULE).then_some(()));
+        })?;
+        Ok(rules.len())
     }
 
     /// The elements of a set; `None` if there is no such table or set.
     pub fn elements(&mut self, table: &str, set: &str) -> Result<Option<Vec<Element>>, Error> {
-        let failed = |failure: Failure| {
-            failure.into_error("list", format!("nftables set {set} of table {table}"))
-        };
-        for _ in 0..DUMP_ATTEMPTS {
-            match self.ask(table, set) {
-                Ok(Some(elements)) => return Ok(Some(elements)),
-                Ok(None) => {}
-                Err(failure) => {
-                    let error = failed(failure);
-                    return if error.is_absent() {
-                        Ok(None)
-                    } else {
-                        Err(error)
-                    };
-                }
-            }
-        }
-        let reason = "the set changed during each of several listings".into();
-        Err(failed(Failure::Protocol(reason)))
-    }
-
-    /// `None` when the set changed meanwhile.
-    fn ask(&mut self, table: &str, set: &str) -> Result<Option<Vec<Element>>, Failure> {
-        let sequence = self.socket.next_sequence();
-        let mut message = Message::new(GET_ELEMENTS, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-        message.raw(&[INET, 0, 0, 0]);
-        message.text(1, table);
-        message.text(2, set);
-        let mut elements = Vec::new();
-        let interrupted = self.socket.ask(&message.finish(), |message| {
+        let names = [(1, table), (2, set)];
+        let object = || format!("nftables set {set} of table {table}");
+        let listed = self.dump(GET_ELEMENTS, INET, &names, object, |message, elements| {
             let list = message.payload().get(4..).and_then(|b| attribute(b, 3));
             elements.extend(
                 attributes(&list.unwrap_or_default()).filter_map(|one| Element::read(one.value())),
             );
-        })?;
-        Ok((!interrupted).then_some(elements))
+        });
+        match listed {
+            Ok(elements) => Ok(Some(elements)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists what a request with these names asks for: again, if it changed meanwhile.
+    fn dump<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        names: &[(u16, &str)],
+        object: impl Fn() -> String,
+        read: impl Fn(&NetlinkBuffer<&[u8]>, &mut Vec<T>),
+    ) -> Result<Vec<T>, Error> {
+        let failed = |failure: Failure| failure.into_error("list", object());
+        for _ in 0..DUMP_ATTEMPTS {
+            let sequence = self.socket.next_sequence();
+            let mut message = Message::new(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+            message.raw(&[family, 0, 0, 0]);
+            for (attribute, name) in names {
+                message.text(*attribute, name);
+            }
+            let mut listed = Vec::new();
+            let interrupted = self
+                .socket
+                .ask(&message.finish(), |message| read(message, &mut listed))
+                .map_err(failed)?;
+            if !interrupted {
+                return Ok(listed);
+            }
+        }
+        let reason = "it changed during each of several listings".into();
+        Err(failed(Failure::Protocol(reason)))
     }
 }
 

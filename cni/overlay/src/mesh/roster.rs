@@ -165,12 +165,11 @@ impl Roster {
     fn judge(&self, candidate: &Member) -> Verdict {
         let node = &candidate.name;
         for address in candidate.addresses() {
-            let all = self.addresses.get(&address).into_iter().flatten();
             let other = if self.own.addresses().any(|own| own == address) {
                 Some(&self.own.name)
             } else {
-                all.take_while(|other| *other < node)
-                    .find(|other| self.takes_part(other))
+                let all = self.addresses.get(&address);
+                all.and_then(|all| self.earlier(all, node))
             };
             if let Some(other) = other {
                 return Err(Problem::SameAddress {
@@ -181,11 +180,9 @@ impl Roster {
             }
         }
         for &cidr in &candidate.pod_cidrs {
-            let of_peers = self.cidrs.overlapping(cidr).filter_map(|(there, all)| {
-                let before = all.iter().take_while(|other| *other < node);
-                let other = before.into_iter().find(|other| self.takes_part(other))?;
-                Some((there, other))
-            });
+            let of_peers = self.cidrs.overlapping(cidr);
+            let of_peers =
+                of_peers.filter_map(|(there, all)| Some((there, self.earlier(all, node)?)));
             let own = self.own.pod_cidrs.iter().map(|own| (*own, &self.own.name));
             let own = own.filter(|(own, _)| overlap(*own, cidr));
             if let Some((other_cidr, other)) = own.chain(of_peers).max() {
@@ -208,10 +205,9 @@ impl Roster {
         let node = &candidate.name;
         candidate.pod_cidrs.iter().find_map(|&cidr| {
             let own = self.own.addresses().find(|ip| cidr.contains(*ip));
-            let of_peers = self.inside(cidr).find_map(|(address, all)| {
-                let mut before = all.iter().take_while(|other| *other < node);
-                Some((address, before.find(|other| self.takes_part(other))?))
-            });
+            let of_peers = self
+                .inside(cidr)
+                .find_map(|(address, all)| Some((address, self.earlier(all, node)?)));
             let (address, covered) = own.map(|own| (own, &self.own.name)).or(of_peers)?;
             Some(Problem::Covers {
                 node: node.clone(),
@@ -230,10 +226,7 @@ impl Roster {
             let mut own = self.own.pod_cidrs.iter();
             let own = own.find(|cidr| cidr.contains(address));
             let mut around = self.cidrs.overlapping(address.into());
-            let of_peers = around.find_map(|(cidr, all)| {
-                let mut before = all.iter().take_while(|other| *other < node);
-                Some((cidr, before.find(|other| self.takes_part(other))?))
-            });
+            let of_peers = around.find_map(|(cidr, all)| Some((cidr, self.earlier(all, node)?)));
             let (cidr, of) = own.map(|own| (*own, &self.own.name)).or(of_peers)?;
             Some(Problem::Covers {
                 node: node.clone(),
@@ -249,6 +242,12 @@ impl Roster {
     fn inside(&self, cidr: IpNetwork) -> impl Iterator<Item = (IpAddr, &BTreeSet<Arc<str>>)> {
         let addresses = self.addresses.range(cidr.network()..=cidr.broadcast());
         addresses.map(|(address, names)| (*address, names))
+    }
+
+    /// The first by name, before `node`, of those who claim something and take part.
+    fn earlier<'a>(&self, all: &'a BTreeSet<Arc<str>>, node: &Arc<str>) -> Option<&'a Arc<str>> {
+        let mut before = all.iter().take_while(|other| *other < node);
+        before.find(|other| self.takes_part(other))
     }
 
     fn takes_part(&self, name: &str) -> bool {
