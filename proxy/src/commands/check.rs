@@ -22,9 +22,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
         }
     }
     let iptables = privileges::check(Mode::Iptables).and_then(|()| setup::has_iptables(&machine));
-    let ebpf = privileges::check(Mode::Ebpf)
-        .and_then(|()| setup::check_places(&args.places))
-        .and_then(|()| Ok(ebpf::check()?));
+    let ebpf = setup::check_ebpf(&args.places);
     for (mode, verdict) in [(Mode::Iptables, &iptables), (Mode::Ebpf, &ebpf)] {
         match verdict {
             Ok(()) => println!("mode {}: can run", mode.as_str()),
@@ -63,9 +61,14 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
 
 /// Everything that the programs need, and what else mode ebpf meets here.
 async fn needs_of_ebpf() -> anyhow::Result<()> {
-    println!("what mode ebpf needs (feature, Linux, here, for):");
-    for probed in ebpf::report()? {
-        println!("  {probed}");
+    match ebpf::report() {
+        Ok(report) => {
+            println!("what mode ebpf needs (feature, Linux, here, for):");
+            for probed in report {
+                println!("  {probed}");
+            }
+        }
+        Err(error) => println!("what mode ebpf needs cannot be asked: {error}"),
     }
     for remark in ebpf::remarks().await? {
         println!("mode ebpf: {remark}");

@@ -29,9 +29,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         tuning::apply(&run.conntrack);
         return Ok(());
     }
-    privileges::check(config.mode)?;
-    if config.mode == Mode::Ebpf {
-        setup::check_places(&config.kernel.places)?;
+    match config.mode {
+        Mode::Iptables => privileges::check(Mode::Iptables)?,
+        // No attempt later would end otherwise.
+        Mode::Ebpf => setup::check_ebpf(&config.kernel.places)?,
     }
     let _lock = NodeLock::take(&config.kernel.places.run_dir)?;
     // Before the ports: another proxy has them, and is the better reason.

@@ -271,7 +271,7 @@ impl Daemon<'_> {
     ) -> Serving {
         const MODE: Mode = Mode::Ebpf;
         // Before anything is touched.
-        let prepared = privileges::check(MODE).and_then(|()| {
+        let prepared = setup::check_ebpf(&self.config.kernel.places).and_then(|()| {
             let plane = self.ebpf()?;
             Ok((plane, self.beside()?))
         });

@@ -18,6 +18,7 @@ use crate::cli::{KernelArgs, Mode, PlaceArgs};
 use crate::config::{Config, LocalTraffic, RunConfig};
 use crate::ebpf::{self, EbpfConfig, EbpfDataplane, Forwarding, Labelled, MapSizes};
 use crate::iptables::{IptablesConfig, IptablesDataplane, NatVariant};
+use crate::privileges;
 
 /// How long the one-shot commands wait for their inputs.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -292,12 +293,11 @@ pub(super) fn cgroup_root(places: &PlaceArgs) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Whether the directories that mode ebpf needs are what they have to be.
-pub(super) fn check_places(places: &PlaceArgs) -> anyhow::Result<()> {
-    Ok(ebpf::check_places(
-        &cgroup_root(places)?,
-        &places.bpffs_root,
-    )?)
+/// Whether mode ebpf can run here: privileges, directories, kernel. Where it cannot, an operator has to act.
+pub(super) fn check_ebpf(places: &PlaceArgs) -> anyhow::Result<()> {
+    privileges::check(Mode::Ebpf)?;
+    ebpf::check_places(&cgroup_root(places)?, &places.bpffs_root)?;
+    Ok(ebpf::check()?)
 }
 
 pub(super) fn ebpf_config(kernel: &KernelArgs, name: &str) -> anyhow::Result<EbpfConfig> {

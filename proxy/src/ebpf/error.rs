@@ -9,11 +9,20 @@ use crate::dataplane::ApplyError;
 #[derive(Debug, thiserror::Error)]
 pub enum EbpfError {
     /// The kernel lacks something that the programs need.
-    #[error("eBPF mode needs {feature} (Linux {since}), which this kernel does not have")]
+    #[error(
+        "eBPF mode needs {feature} (Linux {since}), which this kernel does not have: `seaway-proxy check --mode ebpf` lists all that it \
+         needs, --mode iptables does without"
+    )]
     Feature {
         feature: &'static str,
         since: &'static str,
     },
+    /// The system call is refused, whatever is asked of it.
+    #[error(
+        "the kernel lets this process load no program ({cause}): eBPF mode needs its capabilities in the first user namespace, and a \
+         seccomp profile that allows bpf(2)"
+    )]
+    Forbidden { cause: io::Error },
     /// The directory for processes is no cgroup of version 2.
     #[error(
         "{path} is not in a cgroup2 file system; --cgroup-root names the cgroup whose processes are served"

@@ -2,6 +2,7 @@
 //! the kernel that has it.
 
 use std::fmt;
+use std::io;
 
 use aya::maps::MapType;
 use aya::programs::ProgramType;
@@ -337,7 +338,10 @@ pub fn check() -> Result<(), EbpfError> {
 }
 
 fn ask(need: Need) -> Result<bool, EbpfError> {
-    let failed = |error: &dyn std::error::Error| EbpfError::load("a probe", error);
+    let failed = |error: &(dyn std::error::Error + 'static)| match forbidden(error) {
+        Some(cause) => EbpfError::Forbidden { cause },
+        None => EbpfError::load("a probe", error),
+    };
     match need {
         Need::Program(program) => is_program_supported(program).map_err(|e| failed(&e)),
         Need::Map(map) => is_map_supported(map).map_err(|e| failed(&e)),
@@ -348,6 +352,15 @@ fn ask(need: Need) -> Result<bool, EbpfError> {
         Need::NetnsCookie => Ok(NetNs::current()?.cookie().is_ok()),
         Need::SocketDestroy => Ok(SockDiag::open()?.can_destroy()?),
     }
+}
+
+/// The refusal among the causes of an error, if it is one.
+fn forbidden(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let codes = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    codes
+        .map(io::Error::from_raw_os_error)
+        .find(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn report_with(
@@ -382,6 +395,10 @@ fn check_with(supported: impl Fn(Need) -> Result<bool, EbpfError>) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use aya::programs::ProgramError;
+    use aya::sys::SyscallError;
+    use nix::libc;
+
     use super::*;
 
     #[test]
@@ -428,8 +445,24 @@ mod tests {
         .expect_err("one helper is missing");
         assert_eq!(
             error.to_string(),
-            "eBPF mode needs bpf_redirect_neigh (Linux 5.10), which this kernel does not have"
+            "eBPF mode needs bpf_redirect_neigh (Linux 5.10), which this kernel does not have: `seaway-proxy check --mode ebpf` lists \
+             all that it needs, --mode iptables does without"
         );
+    }
+
+    #[test]
+    fn a_system_call_that_is_refused_is_no_missing_feature() {
+        let probe = |code| {
+            ProgramError::SyscallError(SyscallError {
+                call: "bpf_prog_load",
+                io_error: io::Error::from_raw_os_error(code),
+            })
+        };
+        for code in [libc::EPERM, libc::EACCES] {
+            assert!(forbidden(&probe(code)).is_some(), "{code}");
+        }
+        assert!(forbidden(&probe(libc::ENOMEM)).is_none());
+        assert!(forbidden(&io::Error::from_raw_os_error(libc::EPERM)).is_some());
     }
 
     /// Each by itself, as if it were the only one that a kernel lacks.

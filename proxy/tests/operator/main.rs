@@ -223,6 +223,26 @@ fn directories_that_mode_ebpf_cannot_use_are_refused_with_their_flag() {
     }
 }
 
+/// Nothing that comes later would heal it: whoever supervises the daemon hears of it at once.
+#[test]
+fn mode_ebpf_ends_at_start_where_the_kernel_refuses_it() {
+    let node = Node::new();
+    let (code, text, error) = node.in_user_namespace("run", &["--mode", "ebpf"]);
+    assert_eq!((code, &*text), (1, ""), "{error}");
+    let lines: Vec<&str> = error.lines().collect();
+    let [line] = lines[..] else {
+        panic!("{error}");
+    };
+    assert!(
+        line.starts_with("seaway-proxy: the kernel lets this process load no program"),
+        "{line}"
+    );
+    assert!(
+        !std::fs::exists(node.path("run")).unwrap(),
+        "it left a lock file"
+    );
+}
+
 /// As in `seaway-proxy plan | head`.
 #[test]
 fn who_stops_reading_ends_a_command_that_shows_without_a_word() {

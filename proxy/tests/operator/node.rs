@@ -116,16 +116,31 @@ impl Node {
 
     /// Runs a subcommand that takes no node where no cgroup2 hierarchy is mounted.
     pub(crate) fn without_cgroup2(&self, subcommand: &str) -> (i32, String, String) {
-        let inner = self.command(subcommand);
-        let mut command = Command::new("unshare");
+        let wrapper = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            "umount --all --types cgroup2 && exec \"$@\"",
+            "sh",
+        ];
+        self.within(&wrapper, &self.command(subcommand))
+    }
+
+    /// Runs a subcommand about this node as root of a user namespace, whom the kernel lets do less.
+    pub(crate) fn in_user_namespace(
+        &self,
+        subcommand: &str,
+        args: &[&str],
+    ) -> (i32, String, String) {
+        let wrapper = ["unshare", "--map-root-user", "--net"];
+        self.within(&wrapper, &self.node_command(subcommand, args))
+    }
+
+    fn within(&self, wrapper: &[&str], inner: &Command) -> (i32, String, String) {
+        let mut command = Command::new(wrapper[0]);
         command
-            .args([
-                "--mount",
-                "sh",
-                "-c",
-                "umount --all --types cgroup2 && exec \"$@\"",
-                "sh",
-            ])
+            .args(&wrapper[1..])
             .arg(inner.get_program())
             .args(inner.get_args())
             .env_remove("KUBECONFIG")
