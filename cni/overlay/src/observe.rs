@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use seaway_kernel::route::TABLE_MAIN;
 use seaway_kernel::{
-    Address, Error, Link, LinkKind, MacAddr, Neighbour, NetNs, Netlink, Offload, Route,
-    RouteFilter, VxlanSettings, sysctl, xfrm,
+    Address, Error, Link, LinkKind, MacAddr, Neighbour, Netlink, Offload, Route, RouteFilter,
+    VxlanSettings, sysctl, xfrm,
 };
 use seaway_model::ownership::{ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK};
 
@@ -149,7 +149,7 @@ pub async fn underlay(
 ) -> Result<Underlay, Error> {
     let addresses = netlink.addresses(None).await?;
     // What was encrypted on its way is taken together by nobody before the overlay's device.
-    let encrypted = xfrm::policies(&NetNs::current()?)? != 0;
+    let encrypted = xfrm::policies()? != 0;
     let mut underlay = Underlay::default();
     for address in own.addresses() {
         let Some(found) = addresses.iter().find(|a| a.network.ip() == address) else {

@@ -3,9 +3,9 @@
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use nix::libc::{EPROTONOSUPPORT, NETLINK_XFRM};
 
+use crate::Error;
 use crate::netlink::blocking::Blocking;
 use crate::netlink::message::{Message, attribute};
-use crate::{Error, NetNs};
 
 /// `XFRM_MSG_GETSPDINFO` and its answer, `XFRM_MSG_NEWSPDINFO`.
 const GET_INFO: u16 = 0x25;
@@ -15,10 +15,9 @@ const COUNTS: u16 = 1;
 /// Flags in front of the attributes.
 const HEADER: usize = 4;
 
-/// Policies by which packets that leave, arrive or are forwarded are encrypted, checked or refused; those of single sockets do not
-/// count. A kernel without IPsec has none.
-pub fn policies(netns: &NetNs) -> Result<u32, Error> {
-    let _inside = netns.enter()?;
+/// Policies by which packets that leave, arrive or are forwarded are encrypted, checked or refused, in the network namespace of
+/// the calling thread; those of single sockets do not count. A kernel without IPsec has none.
+pub fn policies() -> Result<u32, Error> {
     let mut socket = match Blocking::of_number(NETLINK_XFRM, "xfrm socket") {
         Err(error) if error.errno() == Some(EPROTONOSUPPORT) => return Ok(0),
         other => other?,
@@ -54,12 +53,13 @@ fn read(attributes: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Command;
+    use crate::{Command, NetNs};
 
     #[tokio::test]
     async fn policies_of_a_namespace_are_counted() {
         let netns = NetNs::anonymous().unwrap();
-        assert_eq!(policies(&netns).unwrap(), 0);
+        let count = || netns.run(policies).unwrap().unwrap();
+        assert_eq!(count(), 0);
         for (number, direction) in (1..).zip(["in", "out", "fwd"]) {
             let policy = format!(
                 "xfrm policy add src 10.0.0.0/8 dst 10.1.0.0/16 dir {direction} action block"
@@ -70,7 +70,7 @@ mod tests {
                 .output()
                 .await
                 .unwrap();
-            assert_eq!(policies(&netns).unwrap(), number);
+            assert_eq!(count(), number);
         }
     }
 

@@ -25,7 +25,11 @@ const PROGRAMS: [&str; 4] = [
 pub(super) async fn foreign(netns: &NetNs) -> Result<Option<String>, EbpfError> {
     let of_ipsec = {
         let netns = netns.clone();
-        blocking(move || xfrm::policies(&netns)).await?
+        let count = move || {
+            let _inside = netns.enter()?;
+            xfrm::policies()
+        };
+        blocking(count).await?
     };
     if of_ipsec != 0 {
         return Ok(Some(format!("{of_ipsec} IPsec policies")));
