@@ -1,6 +1,8 @@
 //! Carries operations out; decides nothing. One failure does not stop the others, unless nothing can follow it.
 
-use seaway_kernel::{Error, Netlink, Offload, Scope, sysctl};
+use std::io;
+
+use seaway_kernel::{Error, Netlink, Offload, Scope, Sysctl};
 use seaway_model::ownership::VXLAN_LINK;
 
 use crate::diff::Operation;
@@ -29,7 +31,7 @@ impl Failure {
 }
 
 /// Does the operations in order, and answers those that failed.
-pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure> {
+pub async fn apply(netlink: &Netlink, sysctl: &Sysctl, operations: Vec<Operation>) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut index = None;
     let many = operations.len() > LOGGED;
@@ -46,12 +48,14 @@ pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure
         } else {
             tracing::info!("{operation}");
         }
-        let done = match operation {
-            Operation::CreateDevice(_) | Operation::Setting { .. } => {
-                let created = elsewhere(netlink, &operation).await;
+        let done = match &operation {
+            Operation::CreateDevice(device) => {
                 index = None;
-                created
+                netlink
+                    .add_vxlan_external(VXLAN_LINK, device.port, device.mac, device.mtu)
+                    .await
             }
+            Operation::Setting { key, value } => sysctl.write(key, value).map(drop),
             _ if !operation.needs_device() => on_device(netlink, 0, &operation).await,
             _ => match resolve(netlink, &mut index).await {
                 Ok(index) => on_device(netlink, index, &operation).await,
@@ -70,6 +74,17 @@ pub async fn apply(netlink: &Netlink, operations: Vec<Operation>) -> Vec<Failure
 
 /// What the kernel's word does not tell.
 fn explain(error: Error, operation: &Operation) -> Error {
+    if error.is_read_only()
+        && let Operation::Setting { key, value } = operation
+    {
+        let reason = "it is read-only here, as in a container without all privileges: mount the node's /proc/sys/net and \
+                      say below what (--procfs), or set it on the node";
+        return Error::Io {
+            operation: "write",
+            object: format!("sysctl {key} = {value}"),
+            cause: io::Error::other(reason),
+        };
+    }
     let taken = match operation {
         // Of a device in external mode there can be one for each port,
         Operation::CreateDevice(_) => error.is_present(),
@@ -100,18 +115,6 @@ async fn resolve(netlink: &Netlink, index: &mut Option<u32>) -> Result<u32, Erro
     })?;
     *index = Some(found.index);
     Ok(found.index)
-}
-
-async fn elsewhere(netlink: &Netlink, operation: &Operation) -> Result<(), Error> {
-    match operation {
-        Operation::CreateDevice(device) => {
-            netlink
-                .add_vxlan_external(VXLAN_LINK, device.port, device.mac, device.mtu)
-                .await
-        }
-        Operation::Setting { key, value } => sysctl::write(key, value).map(drop),
-        _ => Ok(()),
-    }
 }
 
 async fn on_device(netlink: &Netlink, index: u32, operation: &Operation) -> Result<(), Error> {

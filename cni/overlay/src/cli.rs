@@ -124,6 +124,9 @@ pub struct RunArgs {
     /// Address of /healthz, /metrics and /status
     #[arg(long, value_name = "IP:PORT", default_value_t = default_admin())]
     pub healthz_bind_address: SocketAddr,
+    /// Below what kernel settings are written (sys/net/...); a container without all privileges needs the node's there
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
 }
 
 impl RunArgs {

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use seaway_kernel::route::TABLE_MAIN;
 use seaway_kernel::{
     Address, Error, Link, LinkKind, MacAddr, Neighbour, Netlink, Offload, Route, RouteFilter,
-    VxlanSettings, sysctl, xfrm,
+    Sysctl, VxlanSettings, xfrm,
 };
 use seaway_model::ownership::{ROUTE_METRIC, ROUTE_PROTOCOL, VXLAN_LINK};
 
@@ -95,10 +95,11 @@ pub fn is_ours(route: &Route) -> bool {
 /// Looks at everything; `settings` says which settings matter.
 pub async fn observe(
     netlink: &Netlink,
+    sysctl: &Sysctl,
     settings: impl Iterator<Item = &String>,
 ) -> Result<Observed, Error> {
     let mut observed = Observed {
-        settings: read_settings(settings)?,
+        settings: read_settings(sysctl, settings)?,
         routes: routes(netlink).await?,
         ..Observed::default()
     };
@@ -213,11 +214,12 @@ async fn uplink(
 }
 
 fn read_settings<'a>(
+    sysctl: &Sysctl,
     keys: impl Iterator<Item = &'a String>,
 ) -> Result<BTreeMap<String, String>, Error> {
     let mut values = BTreeMap::new();
     for key in keys {
-        match sysctl::read(key) {
+        match sysctl.read(key) {
             Ok(value) => {
                 values.insert(key.clone(), value);
             }

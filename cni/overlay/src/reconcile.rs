@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use seaway_cni::node::NodeFile;
-use seaway_kernel::{Error, Event, Link, Netlink, Offload};
+use seaway_kernel::{Error, Event, Link, Netlink, Offload, Sysctl};
 use seaway_model::ownership::VXLAN_LINK;
 use seaway_model::{Family, InputEvent, Node};
 
@@ -31,6 +31,7 @@ use crate::probe::{Aim, Targets};
 #[derive(Debug)]
 pub struct Reconciler {
     netlink: Netlink,
+    sysctl: Sysctl,
     node_name: String,
     settings: Settings,
     places: Places,
@@ -75,9 +76,16 @@ struct Wanted {
 
 impl Reconciler {
     /// Nothing is touched before [`Reconciler::hear`] was told that all Nodes are known.
-    pub fn new(netlink: Netlink, node_name: String, settings: Settings, places: Places) -> Self {
+    pub fn new(
+        netlink: Netlink,
+        sysctl: Sysctl,
+        node_name: String,
+        settings: Settings,
+        places: Places,
+    ) -> Self {
         Self {
             netlink,
+            sysctl,
             node_name,
             settings,
             places,
@@ -218,7 +226,7 @@ impl Reconciler {
         let observed = Observed::image(&part.before, image.device.clone());
         let operations = diff(&part.after, &observed);
         outcome.operations += operations.len();
-        let failures = apply(&self.netlink, operations).await;
+        let failures = apply(&self.netlink, &self.sysctl, operations).await;
         outcome.aim = Some(aim(&part, &image.roster));
         let peers = part.names.iter().map(|name| {
             let status = self.peer(name, &image.roster, &part.after, &failures);
@@ -246,7 +254,7 @@ impl Reconciler {
         outcome.problems = roster.left_out();
         outcome.status.mtu = Some(desired.device.mtu);
         outcome.status.checksum_offload = desired.device.checksum_offload;
-        let observed = match observe(&self.netlink, desired.settings.keys()).await {
+        let observed = match observe(&self.netlink, &self.sysctl, desired.settings.keys()).await {
             Ok(observed) => observed,
             Err(error) => return vec![error.to_string()],
         };
@@ -256,7 +264,7 @@ impl Reconciler {
         outcome.status.warnings.extend(warning);
         let operations = diff(desired, &observed);
         outcome.operations += operations.len();
-        let failures = apply(&self.netlink, operations).await;
+        let failures = apply(&self.netlink, &self.sysctl, operations).await;
         outcome.aim = Some(Aim::All(targets(&wanted)));
         self.history
             .retain(|name, _| roster.verdict(name).is_some());

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use prometheus_client::registry::Registry;
 use seaway_cluster::{NodeScope, Source, Wants, stream};
 use seaway_daemon::privileges::{Capability, require};
 use seaway_daemon::{release_memory, stop_signal};
-use seaway_kernel::{Command, Netlink, Watch, WatchGroups, file_lock};
+use seaway_kernel::{Command, Netlink, Sysctl, Watch, WatchGroups, file_lock};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
@@ -54,6 +54,13 @@ const GROUPS: WatchGroups = WatchGroups {
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let node_name = args.node.name()?;
     privileged("seaway-overlay run")?;
+    let settings = args.procfs.join("sys/net");
+    ensure!(
+        settings.is_dir(),
+        "{} (--procfs) holds no kernel settings: {} is missing",
+        args.procfs.display(),
+        settings.display()
+    );
     let _lock = lock(&args.places.run_dir)?;
     Command::new("iptables").arg("--version").output().await?;
     let source = Source::open(
@@ -81,7 +88,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tokio::spawn(admin::serve(listener, shared.clone(), Arc::new(registry)));
 
     let netlink = Netlink::new()?;
-    let reconciler = Reconciler::new(netlink, node_name, args.settings(), args.places.to_places());
+    let reconciler = Reconciler::new(
+        netlink,
+        Sysctl::at(&args.procfs),
+        node_name,
+        args.settings(),
+        args.places.to_places(),
+    );
     let stop = stop_signal().context("cannot handle signals")?;
     tokio::select! {
         stopped = follow(reconciler, source, probes, shared, metrics) => stopped,

@@ -63,6 +63,11 @@ impl Error {
         self.errno() == Some(nix::libc::EAFNOSUPPORT)
     }
 
+    /// It is on a file system that cannot be written to, as `/proc/sys` in a container without all privileges.
+    pub fn is_read_only(&self) -> bool {
+        self.errno() == Some(nix::libc::EROFS)
+    }
+
     /// Somebody else has that address or port.
     pub fn is_in_use(&self) -> bool {
         self.errno() == Some(nix::libc::EADDRINUSE)

@@ -64,5 +64,6 @@ pub use run::run;
 pub use sigpipe::end_with_reader;
 pub use sock_diag::SockDiag;
 pub use spawn::Spawn;
+pub use sysctl::Sysctl;
 pub use watch::{Event, Watch, WatchGroups};
 pub use xtables::{LegacyTables, TableSize};
