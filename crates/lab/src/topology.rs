@@ -105,7 +105,7 @@ impl LabConfig {
     }
 
     /// As flags have them.
-    pub(crate) fn cluster_cidr(&self) -> String {
+    pub fn cluster_cidr(&self) -> String {
         let all: Vec<_> = self
             .cluster_cidrs
             .iter()

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use seaway_kernel::{Command, NetNs, Process, Signal, Spawn};
 use seaway_lab::eventually;
 
-use crate::cri::{Cri, Pod, PodConfig};
+use crate::cri::{Cri, Pod, PodConfig, Sandbox};
 use crate::image::IMAGE;
 
 /// For the daemon to come up, or to end.
@@ -84,28 +84,33 @@ impl Containerd {
 
     /// Runs a pod by its CRI.
     pub(crate) async fn run_pod(&mut self, wanted: PodConfig) -> Result<Pod> {
-        let wanted = PodConfig {
-            cgroup: self.cgroup.clone(),
-            ..wanted
-        };
-        let pod = self
-            .cri
-            .run_pod(&wanted)
-            .await
-            .with_context(|| self.log())?;
+        let ran = self.cri.run_pod(&self.grouped(wanted)).await;
+        let pod = ran.with_context(|| self.log())?;
         self.namespaces.push(pod.netns.clone());
         Ok(pod)
+    }
+
+    /// Runs a pod without asking for its network.
+    pub(crate) async fn run_sandbox(&mut self, wanted: PodConfig) -> Result<Sandbox> {
+        let ran = self.cri.run_sandbox(&self.grouped(wanted)).await;
+        ran.with_context(|| self.log())
+    }
+
+    fn grouped(&self, wanted: PodConfig) -> PodConfig {
+        PodConfig {
+            cgroup: self.cgroup.clone(),
+            ..wanted
+        }
     }
 
     /// Runs as many pods at the same moment.
     pub(crate) async fn run_pods(&mut self, count: usize) -> Result<Vec<Pod>> {
         let pods = (0..count).map(|number| {
             let mut cri = self.cri.clone();
-            let wanted = PodConfig {
+            let wanted = self.grouped(PodConfig {
                 name: format!("many-{number}"),
-                cgroup: self.cgroup.clone(),
                 ..PodConfig::default()
-            };
+            });
             async move { cri.run_pod(&wanted).await }
         });
         let ran = futures::future::join_all(pods).await;
@@ -120,7 +125,7 @@ impl Containerd {
     pub(crate) async fn end_pods(&self, pods: &[Pod]) -> Result<()> {
         let ends = pods.iter().map(|pod| {
             let mut cri = self.cri.clone();
-            async move { cri.end(&pod.id).await }
+            async move { cri.end(&pod.sandbox).await }
         });
         let ends = futures::future::join_all(ends).await;
         let ended: Result<Vec<()>> = ends.into_iter().collect();

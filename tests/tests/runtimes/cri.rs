@@ -7,10 +7,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ExecSyncRequest, ImageSpec,
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest,
-    PortMapping, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StatusRequest, StopPodSandboxRequest, VersionRequest,
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, ImageSpec, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
+    PodSandboxMetadata, PodSandboxStatusRequest, PortMapping, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest, StopPodSandboxRequest,
+    VersionRequest,
 };
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -30,16 +32,28 @@ pub(crate) struct PodConfig {
     pub(crate) annotations: Vec<(&'static str, String)>,
     /// The parent of its cgroups.
     pub(crate) cgroup: String,
+    /// In the network namespace of the node, as with `hostNetwork`; the plugin is not called.
+    pub(crate) host_network: bool,
+    /// Whether its containers may have all privileges.
+    pub(crate) privileged: bool,
+    /// Where files are put with what its containers print.
+    pub(crate) logs: String,
+}
+
+/// What holds the containers of a pod together.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    pub(crate) id: String,
+    config: PodSandboxConfig,
 }
 
 /// One that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Pod {
-    pub(crate) id: String,
+    pub(crate) sandbox: Sandbox,
     pub(crate) ip: IpAddr,
     /// The name of its network namespace in `/run/netns`.
     pub(crate) netns: String,
-    config: PodSandboxConfig,
 }
 
 impl Cri {
@@ -63,7 +77,20 @@ impl Cri {
     }
 
     /// RunPodSandbox: namespaces, the plugin's ADD, and the process that holds them.
-    pub(crate) async fn run_pod(&mut self, wanted: &PodConfig) -> Result<Pod> {
+    pub(crate) async fn run_sandbox(&mut self, wanted: &PodConfig) -> Result<Sandbox> {
+        // A pod in the node's network has the node's name, too.
+        let (network, hostname) = match wanted.host_network {
+            true => (NamespaceMode::Node, String::new()),
+            false => (NamespaceMode::Pod, wanted.name.clone()),
+        };
+        let security_context = LinuxSandboxSecurityContext {
+            namespace_options: Some(NamespaceOption {
+                network: network.into(),
+                ..NamespaceOption::default()
+            }),
+            privileged: wanted.privileged,
+            ..LinuxSandboxSecurityContext::default()
+        };
         let config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: wanted.name.clone(),
@@ -71,7 +98,7 @@ impl Cri {
                 namespace: "default".into(),
                 attempt: 0,
             }),
-            hostname: wanted.name.clone(),
+            hostname,
             port_mappings: wanted
                 .host_ports
                 .iter()
@@ -89,8 +116,10 @@ impl Cri {
                 .collect(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: wanted.cgroup.clone(),
+                security_context: Some(security_context),
                 ..LinuxPodSandboxConfig::default()
             }),
+            log_directory: wanted.logs.clone(),
             ..PodSandboxConfig::default()
         };
         let request = RunPodSandboxRequest {
@@ -103,42 +132,62 @@ impl Cri {
             .with_context(|| format!("run pod {name}"))?
             .into_inner()
             .pod_sandbox_id;
+        Ok(Sandbox { id, config })
+    }
+
+    /// Runs a pod that has a network of its own.
+    pub(crate) async fn run_pod(&mut self, wanted: &PodConfig) -> Result<Pod> {
+        let sandbox = self.run_sandbox(wanted).await?;
+        let name = &wanted.name;
         let request = PodSandboxStatusRequest {
-            pod_sandbox_id: id.clone(),
+            pod_sandbox_id: sandbox.id.clone(),
             verbose: true,
         };
         let answer = self.0.pod_sandbox_status(request).await?.into_inner();
         let ip = answer.status.and_then(|status| status.network);
         let ip = ip.with_context(|| format!("pod {name} has no network"))?.ip;
         Ok(Pod {
-            id,
+            sandbox,
             ip: ip
                 .parse()
                 .with_context(|| format!("address of pod {name}"))?,
             netns: netns(&answer.info)
                 .with_context(|| format!("no network namespace in {:?}", answer.info))?,
-            config,
         })
     }
 
-    /// A container in a pod: created and started.
-    pub(crate) async fn run_container(&mut self, pod: &Pod, command: &[&str]) -> Result<String> {
+    /// A container in a pod that is not told anything else.
+    pub(crate) async fn run_command(&mut self, pod: &Pod, command: &[&str]) -> Result<String> {
+        let config = ContainerConfig {
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            ..ContainerConfig::default()
+        };
+        self.run_container(&pod.sandbox, "main", config).await
+    }
+
+    /// A container of the image, created and started.
+    pub(crate) async fn run_container(
+        &mut self,
+        sandbox: &Sandbox,
+        name: &str,
+        config: ContainerConfig,
+    ) -> Result<String> {
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata {
-                name: "main".into(),
+                name: name.to_owned(),
                 attempt: 0,
             }),
             image: Some(ImageSpec {
                 image: IMAGE.into(),
                 ..ImageSpec::default()
             }),
-            command: command.iter().map(|word| (*word).to_owned()).collect(),
-            ..ContainerConfig::default()
+            log_path: format!("{name}.log"),
+            ..config
         };
         let request = CreateContainerRequest {
-            pod_sandbox_id: pod.id.clone(),
+            pod_sandbox_id: sandbox.id.clone(),
             config: Some(config),
-            sandbox_config: Some(pod.config.clone()),
+            sandbox_config: Some(sandbox.config.clone()),
         };
         let created = self.0.create_container(request).await?.into_inner();
         let container_id = created.container_id;
@@ -147,6 +196,17 @@ impl Cri {
         };
         self.0.start_container(request).await?;
         Ok(container_id)
+    }
+
+    /// ContainerStatus: the exit code of one that has ended.
+    pub(crate) async fn exit_code(&mut self, container: &str) -> Result<Option<i32>> {
+        let request = ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: false,
+        };
+        let answer = self.0.container_status(request).await?.into_inner();
+        let status = answer.status.context("no status")?;
+        Ok((status.state() == ContainerState::ContainerExited).then_some(status.exit_code))
     }
 
     /// ExecSync: the exit code, and what was printed.
@@ -169,16 +229,16 @@ impl Cri {
     }
 
     /// StopPodSandbox, then RemovePodSandbox, as kubelet ends a pod.
-    pub(crate) async fn end(&mut self, id: &str) -> Result<()> {
+    pub(crate) async fn end(&mut self, sandbox: &Sandbox) -> Result<()> {
         let request = StopPodSandboxRequest {
-            pod_sandbox_id: id.to_owned(),
+            pod_sandbox_id: sandbox.id.clone(),
         };
         self.0
             .stop_pod_sandbox(request)
             .await
             .context("stop a pod")?;
         let request = RemovePodSandboxRequest {
-            pod_sandbox_id: id.to_owned(),
+            pod_sandbox_id: sandbox.id.clone(),
         };
         self.0
             .remove_pod_sandbox(request)

@@ -21,8 +21,12 @@ const APPLETS: [&str; 7] = ["sh", "httpd", "wget", "sleep", "ip", "cat", "hostna
 /// Makes the archive in a directory.
 pub(crate) fn build(dir: &Path) -> Result<PathBuf> {
     let root = dir.join("rootfs");
-    for directory in ["bin", "etc", "www", "tmp", "proc", "sys", "dev"] {
+    for directory in ["bin", "etc", "usr", "www", "tmp", "proc", "sys", "dev"] {
         std::fs::create_dir_all(root.join(directory))?;
+    }
+    // A container that is given the machine's /usr finds its libraries.
+    for directory in ["lib", "lib64", "sbin"] {
+        symlink(Path::new("usr").join(directory), root.join(directory))?;
     }
     std::fs::copy(BUSYBOX, root.join("bin/busybox"))
         .with_context(|| format!("{BUSYBOX}: cargo xtask setup"))?;

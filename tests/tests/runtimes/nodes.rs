@@ -25,28 +25,28 @@ const NEEDS: &[Need] = &[
 ];
 
 /// For a change to be everywhere.
-const SETTLE: Duration = Duration::from_secs(20);
+pub(crate) const SETTLE: Duration = Duration::from_secs(20);
 
 /// The port of the pod that serves.
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 /// The port of the node that leads to it.
 const HOST_PORT: u16 = 18080;
 
 /// A node, and what was there before its runtime did anything.
-struct Node {
-    name: String,
-    netns: NetNs,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) netns: NetNs,
     address: IpAddr,
     conf: PathBuf,
     bin: PathBuf,
     state: PathBuf,
     before: BTreeSet<String>,
-    runtime: Containerd,
+    pub(crate) runtime: Containerd,
 }
 
 /// Runs `test` over two nodes; afterwards both have to be as they were.
-async fn with_nodes(test: impl AsyncFnOnce(&Lab, &mut [Node; 2]) -> Result<()>) {
+pub(crate) async fn with_nodes(test: impl AsyncFnOnce(&Lab, &mut [Node; 2]) -> Result<()>) {
     if !require::met(require::LAB) || !require::met(NEEDS) {
         return;
     }
@@ -88,24 +88,24 @@ impl Node {
     }
 
     /// A pod whose container serves its own name by HTTP.
-    async fn serve(&mut self, wanted: PodConfig) -> Result<Pod> {
+    pub(crate) async fn serve(&mut self, wanted: PodConfig) -> Result<Pod> {
         let script = format!("hostname > /www/index.html; exec httpd -f -p {PORT} -h /www");
         let pod = self.runtime.run_pod(wanted).await?;
         let mut cri = self.runtime.cri.clone();
-        cri.run_container(&pod, &["sh", "-c", &script]).await?;
+        cri.run_command(&pod, &["sh", "-c", &script]).await?;
         Ok(pod)
     }
 
     /// A pod whose container does what it is told.
-    async fn client(&mut self, name: &str) -> Result<(Pod, String)> {
+    pub(crate) async fn client(&mut self, name: &str) -> Result<(Pod, String)> {
         let pod = self.runtime.run_pod(named(name)).await?;
         let mut cri = self.runtime.cri.clone();
-        let container = cri.run_container(&pod, &["sleep", "86400"]).await?;
+        let container = cri.run_command(&pod, &["sleep", "86400"]).await?;
         Ok((pod, container))
     }
 
     /// What a container fetches.
-    async fn fetch(&self, container: &str, from: SocketAddr) -> Result<String> {
+    pub(crate) async fn fetch(&self, container: &str, from: SocketAddr) -> Result<String> {
         let url = format!("http://{from}/");
         let mut cri = self.runtime.cri.clone();
         let (code, said) = cri
@@ -119,6 +119,12 @@ impl Node {
     async fn owners(&self) -> Result<BTreeMap<String, IpAddr>> {
         let owners = node::owners(&self.bin.join("seaway-cni"), &self.state).await?;
         Ok(owners.into_iter().collect())
+    }
+
+    /// From here on this is what has to be there at the end.
+    pub(crate) async fn remember(&mut self) -> Result<()> {
+        self.before = trace::of_namespace(&self.netns).await?;
+        Ok(())
     }
 
     async fn end(self) -> Result<()> {
@@ -135,7 +141,7 @@ impl Node {
     }
 }
 
-fn named(name: &str) -> PodConfig {
+pub(crate) fn named(name: &str) -> PodConfig {
     PodConfig {
         name: name.to_owned(),
         ..PodConfig::default()
@@ -143,7 +149,7 @@ fn named(name: &str) -> PodConfig {
 }
 
 /// A Service at a fixed address, with these pods behind.
-fn service(endpoints: &[(&str, &Pod)]) -> String {
+pub(crate) fn service(endpoints: &[(&str, &Pod)]) -> String {
     let mut text = format!(
         "apiVersion: v1
 kind: Service
@@ -259,7 +265,7 @@ async fn a_namespace_that_was_deleted_behind_containerds_back_leaves_nothing() {
             }
         }
         node.runtime.end_pods(std::slice::from_ref(&pod)).await?;
-        let owners = BTreeMap::from([(kept.id.clone(), kept.ip)]);
+        let owners = BTreeMap::from([(kept.sandbox.id.clone(), kept.ip)]);
         assert_eq!(node.owners().await?, owners);
         node.runtime.end_pods(&[kept]).await
     })
