@@ -305,6 +305,10 @@ pub struct CheckArgs {
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
 
+    /// A JSON object; the exit code is the same.
+    #[arg(long)]
+    pub json: bool,
+
     #[command(flatten)]
     pub places: PlaceArgs,
 }
@@ -318,6 +322,10 @@ pub struct PlanArgs {
     /// In mode iptables: which rules go and which come, chain by chain, instead of what iptables-restore gets.
     #[arg(long)]
     pub diff: bool,
+
+    /// The changes as a JSON object, in both modes.
+    #[arg(long, conflicts_with = "diff")]
+    pub json: bool,
 }
 
 /// Flags of `dump`.
@@ -390,6 +398,10 @@ pub struct ExplainArgs {
     /// Where to: IP:PORT or NAMESPACE/SERVICE:PORT, with /udp or /sctp behind it if it is not TCP.
     #[arg(value_name = "DST:PORT[/PROTOCOL]")]
     pub destination: String,
+
+    /// A JSON object.
+    #[arg(long)]
+    pub json: bool,
 
     #[command(flatten)]
     pub node: NodeArgs,

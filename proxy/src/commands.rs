@@ -4,7 +4,6 @@ mod check;
 mod cleanup;
 mod flows;
 mod inspect;
-mod plan_diff;
 mod reload;
 mod run;
 mod serve;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use seaway_model::{Change, Desired, Family};
 
+use crate::changes::Changes;
+
 /// A way of putting the desired state into the kernel.
 ///
 /// The flow is `observe` and `rehearse` once at start, then `plan` and `apply` for each change. `plan` is pure and decides all;
@@ -26,6 +28,9 @@ pub trait Dataplane {
     /// The operations that bring the kernel from the image to `desired`, for what `change` touches. With
     /// [`Change::Full`] everything that is ours and not wanted goes away.
     fn plan(&self, desired: &Desired, change: &Change) -> Self::Plan;
+
+    /// What a plan changes in the kernel as it was observed.
+    fn changes(&self, plan: &Self::Plan) -> Changes;
 
     /// Executes a plan and moves the image on. After an error the caller observes again and plans in full.
     fn apply(&mut self, plan: Self::Plan) -> impl Future<Output = Result<Report, ApplyError>>;

@@ -8,6 +8,7 @@
 //! besides: [`health`], [`metrics`], [`events`], [`healthcheck`] (of Services), [`explain`], [`flows`], [`peers`].
 
 pub mod admin;
+pub mod changes;
 pub mod cli;
 pub mod commands;
 pub mod companion;

@@ -9,6 +9,8 @@ mod tests;
 
 use std::fmt;
 
+use serde::Serialize;
+
 pub use observe::observe;
 
 /// What is on this node, as names.
@@ -32,7 +34,8 @@ pub const PINS: [&str; 2] = [
 ];
 
 /// Another program that serves Services, or helps one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Peer {
     pub name: &'static str,
     /// What it is known by.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::derive::{Diagnostic, derive_service};
 use crate::inputs::{Algorithm, Family, Inputs, ObjectKey, Protocol, TrafficPolicy};
@@ -19,20 +19,30 @@ mod tests;
 /// Where a client knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Frontend {
+    #[serde(rename = "address")]
     pub addr: FrontendAddr,
     pub port: u16,
     pub protocol: Protocol,
     pub kind: FrontendKind,
 }
 
-/// The address part of a frontend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// The address part of a frontend. In JSON the address, or null for those of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrontendAddr {
     Ip(IpAddr),
     /// Any local address of the node of this family but loopback, or those of them that `--nodeport-addresses` names:
     /// [`NodeContext::knocks_at_node`](crate::NodeContext::knocks_at_node). As kube-proxy's iptables mode with
     /// `--iptables-localhost-nodeports=false`, but for sockets where a data plane translates those.
     AnyNodeAddress(Family),
+}
+
+impl Serialize for FrontendAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Ip(ip) => ip.serialize(serializer),
+            Self::AnyNodeAddress(_) => serializer.serialize_none(),
+        }
+    }
 }
 
 impl FrontendAddr {
@@ -48,8 +58,10 @@ impl FrontendAddr {
 /// Why the frontend exists; decides about policy and masquerade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum FrontendKind {
+    #[serde(rename = "ClusterIP")]
     ClusterIp,
     NodePort,
+    #[serde(rename = "ExternalIP")]
     ExternalIp,
     LoadBalancer,
 }
@@ -74,6 +86,7 @@ pub enum Client {
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Backend {
+    #[serde(rename = "address")]
     pub addr: SocketAddr,
     /// On this node.
     pub local: bool,
@@ -81,6 +94,7 @@ pub struct Backend {
 
 /// One port of one Service in one family: its frontends share the backend sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PortRule {
     pub port_name: Arc<str>,
     pub protocol: Protocol,
@@ -100,9 +114,14 @@ pub struct PortRule {
     pub any_endpoints: bool,
     pub internal_policy: TrafficPolicy,
     pub external_policy: TrafficPolicy,
+    #[serde(rename = "affinitySeconds", serialize_with = "seconds")]
     pub affinity: Option<Duration>,
     /// Who may use the load balancer addresses, of this rule's family; empty means everyone.
     pub source_ranges: Vec<IpNetwork>,
+}
+
+fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs()).serialize(serializer)
 }
 
 impl PortRule {
@@ -175,6 +194,7 @@ pub enum WhenEmpty {
 
 /// All port rules of one Service, both families.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceRules {
     pub ports: Vec<PortRule>,
     /// What a load balancer may ask this node about the Service.
@@ -198,6 +218,7 @@ impl ServiceRules {
 
 /// `spec.healthCheckNodePort` of a LoadBalancer with `externalTrafficPolicy: Local`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
     pub port: u16,
     /// Ready endpoints on this node. Terminating ones do not count, so that the load balancer leaves before they do.
@@ -205,7 +226,7 @@ pub struct HealthCheck {
 }
 
 /// The whole node.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
     pub services: BTreeMap<ObjectKey, ServiceRules>,
 }

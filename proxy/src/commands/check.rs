@@ -1,52 +1,52 @@
 //! `seaway-proxy check`: what this machine can do, and who else is on it.
 
+mod report;
+
+use seaway_kernel::capabilities::IptablesProgram;
 use seaway_kernel::{Capabilities, LinkKind, Netlink, sysctl};
 
 use super::setup;
 use crate::cli::{CheckArgs, Mode};
 use crate::iptables::{IptablesConfig, IptablesDataplane};
 use crate::{ebpf, peers, privileges};
+use report::{Modes, Needs, Program, Report, Tables, Verdict};
 
 /// Fails if no mode can run, or the one asked for, or if another proxy is in our place.
 pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let machine = Capabilities::probe().await?;
-    let (major, minor) = machine.kernel;
-    println!("kernel: {major}.{minor}");
-    for (name, program) in [
-        ("iptables", &machine.iptables),
-        ("ip6tables", &machine.ip6tables),
-    ] {
-        match program {
-            Some(program) => println!("{name}: {} ({})", program.version, program.variant),
-            None => println!("{name}: not installed"),
-        }
-    }
     let iptables = privileges::check(Mode::Iptables).and_then(|()| setup::has_iptables(&machine));
     let ebpf = setup::check_ebpf(&args.places);
-    for (mode, verdict) in [(Mode::Iptables, &iptables), (Mode::Ebpf, &ebpf)] {
-        match verdict {
-            Ok(()) => println!("mode {}: can run", mode.as_str()),
-            Err(error) => println!("mode {}: cannot run: {error:#}", mode.as_str()),
-        }
-    }
-    if let (Ok(()), Err(error)) = (&ebpf, &iptables) {
-        println!("mode ebpf: would not serve SCTP, which takes rules: {error:#}");
-    }
-    if args.mode == Some(Mode::Ebpf) {
-        needs_of_ebpf().await?;
-    }
-    if iptables.is_ok() {
-        println!("{}", tables(&machine).await);
-    }
-    for line in bridges().await? {
-        println!("{line}");
-    }
-    let found = peers::find(&peers::observe().await?);
-    if found.is_empty() {
-        println!("other proxies: none");
-    }
-    for peer in &found {
-        println!("other proxy: {peer}");
+    let peers = peers::find(&peers::observe().await?);
+    let (major, minor) = machine.kernel;
+    let program = |program: &Option<IptablesProgram>| {
+        program.as_ref().map(|program| Program {
+            version: program.version.clone(),
+            variant: program.variant.to_string(),
+        })
+    };
+    let report = Report {
+        kernel: format!("{major}.{minor}"),
+        iptables: program(&machine.iptables),
+        ip6tables: program(&machine.ip6tables),
+        modes: Modes {
+            iptables: Verdict::of(&iptables),
+            ebpf: Verdict::of(&ebpf),
+        },
+        ebpf_needs: match args.mode {
+            Some(Mode::Ebpf) => Some(needs_of_ebpf().await?),
+            _ => None,
+        },
+        tables: match iptables {
+            Ok(()) => Some(tables(&machine).await),
+            Err(_) => None,
+        },
+        bridges: bridges().await?,
+        other_proxies: peers,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
     }
     match args.mode {
         Some(Mode::Iptables) => iptables?,
@@ -56,35 +56,34 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<()> {
             "this node can run neither mode"
         ),
     }
-    peers::refuse(&found)
+    peers::refuse(&report.other_proxies)
 }
 
 /// Everything that the programs need, and what else mode ebpf meets here.
-async fn needs_of_ebpf() -> anyhow::Result<()> {
-    match ebpf::report() {
-        Ok(report) => {
-            println!("what mode ebpf needs (feature, Linux, here, for):");
-            for probed in report {
-                println!("  {probed}");
-            }
-        }
-        Err(error) => println!("what mode ebpf needs cannot be asked: {error}"),
-    }
-    for remark in ebpf::remarks().await? {
-        println!("mode ebpf: {remark}");
-    }
-    Ok(())
+async fn needs_of_ebpf() -> anyhow::Result<Needs> {
+    let (features, error) = match ebpf::report() {
+        Ok(features) => (features, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    Ok(Needs {
+        features,
+        error,
+        remarks: ebpf::remarks().await?,
+    })
 }
 
 /// Where our tables are or would be. Whether the kernel takes our rules there is tried by `run` only.
-async fn tables(machine: &Capabilities) -> String {
+async fn tables(machine: &Capabilities) -> Tables {
     let mut dataplane = IptablesDataplane::new(&IptablesConfig::default(), machine);
     match dataplane.placement().await {
-        Ok((placement, None)) => format!("iptables tables: {placement}"),
-        Ok((placement, Some(obstacle))) => {
-            format!("iptables tables: {placement} (not nft: {obstacle})")
-        }
-        Err(error) => format!("iptables tables: unknown: {error}"),
+        Ok((placement, obstacle)) => Tables {
+            placement: Some(placement.to_string()),
+            reason: obstacle.map(str::to_owned),
+        },
+        Err(error) => Tables {
+            placement: None,
+            reason: Some(error.to_string()),
+        },
     }
 }
 
@@ -92,7 +91,7 @@ const BRIDGE_NETFILTER: &str = "net.bridge.bridge-nf-call-iptables";
 
 /// Pods behind a bridge reach each other without passing the rules, unless the bridge hands its packets over; then a
 /// pod that reaches a pod of the same bridge through a Service gets an answer from an address that it never asked.
-async fn bridges() -> anyhow::Result<Vec<String>> {
+async fn bridges() -> anyhow::Result<String> {
     let links = Netlink::new()?.links().await?;
     let carries_pods = |index: u32| {
         links
@@ -105,9 +104,7 @@ async fn bridges() -> anyhow::Result<Vec<String>> {
         .map(|link| link.name.as_str())
         .collect();
     if bridges.is_empty() {
-        return Ok(vec![
-            "bridges: none carries pods, so none has to pass netfilter".to_owned(),
-        ]);
+        return Ok("none carries pods, so none has to pass netfilter".to_owned());
     }
     let verdict = match sysctl::read(BRIDGE_NETFILTER) {
         Ok(value) if value == "1" => "is on, as it has to be".to_owned(),
@@ -121,8 +118,8 @@ async fn bridges() -> anyhow::Result<Vec<String>> {
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(vec![format!(
-        "bridges: {} carry pods; {BRIDGE_NETFILTER} {verdict}",
+    Ok(format!(
+        "{} carry pods; {BRIDGE_NETFILTER} {verdict}",
         bridges.join(", ")
-    )])
+    ))
 }

@@ -8,9 +8,10 @@ use seaway_model::{
     Change, Desired, Family, Frontend, Inputs, NodeContext, ObjectKey, Origin, Packet, PortRule,
     Protocol, TrafficPolicy,
 };
+use serde::Serialize;
 
-use super::plan_diff::plan_diff;
 use super::setup::{self, LIST_TIMEOUT, ThisNode};
+use crate::changes::Changes;
 use crate::cli::{DumpArgs, ExplainArgs, Mode, PlanArgs};
 use crate::companion::{self, Share};
 use crate::config::Config;
@@ -25,22 +26,72 @@ pub async fn plan(args: PlanArgs) -> anyhow::Result<()> {
     let config = Config::load(args.node)?;
     privileges::check(config.mode)?;
     let (this, deriver) = inputs(&config).await?;
-    match config.mode {
+    let (plan, beside) = match config.mode {
         Mode::Iptables => {
-            print_plan(setup::iptables(&this).await?, deriver.desired(), args.diff).await
+            let plane = setup::iptables(&this).await?;
+            (planned(plane, deriver.desired()).await?, None)
         }
         Mode::Ebpf => {
-            // Its plan is a list of changes as it is.
-            print_plan(setup::ebpf(&config, &this)?, deriver.desired(), false).await?;
-            match left_to_netfilter(&deriver) {
-                None => Ok(()),
-                Some(share) => {
-                    println!("# {LEFT_TO_NETFILTER}");
-                    print_plan(rules_beside(&this).await?, &share, args.diff).await
-                }
-            }
+            let plane = setup::ebpf(&config, &this)?;
+            let plan = planned(plane, deriver.desired()).await?;
+            let beside = match left_to_netfilter(&deriver) {
+                Some(share) => Some(planned(rules_beside(&this).await?, &share).await?),
+                None => None,
+            };
+            (plan, beside)
+        }
+    };
+    if args.json {
+        let beside = beside.map(|beside| beside.changes).unwrap_or_default();
+        return print_json(&Told {
+            mode: config.mode.as_str(),
+            told: plan.changes.and(beside),
+        });
+    }
+    // That of mode ebpf is a list of changes as it is.
+    let is_list = config.mode == Mode::Ebpf;
+    print!("{}", plan.show(args.diff && !is_list));
+    if let Some(beside) = beside {
+        print!("# {LEFT_TO_NETFILTER}\n{}", beside.show(args.diff));
+    }
+    Ok(())
+}
+
+/// What a command says of a mode, for programs.
+#[derive(Serialize)]
+struct Told<T> {
+    mode: &'static str,
+    #[serde(flatten)]
+    told: T,
+}
+
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// What has to be done, as the data plane would, and as a list of changes.
+struct Planned {
+    text: String,
+    changes: Changes,
+}
+
+impl Planned {
+    fn show(&self, diff: bool) -> String {
+        match diff {
+            true => self.changes.to_string(),
+            false => self.text.clone(),
         }
     }
+}
+
+async fn planned(mut dataplane: impl Dataplane, desired: &Desired) -> anyhow::Result<Planned> {
+    dataplane.observe().await?;
+    let plan = dataplane.plan(desired, &Change::Full);
+    Ok(Planned {
+        text: plan.to_string(),
+        changes: dataplane.changes(&plan),
+    })
 }
 
 const LEFT_TO_NETFILTER: &str = "by rules, since the programs do not carry it:";
@@ -52,25 +103,6 @@ fn left_to_netfilter(deriver: &Deriver) -> Option<Desired> {
 
 async fn rules_beside(this: &ThisNode) -> anyhow::Result<IptablesDataplane> {
     Ok(companion::dataplane(&setup::rules_of(this)).await?)
-}
-
-async fn print_plan(
-    mut dataplane: impl Dataplane,
-    desired: &Desired,
-    diff: bool,
-) -> anyhow::Result<()> {
-    let actual = if diff {
-        Some(dataplane.dump().await?)
-    } else {
-        None
-    };
-    dataplane.observe().await?;
-    let plan = dataplane.plan(desired, &Change::Full).to_string();
-    match actual {
-        Some(actual) => print!("{}", plan_diff(&actual, &plan)),
-        None => print!("{plan}"),
-    }
-    Ok(())
 }
 
 /// Everything that the source has now, derived.
@@ -220,7 +252,11 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
         node: &node,
         settings: &this.settings,
     };
-    print!("{}", explain_packet(world, &packet));
+    let explanation = explain_packet(world, &packet);
+    if args.json {
+        return print_json(&explanation);
+    }
+    print!("{explanation}");
     Ok(())
 }
 

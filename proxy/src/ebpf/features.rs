@@ -8,6 +8,7 @@ use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
 use seaway_kernel::{NetNs, SockDiag};
+use serde::Serialize;
 
 use super::error::EbpfError;
 use super::sys::{self, AttachType};
@@ -295,7 +296,8 @@ const FEATURES: [Feature; 37] = [
 ];
 
 /// A line of what [`report`] says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Probed {
     pub name: &'static str,
     pub since: &'static str,

@@ -18,6 +18,7 @@ use super::plan::{self, EbpfPlan};
 use super::pods::{FastPath, Pods};
 use super::tables::Tables;
 use super::{bpffs, cleanup, dump, features, filters};
+use crate::changes::Changes;
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::flows::Names;
 use apply::Active;
@@ -182,6 +183,10 @@ impl Dataplane for EbpfDataplane {
         );
         plan.activation = self.activation();
         plan
+    }
+
+    fn changes(&self, plan: &EbpfPlan) -> Changes {
+        plan.changes()
     }
 
     async fn apply(&mut self, plan: EbpfPlan) -> Result<Report, ApplyError> {

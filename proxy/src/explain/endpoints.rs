@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use seaway_model::{Endpoint, EndpointSlice, TrafficPolicy};
 
+use super::answer::{Endpoints, Judged};
 use super::{Match, World};
 
 /// An endpoint as one slice has it.
@@ -17,54 +18,51 @@ struct Candidate<'a> {
     index: usize,
 }
 
-pub(super) fn lines(world: World<'_>, found: Match<'_>, policy: TrafficPolicy) -> Vec<String> {
+pub(super) fn judge(world: World<'_>, found: Match<'_>, policy: TrafficPolicy) -> Endpoints {
     let slices = world.inputs.slices.get(found.key);
     let slices: Vec<&EndpointSlice> = slices.into_iter().flatten().collect();
-    if slices.is_empty() {
-        return vec![
-            "endpoints: none: no EndpointSlice has the label kubernetes.io/service-name for this Service"
-                .to_owned(),
-        ];
-    }
     let candidates = candidates(&slices, found);
-    let mut lines = vec!["endpoints:".to_owned()];
-    if candidates.is_empty() {
-        lines.push(format!(
-            "  none: no EndpointSlice of this family has a {} port named {:?}",
-            found.rule.protocol, &*found.rule.port_name
-        ));
-    }
+    let none = if slices.is_empty() {
+        Some(
+            "no EndpointSlice has the label kubernetes.io/service-name for this Service".to_owned(),
+        )
+    } else {
+        candidates.is_empty().then(|| {
+            format!(
+                "no EndpointSlice of this family has a {} port named {:?}",
+                found.rule.protocol, &*found.rule.port_name
+            )
+        })
+    };
     let used = found.rule.backends(policy);
     let is_used = |addr| used.iter().any(|backend| backend.addr == addr);
-    for candidate in &candidates {
-        let Candidate {
-            addr,
-            slice,
-            index,
-            endpoint,
-        } = candidate;
-        let place = match &endpoint.node {
-            Some(node) if **node == *world.settings.name => "this node".to_owned(),
-            Some(node) => format!("node {node}"),
-            None => "no node".to_owned(),
-        };
-        let verdict = if is_used(*addr) {
-            if endpoint.ready {
-                "used".to_owned()
-            } else {
-                "used, because none is ready: it terminates, but still serves".to_owned()
-            }
-        } else {
-            format!("left out: {}", left_out(world, candidate, policy))
-        };
-        lines.push(format!(
-            "  {addr} ({place}; EndpointSlice {slice}, endpoints[{index}]): {verdict}"
-        ));
+    let judged = candidates.iter().map(|candidate| {
+        let used = is_used(candidate.addr);
+        let endpoint = candidate.endpoint;
+        let here = &*world.settings.name;
+        Judged {
+            address: candidate.addr,
+            node: endpoint.node.as_ref().map(ToString::to_string),
+            here: endpoint.node.as_deref() == Some(here),
+            slice: candidate.slice.to_owned(),
+            index: candidate.index,
+            used,
+            reason: match (used, endpoint.ready) {
+                (true, true) => None,
+                (true, false) => Some("none is ready: it terminates, but still serves".to_owned()),
+                (false, _) => Some(left_out(world, candidate, policy)),
+            },
+        }
+    });
+    let hints = match policy {
+        TrafficPolicy::Cluster => hints_ignored(world, &candidates, &is_used),
+        TrafficPolicy::Local => None,
+    };
+    Endpoints {
+        all: judged.collect(),
+        none,
+        zone_hints_ignored: hints,
     }
-    if policy == TrafficPolicy::Cluster {
-        lines.extend(hints_ignored(world, &candidates, &is_used));
-    }
-    lines
 }
 
 fn candidates<'a>(slices: &[&'a EndpointSlice], found: Match<'_>) -> Vec<Candidate<'a>> {
@@ -152,7 +150,7 @@ fn hints_ignored(
             here.unwrap_or_default()
         )
     };
-    Some(format!("zone hints decide nothing: {why}"))
+    Some(why)
 }
 
 fn zone<'a>(world: World<'a>) -> Option<&'a str> {

@@ -269,3 +269,122 @@ proptest! {
         prop_assert!(!text.contains("not usable"), "{}", text);
     }
 }
+
+#[test]
+fn for_programs() {
+    let endpoints = || {
+        vec![
+            in_zone(endpoint("10.244.1.2", "rs", NODE), "a"),
+            in_zone(endpoint("10.244.2.2", "rs", "n2"), "b"),
+        ]
+    };
+    let json = |service: Service, endpoints, to| {
+        let answer = ask(&inputs(service, endpoints), "10.244.1.9", to);
+        serde_json::to_string_pretty(&answer).unwrap()
+    };
+    expect![[r#"
+        {
+          "packet": {
+            "protocol": "tcp",
+            "source": "10.244.1.9",
+            "sourceIs": "a pod of this node",
+            "destination": "10.96.0.10:80"
+          },
+          "verdict": "deliver",
+          "service": {
+            "name": "default/web",
+            "port": "http",
+            "by": "ClusterIP",
+            "field": "spec.clusterIPs",
+            "sourceRanges": null,
+            "policy": {
+              "name": "Cluster",
+              "field": "spec.internalTrafficPolicy",
+              "reason": null
+            },
+            "because": null,
+            "sourceAddress": {
+              "kept": true,
+              "butAt": null,
+              "reason": "the client is a pod",
+              "pods": "--cluster-cidr: 10.244.0.0/16"
+            },
+            "affinitySeconds": null,
+            "endpoints": [
+              {
+                "address": "10.244.1.2:8080",
+                "node": "n1",
+                "here": true,
+                "slice": "web-abc",
+                "index": 0,
+                "used": true,
+                "reason": null
+              },
+              {
+                "address": "10.244.2.2:8080",
+                "node": "n2",
+                "here": false,
+                "slice": "web-abc",
+                "index": 1,
+                "used": false,
+                "reason": "meant for zone b, this node is in a (hints.forZones)"
+              }
+            ],
+            "noEndpoints": null,
+            "zoneHintsIgnored": null
+          },
+          "reasons": []
+        }"#]]
+    .assert_eq(&json(service(), endpoints(), "10.96.0.10:80"));
+    // The same keys where there is no answer to give.
+    let closed = Service {
+        source_ranges: vec!["203.0.113.0/24".parse().unwrap()],
+        ..service()
+    };
+    expect![[r#"
+        {
+          "packet": {
+            "protocol": "tcp",
+            "source": "10.244.1.9",
+            "sourceIs": "a pod of this node",
+            "destination": "192.0.2.1:80"
+          },
+          "verdict": "drop",
+          "service": {
+            "name": "default/web",
+            "port": "http",
+            "by": "LoadBalancer",
+            "field": "status.loadBalancer.ingress",
+            "sourceRanges": {
+              "admitted": false,
+              "ranges": [
+                "203.0.113.0/24"
+              ]
+            },
+            "policy": null,
+            "because": null,
+            "sourceAddress": null,
+            "affinitySeconds": null,
+            "endpoints": [],
+            "noEndpoints": null,
+            "zoneHintsIgnored": null
+          },
+          "reasons": []
+        }"#]]
+    .assert_eq(&json(closed, endpoints(), "192.0.2.1:80"));
+    expect![[r#"
+        {
+          "packet": {
+            "protocol": "tcp",
+            "source": "10.244.1.9",
+            "sourceIs": "a pod of this node",
+            "destination": "10.96.0.10:81"
+          },
+          "verdict": "reject",
+          "service": null,
+          "reasons": [
+            "service: default/web has this address, with port 80/tcp (spec.ports)",
+            "because: an address of a Service has only the ports of that Service; others are refused"
+          ]
+        }"#]].assert_eq(&json(service(), Vec::new(), "10.96.0.10:81"));
+}

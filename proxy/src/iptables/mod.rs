@@ -21,6 +21,7 @@ use seaway_kernel::Capabilities;
 use seaway_kernel::capabilities::IptablesVariant;
 use seaway_model::{Change, Desired, Family};
 
+use crate::changes::Changes;
 use crate::dataplane::{ApplyError, Dataplane, Report};
 
 pub mod audit;
@@ -241,6 +242,19 @@ impl Dataplane for IptablesDataplane {
                 .iter()
                 .map(|one| one.image.plan(desired, change, &one.settings))
                 .collect(),
+        }
+    }
+
+    fn changes(&self, plan: &Plan) -> Changes {
+        let families = self.families.iter();
+        let changed = families.flat_map(|one| {
+            let own = |plan: &&FamilyPlan| plan.family == one.settings.family;
+            let plans = plan.families.iter().filter(own);
+            plans.flat_map(|plan| one.image.changes(plan))
+        });
+        Changes {
+            tables: changed.collect(),
+            ..Changes::default()
         }
     }
 

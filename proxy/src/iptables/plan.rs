@@ -14,11 +14,13 @@ use super::digest::Digest;
 use super::dispatch::{self, Slots, Tree, TreeEdit};
 use super::fixed;
 use super::names;
+use super::render;
 use super::rule::{
     AddrMask, ChainId, ChainName, LinkPattern, Mark, Match, Rule, Rules, Table, Target,
 };
 use super::service::{self, Entry};
 use super::transaction::Transaction;
+use crate::changes::TableChange;
 
 #[cfg(test)]
 mod tests;
@@ -266,6 +268,21 @@ impl Image {
             edit.chains.entry(id.clone()).or_insert(None);
         }
         self.compare(edit, settings, true)
+    }
+
+    /// What a plan that was made of this image changes, chain by chain.
+    pub fn changes(&self, plan: &FamilyPlan) -> impl Iterator<Item = TableChange> {
+        let family = plan.family;
+        plan.learn.chains.iter().filter_map(move |(id, after)| {
+            // A built-in one is there in any case.
+            let none = (!id.name.is_ours()).then_some(&[][..]);
+            TableChange::of_chain(
+                (family, id.table.as_str(), id.name.as_str()),
+                self.chains.get(id).map(|rules| &rules[..]).or(none),
+                after.as_ref().map(|rules| &rules[..]).or(none),
+                |rule| render::rule(rule, family),
+            )
+        })
     }
 
     /// Every address that some frontend has, node ports apart.

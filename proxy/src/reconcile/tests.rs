@@ -6,6 +6,7 @@ use seaway_model::testing::plain;
 use seaway_model::{Family, Protocol};
 
 use super::*;
+use crate::changes::Changes;
 use crate::cli::Mode;
 use crate::switch::Teller;
 
@@ -29,6 +30,10 @@ impl Dataplane for Recorder {
             .borrow_mut()
             .push((change.clone(), desired.services.len()));
         String::new()
+    }
+
+    fn changes(&self, _: &String) -> Changes {
+        Changes::default()
     }
 
     async fn apply(&mut self, _: String) -> Result<Report, ApplyError> {

@@ -9,6 +9,8 @@ mod node;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use node::{Node, endpoint, service, slice};
 
 const CONFIG: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -221,6 +223,57 @@ fn directories_that_mode_ebpf_cannot_use_are_refused_with_their_flag() {
             "{text}"
         );
     }
+}
+
+/// What the commands that look say to programs.
+#[test]
+fn what_is_shown_is_shown_to_programs_as_well() {
+    let node = Node::new();
+    node.manifest("web.yaml", &service("web", 10, 32001));
+    node.manifest("slice.yaml", &slice("web", &[endpoint(2, "n1")]));
+    let json = |(code, text, error): (i32, String, String)| -> Value {
+        assert_eq!(code, 0, "{error}");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    };
+    let pins = ["--bpffs-root", "/sys/fs/bpf/seaway-none"];
+    for (mode, part) in [("iptables", "SEAWAY-"), ("ebpf", "frontends")] {
+        let args = [&["--mode", mode, "--json"][..], &pins].concat();
+        let plan = json(node.ask("plan", &args));
+        assert_eq!(
+            (&plan["mode"], &plan["inSync"]),
+            (&mode.into(), &false.into())
+        );
+        let changes = plan["changes"].as_array().unwrap();
+        let ours = changes.iter().find(|change| {
+            let place = change["map"].as_str().or(change["chain"].as_str());
+            place.is_some_and(|place| place.starts_with(part))
+        });
+        let ours = ours.unwrap_or_else(|| panic!("{plan:#}"));
+        assert_ne!(ours["added"].as_array().unwrap().len(), 0, "{plan:#}");
+        let count = |sign: &str| -> usize {
+            let lines = changes.iter().filter_map(|change| change[sign].as_array());
+            lines.map(Vec::len).sum()
+        };
+        assert_eq!(
+            (&plan["added"], &plan["removed"]),
+            (&count("added").into(), &0.into())
+        );
+    }
+    let answer = json(node.ask("explain", &["10.244.2.9", "default/web:80", "--json"]));
+    assert_eq!(answer["verdict"], "deliver");
+    assert_eq!(
+        answer["service"]["endpoints"][0]["address"],
+        "10.244.1.2:8080"
+    );
+    let report = json(node.bare_args("check", &["--json"]));
+    assert_eq!(report["modes"]["iptables"]["canRun"], true, "{report:#}");
+    node.sh("iptables-nft -t nat -N KUBE-SERVICES");
+    let (code, text, _) = node.bare_args("check", &["--json"]);
+    let report = json((0, text, String::new()));
+    assert_eq!(
+        (code, &report["otherProxies"][0]["name"]),
+        (1, &"kube-proxy".into())
+    );
 }
 
 /// Nothing that comes later would heal it: whoever supervises the daemon hears of it at once.

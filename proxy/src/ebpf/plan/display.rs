@@ -10,6 +10,7 @@ use seaway_ebpf_abi::frontend::{
 use seaway_ebpf_abi::{Addr, BackendValue, FrontendKey, FrontendValue, SCTP, TCP, UDP};
 
 use super::{EbpfPlan, Op};
+use crate::changes::{Changes, Line, Place, TableChange};
 use crate::ebpf::wanted::Range;
 
 impl fmt::Display for EbpfPlan {
@@ -30,34 +31,75 @@ impl fmt::Display for EbpfPlan {
     }
 }
 
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl EbpfPlan {
+    /// The same by map.
+    pub(in crate::ebpf) fn changes(&self) -> Changes {
+        let mut tables: Vec<TableChange> = Vec::new();
+        for op in &self.ops {
+            let (map, line) = op.told();
+            let place = Place::Map { map };
+            match tables.iter_mut().find(|table| table.place == place) {
+                Some(table) => table.lines.push(line),
+                None => tables.push(TableChange {
+                    place,
+                    lines: vec![line],
+                }),
+            }
+        }
+        Changes {
+            steps: self.activation.clone(),
+            tables,
+            notices: self.notices.clone(),
+        }
+    }
+}
+
+impl Op {
+    /// The map that it is about, and what happens there.
+    fn told(&self) -> (&'static str, Line) {
         match self {
             Self::WriteSet { set, backends } => {
-                write!(f, "+ set {set}:")?;
-                backends
-                    .iter()
-                    .try_for_each(|b| write!(f, " {}", backend(b)))
+                let shown: Vec<String> = backends.iter().map(backend).collect();
+                let text = format!("set {set}: {}", shown.join(" "));
+                ("backendSets", Line::Added(text))
+            }
+            Self::DeleteSet { set, slots } => {
+                let text = format!("set {set} ({slots} backends)");
+                ("backendSets", Line::Removed(text))
             }
             Self::WriteTable { set, backends, .. } => {
-                write!(
-                    f,
-                    "+ Maglev table of set {set} ({} backends)",
-                    backends.len()
-                )
+                let text = format!("Maglev table of set {set} ({} backends)", backends.len());
+                ("maglevTables", Line::Added(text))
+            }
+            Self::DeleteTable { set } => {
+                let text = format!("Maglev table of set {set}");
+                ("maglevTables", Line::Removed(text))
             }
             Self::WriteRanges { ranges, list } => {
-                write!(f, "+ ranges {ranges}: {}", networks(list))
+                let text = format!("ranges {ranges}: {}", networks(list));
+                ("sourceRanges", Line::Added(text))
+            }
+            Self::DeleteRanges { ranges, list } => {
+                let text = format!("ranges {ranges} ({} networks)", list.len());
+                ("sourceRanges", Line::Removed(text))
             }
             Self::WriteFrontend { key, value } => {
-                write!(f, "+ frontend {} {}", frontend(key), target(value))
+                let text = format!("frontend {} {}", frontend(key), target(value));
+                ("frontends", Line::Added(text))
             }
-            Self::DeleteFrontend { key } => write!(f, "- frontend {}", frontend(key)),
-            Self::DeleteSet { set, slots } => write!(f, "- set {set} ({slots} backends)"),
-            Self::DeleteTable { set } => write!(f, "- Maglev table of set {set}"),
-            Self::DeleteRanges { ranges, list } => {
-                write!(f, "- ranges {ranges} ({} networks)", list.len())
+            Self::DeleteFrontend { key } => {
+                let text = format!("frontend {}", frontend(key));
+                ("frontends", Line::Removed(text))
             }
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.told().1 {
+            Line::Added(text) => write!(f, "+ {text}"),
+            Line::Removed(text) => write!(f, "- {text}"),
         }
     }
 }

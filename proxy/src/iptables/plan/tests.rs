@@ -4,6 +4,7 @@ use proptest::sample::select;
 use seaway_model::{Inputs, NodeContext, derive_all, outcomes, testing};
 
 use super::*;
+use crate::changes::Changes;
 use crate::iptables::walk::walk;
 use crate::iptables::{parse, render, transaction};
 
@@ -360,4 +361,34 @@ fn of_two_services_at_one_frontend_the_smaller_key_has_it() {
             );
         }
     }
+}
+
+#[test]
+fn changes_are_those_of_the_chains_that_differ() {
+    let (_, desired, mut image, settings) = two_hundred();
+    let full = image.plan(&desired, &Change::Full, &settings);
+    assert_eq!(image.changes(&full).count(), 0);
+    let shown = |image: &Image| -> Vec<String> {
+        let plan = image.plan(&desired, &Change::Full, &settings);
+        let tables = image.changes(&plan).collect();
+        let changes = Changes {
+            tables,
+            ..Changes::default()
+        };
+        changes.to_string().lines().map(str::to_owned).collect()
+    };
+    let prerouting = ChainId::nat(&ChainName::new("PREROUTING"));
+    let jumps = image.chains.remove(&prerouting).unwrap();
+    let stranger = ChainId::nat(&ChainName::new("SEAWAY-NOBODYS"));
+    image.chains.insert(stranger, jumps.clone());
+    let rule = render::rule(&jumps[0], settings.family);
+    assert_eq!(
+        shown(&image),
+        [
+            "ipv4 nat PREROUTING",
+            &format!("  + {rule}"),
+            "ipv4 nat SEAWAY-NOBODYS, which goes",
+            &format!("  - {rule}"),
+        ]
+    );
 }
