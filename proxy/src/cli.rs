@@ -337,6 +337,10 @@ pub struct DumpArgs {
     /// Only what the kernel holds: needs no API.
     #[arg(long)]
     pub actual: bool,
+
+    /// A JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `flows`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use seaway_model::{Change, Desired, Family};
+use serde::Serialize;
 
 use crate::changes::Changes;
 
@@ -14,6 +15,8 @@ use crate::changes::Changes;
 pub trait Dataplane {
     /// What `apply` would do. Its `Display` is exactly that, for `seaway-proxy plan`.
     type Plan: fmt::Display;
+    /// What the kernel holds of it; its `Display` is for `seaway-proxy dump`, its JSON for programs.
+    type Held: fmt::Display + Serialize;
 
     /// Reads what an earlier run left in the kernel into the in-memory image, so that the first plan adopts it.
     /// Changes nothing in the kernel.
@@ -39,8 +42,13 @@ pub trait Dataplane {
     /// edited by somebody else) and deals with it. Cancel-safe; returns the reason when a full sync is needed.
     fn watch(&mut self) -> impl Future<Output = Result<String, ApplyError>>;
 
-    /// Desired and actual state, for people.
-    fn dump(&mut self) -> impl Future<Output = Result<String, ApplyError>>;
+    /// Reads what is in force.
+    fn held(&mut self) -> impl Future<Output = Result<Self::Held, ApplyError>>;
+
+    /// The same for people.
+    fn dump(&mut self) -> impl Future<Output = Result<String, ApplyError>> {
+        async { Ok(self.held().await?.to_string()) }
+    }
 
     /// Removes everything that is ours from the kernel and verifies that nothing is left. Needs no API and no
     /// earlier `observe`; what is not there is no error. Returns one line per kind of thing that was removed.

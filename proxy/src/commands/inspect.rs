@@ -1,14 +1,16 @@
 //! The commands that look and change nothing: `plan`, `dump`, `explain`.
 
+mod dumped;
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
-use seaway_model::ownership::CHAIN_PREFIX;
 use seaway_model::{
-    Change, Desired, Family, Frontend, Inputs, NodeContext, ObjectKey, Origin, Packet, PortRule,
-    Protocol, TrafficPolicy,
+    Change, Desired, Family, Inputs, NodeContext, ObjectKey, Origin, Packet, Protocol,
 };
 use serde::Serialize;
+
+use dumped::{Dumped, Wanted};
 
 use super::setup::{self, LIST_TIMEOUT, ThisNode};
 use crate::changes::Changes;
@@ -17,7 +19,7 @@ use crate::companion::{self, Share};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::explain::{World, explain as explain_packet};
-use crate::iptables::IptablesDataplane;
+use crate::iptables::{Held, IptablesDataplane};
 use crate::privileges;
 use crate::reconcile::Deriver;
 
@@ -71,7 +73,10 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// What has to be done, as the data plane would, and as a list of changes.
+#[derive(Serialize)]
+#[serde(transparent)]
 struct Planned {
+    #[serde(skip)]
     text: String,
     changes: Changes,
 }
@@ -144,99 +149,88 @@ async fn inputs(config: &Config) -> anyhow::Result<(ThisNode, Deriver)> {
 pub async fn dump(args: DumpArgs) -> anyhow::Result<()> {
     let config = Config::load(args.node)?;
     privileges::check(config.mode)?;
-    if args.actual {
+    let (this, deriver) = if args.actual {
         setup::tell(&config.notes);
-        let this = ThisNode::unresolved(&config)?;
-        match config.mode {
-            Mode::Iptables => print!("{}", setup::iptables(&this).await?.dump().await?),
-            Mode::Ebpf => {
-                print!("{}", setup::ebpf(&config, &this)?.dump().await?);
-                print!("{}", rules_left(&this).await?);
-            }
-        }
-        return Ok(());
-    }
-    let (this, deriver) = inputs(&config).await?;
-    match config.mode {
-        Mode::Iptables => print_both(setup::iptables(&this).await?, deriver.desired()).await,
-        Mode::Ebpf => {
-            let dataplane = setup::ebpf(&config, &this)?.naming(deriver.desired());
-            print_both(dataplane, deriver.desired()).await?;
-            match left_to_netfilter(&deriver) {
-                None => Ok(()),
-                Some(share) => {
-                    println!("{LEFT_TO_NETFILTER}");
-                    print_both(rules_beside(&this).await?, &share).await
-                }
-            }
-        }
-    }
-}
-
-/// Rules of ours beside eBPF mode, if there are any.
-async fn rules_left(this: &ThisNode) -> anyhow::Result<String> {
-    let Ok(mut plane) = rules_beside(this).await else {
-        return Ok(String::new());
+        (ThisNode::unresolved(&config)?, None)
+    } else {
+        let (this, deriver) = inputs(&config).await?;
+        (this, Some(deriver))
     };
-    let rules = plane.dump().await?;
-    Ok(match rules.contains(CHAIN_PREFIX) {
-        true => rules,
-        false => String::new(),
-    })
-}
-
-/// What should be, what is, and what would have to change for the one to become the other.
-async fn print_both(mut dataplane: impl Dataplane, desired: &Desired) -> anyhow::Result<()> {
-    println!("== desired");
-    print!("{}", desired_text(desired));
-    println!("== actual");
-    print!("{}", dataplane.dump().await?);
-    println!("== to do");
-    dataplane.observe().await?;
-    print!("{}", dataplane.plan(desired, &Change::Full));
+    let desired = deriver.as_ref().map(|deriver| deriver.desired());
+    let mode = config.mode.as_str();
+    match config.mode {
+        Mode::Iptables => {
+            let told = dumped(setup::iptables(&this).await?, desired).await?;
+            if args.json {
+                return print_json(&Told { mode, told });
+            }
+            print!("{told}");
+        }
+        Mode::Ebpf => {
+            let plane = setup::ebpf(&config, &this)?;
+            let plane = match desired {
+                Some(desired) => plane.naming(desired),
+                None => plane,
+            };
+            let programs = dumped(plane, desired).await?;
+            let share = deriver.as_ref().map(left_to_netfilter);
+            let rules = match &share {
+                Some(None) => None,
+                Some(Some(share)) => Some(dumped(rules_beside(&this).await?, Some(share)).await?),
+                None => rules_left(&this).await?,
+            };
+            if args.json {
+                let told = Beside {
+                    told: programs,
+                    left_to_netfilter: rules,
+                };
+                return print_json(&Told { mode, told });
+            }
+            print!("{programs}");
+            if let Some(rules) = rules {
+                if !args.actual {
+                    println!("{LEFT_TO_NETFILTER}");
+                }
+                print!("{rules}");
+            }
+        }
+    }
     Ok(())
 }
 
-/// The same in every mode.
-fn desired_text(desired: &Desired) -> String {
-    let mut text = String::new();
-    for (key, rules) in &desired.services {
-        text.push_str(&format!("{key}\n"));
-        for rule in &rules.ports {
-            text.push_str(&port_text(rule));
-        }
-        if let Some(check) = rules.health_check {
-            text.push_str(&format!(
-                "  health check port {}: {} endpoints here\n",
-                check.port, check.local_ready
-            ));
-        }
-    }
-    text
+/// Of mode ebpf, with the rules beside it, if there are any.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Beside<T, R> {
+    #[serde(flatten)]
+    told: T,
+    left_to_netfilter: Option<R>,
 }
 
-fn port_text(rule: &PortRule) -> String {
-    let list = |items: Vec<String>| {
-        if items.is_empty() {
-            "none".to_owned()
-        } else {
-            items.join(" ")
-        }
+/// Rules of ours beside eBPF mode, if there are any.
+async fn rules_left<'a>(this: &ThisNode) -> anyhow::Result<Option<Dumped<'a, Held>>> {
+    let Ok(plane) = rules_beside(this).await else {
+        return Ok(None);
     };
-    let backends = |policy| {
-        let backends = rule.backends(policy).iter();
-        list(backends.map(ToString::to_string).collect())
+    let found = dumped(plane, None).await?;
+    Ok(Some(found).filter(|found| found.actual.has_chains_of_ours()))
+}
+
+async fn dumped<D: Dataplane>(
+    mut dataplane: D,
+    desired: Option<&Desired>,
+) -> anyhow::Result<Dumped<'_, D::Held>> {
+    // First as it is found.
+    let actual = dataplane.held().await?;
+    let to_do = match desired {
+        Some(desired) => Some(planned(dataplane, desired).await?),
+        None => None,
     };
-    let frontends = list(rule.frontends.iter().map(Frontend::to_string).collect());
-    let mut text = format!("  {frontends} -> {}", backends(TrafficPolicy::Cluster));
-    if rule.uses_local() {
-        text.push_str(&format!(" (local: {})", backends(TrafficPolicy::Local)));
-    }
-    if let Some(timeout) = rule.affinity {
-        text.push_str(&format!(", client kept {} s", timeout.as_secs()));
-    }
-    text.push('\n');
-    text
+    Ok(Dumped {
+        desired: desired.map(Wanted),
+        actual,
+        to_do,
+    })
 }
 
 /// `seaway-proxy explain`.

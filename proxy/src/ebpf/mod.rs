@@ -58,6 +58,7 @@ pub use bpffs::check_places;
 pub use census::MapUse;
 pub use config::{EbpfConfig, MAX_FLOWS, MapSizes};
 pub use counted::Balance;
+pub use dump::Held;
 pub use environment::remarks;
 pub use error::EbpfError;
 pub use features::{Probed, check, report};

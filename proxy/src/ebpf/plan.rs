@@ -16,7 +16,7 @@ mod display;
 mod shelf;
 mod tables;
 
-pub(super) use display::{backend, frontend, networks, target};
+pub(super) use display::{backend, frontend, target};
 use shelf::{Known, Shelf};
 use tables::Tables;
 

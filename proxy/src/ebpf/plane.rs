@@ -9,6 +9,7 @@ use seaway_model::{Change, Desired};
 use tokio::sync::watch;
 
 use super::config::EbpfConfig;
+use super::dump::{self, Held};
 use super::error::EbpfError;
 use super::image::Image;
 use super::node::{self, NodeView};
@@ -17,7 +18,7 @@ use super::pending::pending;
 use super::plan::{self, EbpfPlan};
 use super::pods::{FastPath, Pods};
 use super::tables::Tables;
-use super::{bpffs, cleanup, dump, features, filters};
+use super::{bpffs, cleanup, features, filters};
 use crate::changes::Changes;
 use crate::dataplane::{ApplyError, Dataplane, Report};
 use crate::flows::Names;
@@ -168,6 +169,7 @@ impl EbpfDataplane {
 
 impl Dataplane for EbpfDataplane {
     type Plan = EbpfPlan;
+    type Held = Held;
 
     async fn observe(&mut self) -> Result<(), ApplyError> {
         Ok(self.look().await?)
@@ -197,7 +199,7 @@ impl Dataplane for EbpfDataplane {
         Ok(self.attend().await?)
     }
 
-    async fn dump(&mut self) -> Result<String, ApplyError> {
+    async fn held(&mut self) -> Result<Held, ApplyError> {
         Ok(dump::dump(&self.settings, &self.netns, &self.names)?)
     }
 

@@ -25,7 +25,7 @@ mod rules;
 pub(super) use ask::Answers;
 pub(super) use fast::{FastPath, flags};
 pub(super) use follow::Pods;
-pub(super) use maps::{clear, describe};
+pub(super) use maps::{clear, held};
 
 /// Whether packets between pods go past the stack, and so past the rules of others (`--pod-fast-path`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

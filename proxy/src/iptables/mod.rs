@@ -31,6 +31,7 @@ pub mod digest;
 pub mod dispatch;
 pub mod fake;
 pub mod fixed;
+mod held;
 pub mod names;
 pub mod parse;
 pub mod placement;
@@ -49,6 +50,8 @@ pub mod xlock;
 
 use cleanup::{every_tool, keep_flows, remove_from, remove_routes};
 pub use config::{IptablesConfig, without_ipv6};
+pub use held::Held;
+use held::{HeldByTool, State};
 pub use placement::{NatVariant, Placement};
 use placement::{Share, short};
 use plan::{FamilyPlan, Image, Settings};
@@ -202,6 +205,7 @@ impl IptablesDataplane {
 
 impl Dataplane for IptablesDataplane {
     type Plan = Plan;
+    type Held = Held;
 
     async fn observe(&mut self) -> Result<(), ApplyError> {
         // Taken before reading where it can be: what is changed meanwhile is noticed afterwards.
@@ -333,50 +337,28 @@ impl Dataplane for IptablesDataplane {
         }
     }
 
-    async fn dump(&mut self) -> Result<String, ApplyError> {
-        use fmt::Write;
+    async fn held(&mut self) -> Result<Held, ApplyError> {
         let placement = self.settled().await?;
-        let mut text = String::new();
+        let mut tools = Vec::new();
         for one in &self.families {
             let family = one.settings.family;
             for Share { variant, tables } in placement.shares() {
                 let tool = Tool { family, variant };
                 let saved = tool.save_tables(tables).await?;
-                let actual = parse::saved_in(&saved, family, tables);
-                let rules: usize = actual.values().map(|rules| rules.len()).sum();
                 let image = &one.image;
                 let state = match audit::difference(&image.chains, &saved, family, tables) {
-                    _ if *image == Image::default() => "as found".to_owned(),
-                    None => "as wanted".to_owned(),
-                    Some(difference) => format!("not as wanted: {difference}"),
+                    _ if *image == Image::default() => State::AsFound,
+                    None => State::AsWanted,
+                    Some(difference) => State::NotAsWanted(difference),
                 };
-                let place = match tables {
-                    [table] => format!("{}, table {}", tool.name(), table.as_str()),
-                    _ => tool.name().to_owned(),
-                };
-                // Writing to a String cannot fail.
-                let _ = writeln!(
-                    text,
-                    "# {place}: {} chains, {rules} rules, {state}",
-                    actual.len(),
-                );
-                for (id, rules) in &actual {
-                    let table = id.table.as_str();
-                    for rule in rules.iter() {
-                        let rule = render::rule(rule, family);
-                        let _ = writeln!(text, "{table} {} {rule}", id.name);
-                    }
-                }
+                let chains = parse::saved_in(&saved, family, tables);
+                tools.push(HeldByTool::new(tool, tables, state, &chains));
             }
         }
-        for variant in &self.leftovers {
-            let _ = writeln!(
-                text,
-                "# {} variant: rules of ours that belong elsewhere, to be removed",
-                short(*variant)
-            );
-        }
-        Ok(text)
+        Ok(Held {
+            tools,
+            leftovers: self.leftovers.iter().copied().map(short).collect(),
+        })
     }
 
     async fn cleanup(&mut self) -> Result<Vec<String>, ApplyError> {

@@ -20,6 +20,7 @@ struct Recorder {
 
 impl Dataplane for Recorder {
     type Plan = String;
+    type Held = String;
 
     async fn observe(&mut self) -> Result<(), ApplyError> {
         Ok(())
@@ -53,7 +54,7 @@ impl Dataplane for Recorder {
         Ok("chain SEAWAY-CANARY is gone".into())
     }
 
-    async fn dump(&mut self) -> Result<String, ApplyError> {
+    async fn held(&mut self) -> Result<String, ApplyError> {
         Ok(String::new())
     }
 

@@ -259,6 +259,18 @@ fn what_is_shown_is_shown_to_programs_as_well() {
             (&count("added").into(), &0.into())
         );
     }
+    for (mode, place) in [("iptables", "tools"), ("ebpf", "loaded")] {
+        let args = [&["--mode", mode, "--json"][..], &pins].concat();
+        let dump = json(node.ask("dump", &args));
+        assert_eq!(dump["desired"][0]["service"], "default/web", "{dump:#}");
+        assert_eq!(dump["toDo"]["inSync"], false, "{dump:#}");
+        let actual = json(node.ask("dump", &[&args[..], &["--actual"]].concat()));
+        assert_eq!(
+            (&actual["desired"], &actual["toDo"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert!(actual["actual"].get(place).is_some(), "{actual:#}");
+    }
     let answer = json(node.ask("explain", &["10.244.2.9", "default/web:80", "--json"]));
     assert_eq!(answer["verdict"], "deliver");
     assert_eq!(

@@ -105,7 +105,7 @@ impl fmt::Display for Op {
 }
 
 /// The networks of a set of source ranges.
-pub(crate) fn networks(list: &[Range]) -> String {
+fn networks(list: &[Range]) -> String {
     let shown: Vec<String> = list.iter().map(Range::show).collect();
     shown.join(" ")
 }

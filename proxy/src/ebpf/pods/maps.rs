@@ -1,15 +1,15 @@
 //! The maps of pods: written as far as they differ, and shown.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
-use seaway_ebpf_abi::config::CONFIG_POD_FAST;
+use ipnetwork::IpNetwork;
 use seaway_ebpf_abi::pod::{POD_FAST, POD_LINKS_LEN};
-use seaway_ebpf_abi::{Addr, Config, PeerValue, Plain, PodLink, PodValue, maps};
+use seaway_ebpf_abi::{Addr, PeerValue, Plain, PodLink, PodValue, maps};
 
 use super::Local;
 use super::peers::{Peers, network};
+use crate::ebpf::dump;
 use crate::ebpf::error::EbpfError;
 use crate::ebpf::table::Table;
 
@@ -103,37 +103,22 @@ where
     Ok(writes)
 }
 
-/// What the programs know, for people.
-pub(in crate::ebpf) fn describe(
-    text: &mut String,
-    dir: &Path,
-    config: &Config,
-) -> Result<(), EbpfError> {
-    let way = match config.flags & CONFIG_POD_FAST {
-        0 => "through",
-        _ => "past",
-    };
-    let mut lines = vec![format!("packets between pods: {way} the stack")];
+/// What the programs know.
+pub(in crate::ebpf) fn held(dir: &Path) -> Result<(Vec<dump::Pod>, Vec<dump::Peer>), EbpfError> {
     let pods: BTreeMap<Addr, PodValue> = read(dir, maps::PODS)?;
-    lines.extend(pods.iter().map(|(addr, pod)| {
-        let slow = match pod.flags & POD_FAST {
-            0 => ", through the stack",
-            _ => "",
-        };
-        format!("  {} at link {}{slow}", addr.ip(), pod.ifindex)
-    }));
+    let pods = pods.iter().map(|(addr, pod)| dump::Pod {
+        address: addr.ip(),
+        link: pod.ifindex,
+        past_the_stack: pod.flags & POD_FAST != 0,
+    });
     let peers = read_peers(dir)?;
-    lines.extend(peers.iter().map(|(key, peer)| {
+    let peers = peers.iter().filter_map(|(key, peer)| {
         let (network, prefix) = network(key);
-        if *peer == PeerValue::default() {
-            return format!("  {network}/{prefix} elsewhere, through the stack");
-        }
-        let (remote, vni) = (peer.remote.ip(), peer.vni);
-        format!("  {network}/{prefix} at node {remote}, VNI {vni}")
-    }));
-    for line in lines {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "{line}");
-    }
-    Ok(())
+        Some(dump::Peer {
+            network: IpNetwork::new(network, prefix).ok()?,
+            node: (*peer != PeerValue::default()).then(|| peer.remote.ip()),
+            vni: peer.vni,
+        })
+    });
+    Ok((pods.collect(), peers.collect()))
 }
