@@ -33,8 +33,8 @@ impl Announcer {
         let (wanted, to_say) = watch::channel(None);
         let (said, is_said) = watch::channel(None);
         match source {
-            Source::Kube(client) => {
-                let (client, node) = (client.clone(), node.to_owned());
+            Source::Kube(server) => {
+                let (client, node) = (server.client.clone(), node.to_owned());
                 let say = move |says| {
                     let (client, node) = (client.clone(), node.clone());
                     async move { direct::say(&client, &node, says).await }

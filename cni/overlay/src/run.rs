@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use prometheus_client::registry::Registry;
-use seaway_cluster::{NodeScope, Source, Wants, stream};
+use seaway_cluster::{NodeScope, Source, Wants, stream_telling};
 use seaway_daemon::privileges::{Capability, require};
-use seaway_daemon::{release_memory, stop_signal};
+use seaway_daemon::{SILENCE, release_memory, stop_signal};
 use seaway_kernel::{Command, Netlink, Sysctl, Watch, WatchGroups, file_lock};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
@@ -116,7 +116,7 @@ async fn follow(
         nodes: NodeScope::All,
         ..Wants::default()
     };
-    let mut inputs = stream(source, wants);
+    let mut inputs = stream_telling(source, wants, SILENCE);
     let mut kernel = Watch::new(GROUPS)?;
     let mut audit = every(AUDIT);
     let mut count = every(COUNT);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use seaway_daemon::answer_of;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
@@ -24,9 +25,9 @@ pub async fn ask(address: SocketAddr) -> anyhow::Result<Status> {
 
 /// Asks the daemon through a socket, which may be of another network namespace.
 pub async fn ask_through(socket: TcpSocket, address: SocketAddr) -> anyhow::Result<Status> {
-    let answer = tokio::time::timeout(LIMIT, get(socket, address))
-        .await
-        .with_context(|| format!("seaway-overlay at {address} does not answer"))?
+    let who = format!("seaway-overlay at {address} (--healthz-bind-address)");
+    let answer = answer_of(&who, Some(LIMIT), get(socket, address))
+        .await?
         .with_context(|| format!("seaway-overlay does not run at {address}"))?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!("seaway-overlay at {address} gave no HTTP answer");

@@ -1,6 +1,8 @@
 //! The connection to a Kubernetes API.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -12,11 +14,25 @@ use crate::source::Error;
 /// How long one attempt to connect may take: a node that cannot reach its API must notice soon and say so.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client for the API that `kubeconfig` names; without one, as kubectl finds it: `$KUBECONFIG`,
+/// An API server and a client of it.
+#[derive(Clone)]
+pub struct Server {
+    pub client: Client,
+    /// As the kubeconfig has it, without a slash at the end.
+    pub url: Arc<str>,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the API at {}", self.url)
+    }
+}
+
+/// The API that `kubeconfig` names; without one, as kubectl finds it: `$KUBECONFIG`,
 /// `~/.kube/config`, then the service account of the pod.
 ///
 /// Nothing is sent yet: an API that is down is no error here. Requests that fail name the server ([`describe`](crate::describe)).
-pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+pub async fn server(kubeconfig: Option<&Path>) -> Result<Server, Error> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path).await?,
         None => Config::infer()
@@ -25,6 +41,15 @@ pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     naming(config).map_err(|e| Error::Client(Box::new(e)))
+}
+
+/// A client of [`server`].
+///
+/// # Errors
+///
+/// As there.
+pub async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+    Ok(server(kubeconfig).await?.client)
 }
 
 async fn from_file(path: &Path) -> Result<Config, Error> {

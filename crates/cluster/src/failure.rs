@@ -4,11 +4,13 @@ use std::error::Error;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use kube::Config;
 use kube::client::ClientBuilder;
 use kube::core::Status;
-use kube::{Client, Config};
 use tower::BoxError;
 use tower::util::MapErrLayer;
+
+use crate::client::Server;
 
 /// A request that got no answer, with the server that was asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,12 +21,14 @@ struct NoAnswer {
 }
 
 /// A client of the server of `config`, whose failures name it.
-pub(crate) fn naming(config: Config) -> Result<Client, kube::Error> {
-    let server = config.cluster_url.to_string();
-    let server = Arc::<str>::from(server.trim_end_matches('/'));
+pub(crate) fn naming(config: Config) -> Result<Server, kube::Error> {
+    let url = config.cluster_url.to_string();
+    let url = Arc::<str>::from(url.trim_end_matches('/'));
+    let server = url.clone();
     let name = move |source: BoxError| NoAnswer { server, source };
     let builder = ClientBuilder::try_from(config)?;
-    Ok(builder.with_layer(&MapErrLayer::new(name)).build())
+    let client = builder.with_layer(&MapErrLayer::new(name)).build();
+    Ok(Server { client, url })
 }
 
 /// What the server said, or why it said nothing, down to the innermost cause: "connection refused" says more than

@@ -22,9 +22,9 @@ pub mod source;
 pub mod watch;
 pub mod wire;
 
-pub use client::kube_client;
+pub use client::{Server, kube_client, server};
 pub use convert::{Conversion, ObjectRef, convert};
 pub use events::EventRecorder;
 pub use failure::describe;
 pub use intern::Interner;
-pub use source::{Error, NodeScope, Source, Wants, stream};
+pub use source::{Error, NodeScope, Source, Wants, stream, stream_telling};

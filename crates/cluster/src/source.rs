@@ -1,14 +1,17 @@
 //! One interface over both sources.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kube::Client;
 use seaway_model::InputEvent;
 use tokio::sync::mpsc;
+use tracing::info;
 
-use crate::client::kube_client;
+use crate::client::{Server, server};
 use crate::{manifests, watch, wire};
 
 /// Events in flight between a source and its consumer; a consumer that is busy slows the source down.
@@ -39,7 +42,7 @@ pub enum Error {
 #[derive(Clone)]
 pub enum Source {
     /// A Kubernetes API, followed with watches.
-    Kube(Client),
+    Kube(Server),
     /// A directory of `*.yaml`, `*.yml` and `*.json` files, followed live.
     Manifests(PathBuf),
 }
@@ -48,7 +51,7 @@ impl Source {
     /// The source that a daemon's `--manifests` and `--kubeconfig` name; the former wins.
     pub async fn open(kubeconfig: Option<&Path>, manifests: Option<&Path>) -> Result<Self, Error> {
         let Some(directory) = manifests else {
-            return Ok(Self::Kube(kube_client(kubeconfig).await?));
+            return Ok(Self::Kube(server(kubeconfig).await?));
         };
         match std::fs::read_dir(directory) {
             Ok(_) => Ok(Self::Manifests(directory.to_owned())),
@@ -56,6 +59,16 @@ impl Source {
                 path: directory.to_owned(),
                 cause,
             }),
+        }
+    }
+}
+
+/// Whom to wait for, in words.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kube(server) => server.fmt(f),
+            Self::Manifests(directory) => write!(f, "the manifests in {}", directory.display()),
         }
     }
 }
@@ -87,7 +100,7 @@ pub struct Wants {
 pub fn stream(source: Source, wants: Wants) -> mpsc::Receiver<InputEvent> {
     let (events, receiver) = mpsc::channel(CHANNEL_SIZE);
     match source {
-        Source::Kube(client) => follow_api(&client, wants, &events),
+        Source::Kube(server) => _ = follow_api(&server.client, wants, &events),
         Source::Manifests(directory) => {
             tokio::spawn(manifests::follow(directory, wants, events));
         }
@@ -95,7 +108,29 @@ pub fn stream(source: Source, wants: Wants) -> mpsc::Receiver<InputEvent> {
     receiver
 }
 
-fn follow_api(client: &Client, wants: Wants, events: &mpsc::Sender<InputEvent>) {
+/// The same for daemons, which wait for ever: the log says whom for, where the first lists take longer than `silence`.
+pub fn stream_telling(
+    source: Source,
+    wants: Wants,
+    silence: Duration,
+) -> mpsc::Receiver<InputEvent> {
+    let Source::Kube(server) = source else {
+        return stream(source, wants);
+    };
+    let (events, receiver) = mpsc::channel(CHANNEL_SIZE);
+    let gate = follow_api(&server.client, wants, &events);
+    let events = events.downgrade();
+    tokio::spawn(async move {
+        tokio::time::sleep(silence).await;
+        let is_wanted = events.upgrade().is_some_and(|events| !events.is_closed());
+        if is_wanted && !gate.is_open() {
+            info!("waiting for the first lists of {server}");
+        }
+    });
+    receiver
+}
+
+fn follow_api(client: &Client, wants: Wants, events: &mpsc::Sender<InputEvent>) -> SyncGate {
     let kinds = usize::from(wants.services)
         + usize::from(wants.slices)
         + usize::from(wants.nodes != NodeScope::None);
@@ -103,7 +138,7 @@ fn follow_api(client: &Client, wants: Wants, events: &mpsc::Sender<InputEvent>) 
     if kinds == 0 {
         let events = events.clone();
         tokio::spawn(async move { events.send(InputEvent::Synced).await });
-        return;
+        return gate;
     }
     if wants.services {
         let selection = watch::Selection {
@@ -142,9 +177,10 @@ fn follow_api(client: &Client, wants: Wants, events: &mpsc::Sender<InputEvent>) 
             client.clone(),
             selection,
             events.clone(),
-            gate,
+            gate.clone(),
         ));
     }
+    gate
 }
 
 /// Counts the kinds that have not been listed yet.
@@ -154,6 +190,11 @@ pub(crate) struct SyncGate(Arc<AtomicUsize>);
 impl SyncGate {
     pub(crate) fn new(kinds: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(kinds)))
+    }
+
+    /// Every kind has been listed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
     }
 
     /// One kind has been listed for the first time; true for the last of them.

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use seaway_cluster::{direct, kube_client};
+use seaway_cluster::direct;
 use seaway_kernel::Capabilities;
 use seaway_model::DirectAnswers;
 
@@ -52,11 +51,9 @@ async fn take_back(args: &CleanupArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let name = setup::node_name(args.hostname_override.as_deref())?;
-    let client = kube_client(Some(kubeconfig)).await?;
-    let said = direct::say(&client, &name, DirectAnswers::No);
-    tokio::time::timeout(API_LIMIT, said)
-        .await
-        .context("the API does not answer")??;
+    let server = seaway_cluster::server(Some(kubeconfig)).await?;
+    let said = direct::say(&server.client, &name, DirectAnswers::No);
+    seaway_daemon::answer_of(&server.to_string(), Some(API_LIMIT), said).await??;
     Ok(())
 }
 

@@ -71,6 +71,8 @@ pub async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
 
 /// The Services of the cluster, followed while we run.
 struct Services {
+    /// Of the source, in words.
+    name: String,
     source: anyhow::Result<mpsc::Receiver<InputEvent>>,
     deriver: Deriver,
     names: Names,
@@ -84,13 +86,16 @@ impl Services {
             let this = ThisNode::unresolved(config)?;
             let source = setup::source(config).await?;
             let deriver = Deriver::new(this.settings.clone());
-            anyhow::Ok((setup::follow(source, &this), deriver))
+            let name = source.to_string();
+            let events = setup::follow(source, &this, seaway_cluster::stream);
+            anyhow::Ok((name, events, deriver))
         };
-        let (source, deriver) = match opened.await {
-            Ok((events, deriver)) => (Ok(events), deriver),
-            Err(error) => (Err(error), Deriver::default()),
+        let (name, source, deriver) = match opened.await {
+            Ok((name, events, deriver)) => (name, Ok(events), deriver),
+            Err(error) => (String::new(), Err(error), Deriver::default()),
         };
         Self {
+            name,
             source,
             deriver,
             names: Names::default(),
@@ -100,19 +105,15 @@ impl Services {
 
     /// Waits until all are known.
     async fn wait(&mut self) -> anyhow::Result<()> {
+        let name = self.name.clone();
         let listing = async {
             while !self.deriver.is_synced() {
                 self.change().await?;
             }
             anyhow::Ok(())
         };
-        let waited = tokio::time::timeout(NAMES_TIMEOUT, listing).await;
-        waited.with_context(|| {
-            format!(
-                "no complete list of Services within {} s",
-                NAMES_TIMEOUT.as_secs()
-            )
-        })?
+        let waited = seaway_daemon::answer_of(&name, Some(NAMES_TIMEOUT), listing).await;
+        waited.context("Services could not be listed (--kubeconfig, --manifests)")?
     }
 
     /// Takes in the next change. Cancel-safe.

@@ -115,8 +115,8 @@ async fn inputs(config: &Config) -> anyhow::Result<(ThisNode, Deriver)> {
     setup::tell(&config.notes);
     let source = setup::source(config).await?;
     let listing = async {
-        let (this, _) = ThisNode::resolve(config, &source).await?;
-        let mut events = setup::follow(source.clone(), &this);
+        let (this, _) = ThisNode::resolve(config, &source, seaway_cluster::stream).await?;
+        let mut events = setup::follow(source.clone(), &this, seaway_cluster::stream);
         let mut deriver = Deriver::new(this.settings.clone());
         while !deriver.is_synced() {
             let event = events
@@ -127,13 +127,10 @@ async fn inputs(config: &Config) -> anyhow::Result<(ThisNode, Deriver)> {
         }
         anyhow::Ok((this, deriver))
     };
-    let (this, mut deriver) = tokio::time::timeout(LIST_TIMEOUT, listing).await.map_err(
-        |_| {
-            anyhow::anyhow!(
-                "no complete list of Services and EndpointSlices within {} s; the warnings say why",
-                LIST_TIMEOUT.as_secs()
-            )
-        },
+    let listed = seaway_daemon::answer_of(&source.to_string(), Some(LIST_TIMEOUT), listing).await;
+    let (this, mut deriver) = listed.context(
+        "Services, EndpointSlices and this Node could not be listed (--kubeconfig names the server, --manifests a directory in \
+         place of one)",
     )??;
     let (_, diagnostics) = deriver.derive();
     if let Some(missing) = deriver.missing_node() {

@@ -78,7 +78,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let source = setup::source(&config).await?;
     systemd::status("waiting for the API");
     let resolved = tokio::select! {
-        resolved = ThisNode::resolve(&config, &source) => resolved?,
+        resolved = ThisNode::resolve(&config, &source, setup::patiently) => resolved?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let (this, node_watch) = resolved;

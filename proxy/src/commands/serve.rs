@@ -92,7 +92,7 @@ impl Serving {
 impl Daemon<'_> {
     /// Runs the loop, over one mode after the other, until it ends for good.
     pub(super) async fn serve(mut self) -> anyhow::Result<Ended> {
-        let mut inputs = setup::follow(self.source.clone(), self.this);
+        let mut inputs = setup::follow(self.source.clone(), self.this, setup::patiently);
         let mut serving = self.begin().await?;
         loop {
             match serving
@@ -398,8 +398,8 @@ impl Daemon<'_> {
     /// Manifests have nobody to record Events.
     fn recorder(&self) -> Option<EventRecorder> {
         match &self.source {
-            Source::Kube(client) => Some(EventRecorder::start(
-                client.clone(),
+            Source::Kube(server) => Some(EventRecorder::start(
+                server.client.clone(),
                 &self.this.settings.name,
             )),
             Source::Manifests(_) => None,

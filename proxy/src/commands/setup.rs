@@ -23,6 +23,14 @@ use crate::privileges;
 /// How long the one-shot commands wait for their inputs.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How a source is followed.
+pub(super) type Stream = fn(Source, Wants) -> mpsc::Receiver<InputEvent>;
+
+/// As by a daemon, which waits for ever and says so.
+pub(super) fn patiently(source: Source, wants: Wants) -> mpsc::Receiver<InputEvent> {
+    seaway_cluster::stream_telling(source, wants, seaway_daemon::SILENCE)
+}
+
 /// This node, with everything that its Node object had to say resolved.
 #[derive(Debug, Clone)]
 pub(super) struct ThisNode {
@@ -40,10 +48,11 @@ impl ThisNode {
     pub(super) async fn resolve(
         config: &Config,
         source: &Source,
+        stream: Stream,
     ) -> anyhow::Result<(Self, Option<NodeWatch>)> {
         let name = node_name(config.node_name.as_deref())?;
         let watch = if needs_node(config) {
-            Some(NodeWatch::open(config, source, &name).await?)
+            Some(NodeWatch::open(config, source, &name, stream).await?)
         } else {
             None
         };
@@ -119,28 +128,35 @@ pub(super) struct NodeWatch {
 }
 
 impl NodeWatch {
-    async fn open(config: &Config, source: &Source, name: &str) -> anyhow::Result<Self> {
+    async fn open(
+        config: &Config,
+        source: &Source,
+        name: &str,
+        stream: Stream,
+    ) -> anyhow::Result<Self> {
         let wants = Wants {
             nodes: NodeScope::One(name.to_owned()),
             ..Wants::default()
         };
-        let mut events = seaway_cluster::stream(source.clone(), wants);
-        let mut told = false;
+        let mut events = stream(source.clone(), wants);
+        let mut told = None;
         loop {
-            let waited = tokio::time::timeout(LIST_TIMEOUT, next_node(&mut events)).await;
-            let problem = match waited {
-                Ok(node) => {
-                    let node = node.context("the source of the Node ended unexpectedly")?;
-                    match missing(config, &node) {
-                        None => return Ok(Self { events, seen: node }),
-                        Some(field) => format!("Node {name} has no {field} yet"),
-                    }
+            let event = events.recv().await;
+            let problem = match event.context("the source of the Node ended unexpectedly")? {
+                InputEvent::Node(_, Some(node)) => match missing(config, &node) {
+                    None => return Ok(Self { events, seen: node }),
+                    Some(field) => format!("Node {name} has no {field} yet"),
+                },
+                InputEvent::Synced if told.is_some() => continue,
+                InputEvent::Synced | InputEvent::Node(_, None) => {
+                    format!("there is no Node {name} yet (--hostname-override)")
                 }
-                Err(_) if told => continue,
-                Err(_) => format!("there is no Node {name} yet (--hostname-override)"),
+                _ => continue,
             };
-            told = true;
-            tracing::warn!("waiting: {problem}");
+            if told.as_ref() != Some(&problem) {
+                tracing::warn!("waiting: {problem}");
+                told = Some(problem);
+            }
         }
     }
 
@@ -195,13 +211,17 @@ pub(super) async fn source(config: &Config) -> anyhow::Result<Source> {
 }
 
 /// Starts following everything that this node needs.
-pub(super) fn follow(source: Source, this: &ThisNode) -> mpsc::Receiver<InputEvent> {
+pub(super) fn follow(
+    source: Source,
+    this: &ThisNode,
+    stream: Stream,
+) -> mpsc::Receiver<InputEvent> {
     let wants = Wants {
         services: true,
         slices: true,
         nodes: NodeScope::One(this.settings.name.to_string()),
     };
-    seaway_cluster::stream(source, wants)
+    stream(source, wants)
 }
 
 /// The name that was given, or the host's.
@@ -227,9 +247,9 @@ pub(super) async fn iptables(this: &ThisNode) -> anyhow::Result<IptablesDataplan
 /// Addresses of Pods of this node whose label asks to leave their sockets alone; none unless they are to be followed.
 pub(super) fn left_alone(run: &RunConfig, source: &Source, this: &ThisNode) -> Labelled {
     match source {
-        Source::Kube(client) if run.pod_labels => {
+        Source::Kube(server) if run.pod_labels => {
             let label = format!("{SOCKETS_LABEL}=untranslated");
-            pods::addresses(client.clone(), &this.settings.name, &label)
+            pods::addresses(server.client.clone(), &this.settings.name, &label)
         }
         Source::Kube(_) | Source::Manifests(_) => watch::channel(BTreeSet::new()).1,
     }

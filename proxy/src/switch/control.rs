@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use seaway_daemon::answer_of;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -97,12 +98,19 @@ pub async fn ask(run_dir: &Path, mode: Mode, mut tell: impl FnMut(&str)) -> anyh
     request.push(b'\n');
     writer.write_all(&request).await?;
     let mut lines = BufReader::new(reader).lines();
-    while let Some(line) = lines.next_line().await? {
+    // It takes an order once it is in sync.
+    let who = format!(
+        "seaway-proxy at {}, which may not be in sync",
+        path.display()
+    );
+    let mut next = answer_of(&who, None, lines.next_line()).await??;
+    while let Some(line) = next {
         match serde_json::from_str(&line).context("not an answer of seaway-proxy")? {
             Update::Progress(what) => tell(&what),
             Update::Done(what) => return Ok(what),
             Update::Failed(why) => anyhow::bail!(why),
         }
+        next = lines.next_line().await?;
     }
     anyhow::bail!("the daemon ended before it had answered")
 }

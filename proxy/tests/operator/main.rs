@@ -288,6 +288,64 @@ fn what_is_shown_is_shown_to_programs_as_well() {
     );
 }
 
+/// It takes connections, and says nothing.
+#[test]
+fn a_silent_api_is_named_and_so_is_how_long_it_is_waited_for() {
+    let node = Node::new();
+    let port = 6443;
+    let _silent = node.listen(port);
+    let api = format!("the API at http://127.0.0.1:{port}");
+    let kubeconfig = node.kubeconfig(port);
+    let from = ["--kubeconfig", &kubeconfig, "--hostname-override", "n1"];
+
+    let mut plan = node.spawn("plan", &from);
+    node.until("plan says what it waits for", || {
+        plan.log()
+            .contains(&format!("waiting for {api}, for up to 30 s\n"))
+    });
+    plan.kill();
+    let args = [&["--list", "--service", "default/web"][..], &from].concat();
+    let (code, _, error) = node.bare_args("flows", &args);
+    assert_eq!(code, 1, "{error}");
+    for part in [
+        format!("waiting for {api}, for up to 5 s\n"),
+        format!("waited 5 s for {api} in vain\n"),
+        "--kubeconfig".to_owned(),
+    ] {
+        assert!(error.contains(&part), "{error}");
+    }
+    let mut daemon = node.spawn("run", &from);
+    node.until("run says what it waits for", || {
+        daemon
+            .log()
+            .contains(&format!("waiting for the first lists of {api}"))
+    });
+    assert!(daemon.stop().success());
+}
+
+/// A setting that is taken from the Node waits for it, in words from the beginning.
+#[test]
+fn a_node_that_is_waited_for_is_named_at_once() {
+    let node = Node::new();
+    std::fs::remove_file(node.path("manifests/node.yaml")).unwrap();
+    let args = ["--detect-local-mode", "NodeCIDR"];
+    let mut daemon = node.run(&args, &[]);
+    node.until("the Node is asked for", || {
+        let log = daemon.log();
+        log.contains("waiting: there is no Node n1 yet (--hostname-override)")
+    });
+    node.manifest(
+        "node.yaml",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n",
+    );
+    node.until("its field is asked for", || {
+        daemon
+            .log()
+            .contains("waiting: Node n1 has no spec.podCIDRs yet")
+    });
+    assert!(daemon.stop().success());
+}
+
 /// Nothing that comes later would heal it: whoever supervises the daemon hears of it at once.
 #[test]
 fn mode_ebpf_ends_at_start_where_the_kernel_refuses_it() {

@@ -199,10 +199,31 @@ impl Node {
     /// Starts the daemon.
     pub(crate) fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Daemon {
         let mut command = self.node_command("run", args);
+        command.envs(env.iter().copied());
+        self.start(command)
+    }
+
+    /// Starts a subcommand that takes no manifests.
+    pub(crate) fn spawn(&self, subcommand: &str, args: &[&str]) -> Daemon {
+        let mut command = self.command(subcommand);
+        command.args(args);
+        self.start(command)
+    }
+
+    /// Names a server at this port of the node, without credentials.
+    pub(crate) fn kubeconfig(&self, port: u16) -> String {
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: c,
+  clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}],
+  contexts: [{{name: c, context: {{cluster: c, user: u}}}}], users: [{{name: u, user: {{}}}}]}}\n"
+        );
+        self.write("kubeconfig", &text);
+        self.path("kubeconfig")
+    }
+
+    fn start(&self, mut command: Command) -> Daemon {
         let log = self.path("log");
-        command
-            .envs(env.iter().copied())
-            .stderr(File::create(&log).unwrap());
+        command.stderr(File::create(&log).unwrap());
         let child = self.netns.run(|| command.spawn()).unwrap().unwrap();
         Daemon { child, log }
     }

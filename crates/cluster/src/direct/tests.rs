@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::watch::tests::{Answer, Ending, client, end_of_list, event};
+use crate::watch::tests::{Answer, Ending, client, end_of_list, event, server};
 
 fn node(name: &str, version: u32, ip: &str, says: Option<&str>) -> Value {
     json!({"metadata": {"name": name, "resourceVersion": version.to_string(),
@@ -28,7 +28,7 @@ async fn what_nodes_say_is_followed() {
         event("DELETED", &node("e", 8, "192.168.77.5", Some("v1"))),
     ];
     let (client, _) = client(vec![Answer::Events(events, Ending::Open)]);
-    let mut known = follow(Source::Kube(client));
+    let mut known = follow(Source::Kube(server(client)));
     assert_eq!(*known.borrow(), None);
     let last = answering(&[("192.168.77.1", Begun), ("fd00:77::2", All)]);
     known.wait_for(|now| *now == last).await.unwrap();

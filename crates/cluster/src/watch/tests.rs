@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
-use crate::{NodeScope, Source, Wants, stream};
+use crate::{NodeScope, Server, Source, Wants, stream};
 
 /// One scripted answer.
 pub(crate) enum Answer {
@@ -35,7 +35,13 @@ pub(crate) type Requests = Arc<Mutex<Vec<String>>>;
 /// Follows Nodes (or Services, to see selectors) against `script`; further requests are refused.
 fn start(script: Vec<Answer>, wants: Wants) -> (Receiver<InputEvent>, Requests) {
     let (client, requests) = client(script);
-    (stream(Source::Kube(client), wants), requests)
+    (stream(Source::Kube(server(client)), wants), requests)
+}
+
+/// What such a client talks to.
+pub(crate) fn server(client: Client) -> Server {
+    let url = "https://api.test:6443".into();
+    Server { client, url }
 }
 
 /// A client of a server that answers so.
