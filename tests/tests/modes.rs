@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use seaway_lab::traffic::Transport;
 use seaway_lab::{Daemon, Lab, Mode};
-use seaway_model::ownership::CHAIN_PREFIX;
+use seaway_model::ownership::{CHAIN_EGRESS, CHAIN_POD_FORWARD, CHAIN_PREFIX};
 use seaway_tests::{fixture, reach, require, trace, workload};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,9 +132,13 @@ async fn only(lab: &Lab, node: &str, mode: Mode) -> Result<()> {
 /// A chain without a jump to it: connection tracking goes on by it with what it knew before the mode changed.
 const KEEP_FLOWS: &str = "SEAWAY-KEEP-FLOWS";
 
-/// Chains of ours apart from the one that belongs to the overlay.
+/// Chains of ours apart from those that belong to the overlay.
 fn proxy_chains(rules: &str) -> bool {
-    rules
-        .lines()
-        .any(|line| line.contains(CHAIN_PREFIX) && !line.contains("SEAWAY-EGRESS"))
+    let of_overlay = |line: &str| {
+        [CHAIN_EGRESS, CHAIN_POD_FORWARD]
+            .iter()
+            .any(|chain| line.contains(chain))
+    };
+    let mut lines = rules.lines();
+    lines.any(|line| line.contains(CHAIN_PREFIX) && !of_overlay(line))
 }

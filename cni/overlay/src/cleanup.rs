@@ -2,13 +2,13 @@
 
 use anyhow::bail;
 use seaway_kernel::{CommandError, Netlink};
-use seaway_model::Family;
-use seaway_model::ownership::{CHAIN_EGRESS, NFT_TABLE_OVERLAY, VXLAN_LINK};
+use seaway_model::ownership::{NFT_TABLE_OVERLAY, VXLAN_LINK};
 
+use crate::chain::{Place, Seen};
 use crate::files::Places;
+use crate::guard;
 use crate::observe::routes;
 use crate::run::{lock, privileged};
-use crate::{egress, guard};
 
 /// Removes device (and with it addresses, routes and neighbours), direct routes, rules and files; then verifies. One failure
 /// does not stop the rest. Returns what was there.
@@ -41,20 +41,14 @@ pub async fn cleanup(places: &Places) -> anyhow::Result<Vec<String>> {
     {
         failures.push(error.to_string());
     }
-    for family in [Family::V4, Family::V6] {
-        match egress::observe(family).await {
-            Ok(seen) => {
-                if let Some(input) = egress::removal(&seen)
-                    && let Err(error) = egress::restore(family, &input).await
-                {
-                    failures.push(error.to_string());
-                }
-            }
+    for place in Place::all() {
+        match place.remove().await {
+            Ok(_) => {}
             Err(CommandError::Missing { program }) => {
-                if egress::is_in_nftables(family) {
+                if place.is_in_nftables() {
                     let path = std::env::var("PATH").unwrap_or_default();
                     failures.push(format!(
-                        "chain {CHAIN_EGRESS} ({family:?}): {program} is not installed, or not in PATH ({path})"
+                        "{place}: {program} is not installed, or not in PATH ({path})"
                     ));
                 }
             }
@@ -80,11 +74,11 @@ async fn left(places: &Places, netlink: &Netlink) -> anyhow::Result<Vec<String>>
     if guard::is_there().unwrap_or(false) {
         left.push(format!("nftables table inet {NFT_TABLE_OVERLAY}"));
     }
-    for family in [Family::V4, Family::V6] {
-        if let Ok(seen) = egress::observe(family).await
-            && seen != egress::Seen::default()
+    for place in Place::all() {
+        if let Ok(seen) = place.observe().await
+            && seen != Seen::default()
         {
-            left.push(format!("chain {CHAIN_EGRESS} ({family:?})"));
+            left.push(place.to_string());
         }
     }
     if places.conflist().exists() {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use ipnetwork::IpNetwork;
 use seaway_daemon::{LogArgs, parse_cidr};
 use seaway_model::ownership::{RUN_DIR, STATE_DIR, VXLAN_PORT, VXLAN_VNI};
@@ -106,6 +106,9 @@ pub struct RunArgs {
     /// Places outside of the cluster to which pods go with their own addresses
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
     pub no_masquerade_cidr: Vec<IpNetwork>,
+    /// Accept what pods send and get in the chain FORWARD, behind the rules that are there: its policy may be to drop
+    #[arg(long, value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
+    pub iptables_forward_rules: bool,
     /// Send packets to nodes of the same subnet as they are, without VXLAN; the same on every node
     #[arg(long)]
     pub direct_routing: bool,
@@ -135,6 +138,7 @@ impl RunArgs {
         Settings {
             cluster_cidrs: self.cluster_cidr.clone(),
             masquerade_exclusions: self.no_masquerade_cidr.clone(),
+            forward_rules: self.iptables_forward_rules,
             direct_routing: self.direct_routing,
             checksum_offload: self.checksum_offload,
             receive_offload: self.receive_offload,

@@ -6,13 +6,15 @@
 //!
 //! Reading order: [`mesh`] (Nodes → peers and problems, pure) → [`plan`] (→ what should be, pure) → [`observe`] (what
 //! is) → [`diff`] (→ operations, pure) → [`apply`] → [`reconcile`] (the loop), with [`image`] (what need not be looked at
-//! again, pure) and [`change`] (what one change is about, pure). [`guard`] lets in VXLAN of peers only, [`egress`] is the masquerade chain, [`probe`] tries the way to each
-//! peer, [`files`] tells the CNI plugin and the container runtime.
+//! again, pure) and [`change`] (what one change is about, pure). [`guard`] lets in VXLAN of peers only, [`egress`] says what
+//! iptables does for pods, by a [`chain`] each, [`probe`] tries the way to each peer, [`files`] tells the CNI plugin and the
+//! container runtime.
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod apply;
+pub mod chain;
 pub mod change;
 pub mod cleanup;
 pub mod cli;

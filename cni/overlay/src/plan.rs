@@ -27,6 +27,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNetwork>,
     /// Elsewhere, but pods go there with their own addresses.
     pub masquerade_exclusions: Vec<IpNetwork>,
+    /// Rules say that packets of pods are forwarded.
+    pub forward_rules: bool,
     pub vni: u32,
     pub port: u16,
     /// Peers of the same subnet get packets as they are.

@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use seaway_cni::node::NodeFile;
-use seaway_kernel::{Error, Event, Link, Netlink, Offload, Sysctl};
+use seaway_kernel::{CommandError, Error, Event, Link, Netlink, Offload, Sysctl};
 use seaway_model::ownership::VXLAN_LINK;
 use seaway_model::{Family, InputEvent, Node};
 
 use crate::admin::{CONNECTED, Change, PeerStatus, Peers, Status};
 use crate::apply::{Failure, apply};
+use crate::chain::Place;
 use crate::change::{Part, change};
 use crate::diff::{Operation, diff};
-use crate::egress::{self, Egress};
+use crate::egress;
 use crate::files::Places;
 use crate::guard::{Guard, Rules};
 use crate::image::Image;
@@ -275,7 +276,7 @@ impl Reconciler {
         });
         outcome.peers = Peers::All(peers.collect());
         let mut errors: Vec<_> = failures.iter().map(|f| f.error.to_string()).collect();
-        errors.extend(self.masquerade(roster.own(), outcome).await);
+        errors.extend(self.chains(roster.own(), outcome).await);
         if !failures.iter().any(Failure::is_vital) {
             errors.extend(self.publish(roster.own(), desired.device.mtu));
         }
@@ -400,24 +401,32 @@ impl Reconciler {
         Some(format!("VXLAN is taken from anybody: {why}"))
     }
 
-    async fn masquerade(&self, own: &Member, outcome: &mut Outcome) -> Vec<String> {
+    async fn chains(&self, own: &Member, outcome: &mut Outcome) -> Vec<String> {
+        let Settings {
+            cluster_cidrs,
+            masquerade_exclusions,
+            forward_rules,
+            ..
+        } = &self.settings;
+        let forwarded = if *forward_rules {
+            &cluster_cidrs[..]
+        } else {
+            &[]
+        };
         let mut errors = Vec::new();
+        let mut done = |changed: Result<bool, CommandError>| match changed {
+            Ok(changed) => outcome.operations += usize::from(changed),
+            Err(error) => errors.push(error.to_string()),
+        };
         for cidr in &own.pod_cidrs {
-            let Settings {
-                cluster_cidrs,
-                masquerade_exclusions,
-                ..
-            } = &self.settings;
-            match egress::sync(&Egress::new(*cidr, cluster_cidrs, masquerade_exclusions)).await {
-                Ok(changed) => outcome.operations += usize::from(changed),
-                Err(error) => errors.push(error.to_string()),
-            }
+            let family = Family::of(cidr.ip());
+            let masquerade = egress::masquerade(*cidr, cluster_cidrs, masquerade_exclusions);
+            done(masquerade.sync().await);
+            done(egress::forward(family, forwarded).sync().await);
         }
         for family in self.left_behind(own) {
-            match egress::remove(family).await {
-                Ok(changed) => outcome.operations += usize::from(changed),
-                Err(error) => errors.push(error.to_string()),
-            }
+            done(Place::egress(family).remove().await);
+            done(Place::forward(family).remove().await);
         }
         errors
     }

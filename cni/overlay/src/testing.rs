@@ -59,6 +59,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         cluster_cidrs: Vec::new(),
         masquerade_exclusions: Vec::new(),
+        forward_rules: true,
         vni: 1,
         port: 8472,
         direct_routing: false,

@@ -7,6 +7,9 @@ pub const CHAIN_PREFIX: &str = "SEAWAY-";
 /// The chain of the overlay, for what leaves the cluster; the proxy never touches it.
 pub const CHAIN_EGRESS: &str = "SEAWAY-EGRESS";
 
+/// The other chain of the overlay, for what pods send and get.
+pub const CHAIN_POD_FORWARD: &str = "SEAWAY-POD-FORWARD";
+
 /// The nftables table (family `inet`) of the overlay: VXLAN from known peers only.
 pub const NFT_TABLE_OVERLAY: &str = "seaway-overlay";
 

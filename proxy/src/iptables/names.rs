@@ -130,6 +130,7 @@ mod tests {
             assert!(name.is_ours(), "{name}");
         }
         assert!(!ChainName::new("SEAWAY-EGRESS").is_ours());
+        assert!(!ChainName::new("SEAWAY-POD-FORWARD").is_ours());
         assert!(!ChainName::new("KUBE-SERVICES").is_ours());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use seaway_model::Protocol;
-use seaway_model::ownership::{CHAIN_EGRESS, CHAIN_PREFIX};
+use seaway_model::ownership::{CHAIN_EGRESS, CHAIN_POD_FORWARD, CHAIN_PREFIX};
 
 /// The tables that we write to. Filter comes first, also in a transaction: its rules act on marks that only the nat
 /// rules set.
@@ -55,7 +55,8 @@ impl ChainName {
 
 /// Whether a chain of this name belongs to the proxy: our prefix, but not the overlay's.
 pub fn is_ours(chain: &str) -> bool {
-    chain.starts_with(CHAIN_PREFIX) && chain != CHAIN_EGRESS
+    let of_overlay = [CHAIN_EGRESS, CHAIN_POD_FORWARD].contains(&chain);
+    chain.starts_with(CHAIN_PREFIX) && !of_overlay
 }
 
 impl fmt::Display for ChainName {

@@ -8,7 +8,7 @@ use seaway_model::ownership::VXLAN_LINK;
 use seaway_overlay::admin::CONNECTED;
 use seaway_overlay::guard::{Guard, Rules};
 
-use crate::support::{Layout, Node, Pair, V4, V6, echoes_in_all_families, mended};
+use crate::support::{Layout, Node, Pair, V4, V6, echoes_in_all_families, echoes_soon, mended};
 
 async fn run(node: &Node, program: &str, args: &str) -> String {
     let command = Command::new(program).args(args.split(' '));
@@ -169,6 +169,42 @@ async fn a_family_that_the_node_no_longer_has_leaves_no_rules() {
             .await
             .contains("SEAWAY-EGRESS")
     );
+}
+
+/// As Docker and firewalls leave it.
+#[tokio::test]
+async fn pods_are_forwarded_where_the_node_forwards_only_what_it_is_told_to() {
+    let mut pair = Pair::with(Layout::of_both_families(&[V4])).await;
+    let (a, b) = (pair.nodes[0].add_pod(), pair.nodes[1].add_pod());
+    for node in &pair.nodes {
+        for program in ["iptables", "ip6tables"] {
+            run(node, program, "-P FORWARD DROP").await;
+        }
+    }
+    assert!(echoes_in_all_families(&a, &b, 100));
+    expect_test::expect![[r#"
+        -N SEAWAY-POD-FORWARD
+        -A SEAWAY-POD-FORWARD -s 10.244.0.0/16 -j ACCEPT
+        -A SEAWAY-POD-FORWARD -d 10.244.0.0/16 -j ACCEPT
+    "#]]
+    .assert_eq(&run(&pair.nodes[0], "iptables", "-S SEAWAY-POD-FORWARD").await);
+
+    // What stands before it counts.
+    let one = &mut pair.nodes[0];
+    run(one, "iptables", "-I FORWARD -s 10.244.1.0/24 -j DROP").await;
+    assert!(!echoes_soon(&a, &b));
+    run(one, "iptables", "-D FORWARD -s 10.244.1.0/24 -j DROP").await;
+    assert!(echoes_in_all_families(&a, &b, 100));
+
+    one.daemon.kill();
+    one.flags.push("--iptables-forward-rules=false".into());
+    one.start();
+    one.wait(|status| status.in_sync).await;
+    for program in ["iptables", "ip6tables"] {
+        let rules = run(one, program, "-S FORWARD").await;
+        assert_eq!(rules.trim(), "-P FORWARD DROP");
+    }
+    assert!(!echoes_soon(&a, &b));
 }
 
 #[tokio::test]

@@ -218,7 +218,8 @@ async fn cleanup_removes_everything_but_the_pods() {
         ),
         "{without_iptables}"
     );
-    for said in ["removed chain SEAWAY-EGRESS (V4)\n", "nothing to remove\n"] {
+    let chains = "removed chain SEAWAY-EGRESS (V4)\nremoved chain SEAWAY-POD-FORWARD (V4)\n";
+    for said in [chains, "nothing to remove\n"] {
         assert_eq!(one.overlay(&args).await.unwrap(), said);
         assert!(one.netlink().link(VXLAN_LINK).await.unwrap().is_none());
         assert_eq!(nat_rules(&one.netns).await, "");

@@ -500,7 +500,7 @@ pub(crate) fn mended(from: &Pod, to: &Pod, node: &Node) {
 }
 
 /// Whether a datagram arrives at once, there and back.
-fn echoes_soon(from: &Pod, to: &Pod) -> bool {
+pub(crate) fn echoes_soon(from: &Pod, to: &Pod) -> bool {
     let any = if to.address.is_ipv4() {
         "0.0.0.0:0"
     } else {

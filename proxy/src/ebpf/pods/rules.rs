@@ -1,6 +1,7 @@
 //! Rules of others for packets that the node forwards, and its IPsec policies: packets that go past the stack go past them, too.
 
 use seaway_kernel::{Command, CommandError, NetNs, xfrm};
+use seaway_model::ownership::CHAIN_POD_FORWARD;
 
 use crate::ebpf::error::EbpfError;
 use crate::task::blocking;
@@ -61,6 +62,9 @@ async fn output(command: Command, program: &str) -> Result<Option<String>, EbpfE
 
 /// Of what `iptables-save` prints.
 fn of_iptables(saved: &str) -> Option<String> {
+    let jump = format!("-A FORWARD -j {CHAIN_POD_FORWARD}");
+    // The policy is about the rest.
+    let pods_are_accepted = saved.lines().any(|line| line == jump);
     let mut in_filter = false;
     saved.lines().find_map(|line| {
         if let Some(table) = line.strip_prefix('*') {
@@ -70,8 +74,7 @@ fn of_iptables(saved: &str) -> Option<String> {
             return None;
         }
         if let Some(policy) = line.strip_prefix(":FORWARD ") {
-            return policy
-                .starts_with("DROP")
+            return (policy.starts_with("DROP") && !pods_are_accepted)
                 .then(|| "policy DROP of chain FORWARD".to_owned());
         }
         let rule = line.strip_prefix("-A FORWARD ")?;
@@ -148,16 +151,27 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_counts() {
-        let saved = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\nCOMMIT\n";
-        assert_eq!(
-            of_iptables(saved).as_deref(),
-            Some("policy DROP of chain FORWARD")
-        );
-        assert_eq!(
-            of_iptables("*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"),
-            None
-        );
+    fn a_policy_counts_unless_the_overlay_accepts_packets_of_pods_before_it() {
+        let saved = |policy: &str, rules: &str| {
+            format!("*filter\n:INPUT DROP [0:0]\n:FORWARD {policy} [0:0]\n{rules}COMMIT\n")
+        };
+        let drops = Some("policy DROP of chain FORWARD");
+        let jump = "-A FORWARD -j SEAWAY-POD-FORWARD\n";
+        for (policy, rules, expected) in [
+            ("ACCEPT", "", None),
+            ("DROP", "", drops),
+            ("DROP", "-A FORWARD -j SEAWAY-FORWARD\n", drops),
+            ("DROP", "-A FORWARD -i lo -j SEAWAY-POD-FORWARD\n", drops),
+            ("DROP", jump, None),
+            (
+                "DROP",
+                "-A FORWARD -j THEIRS\n-A FORWARD -j SEAWAY-POD-FORWARD\n",
+                Some("iptables rule FORWARD -j THEIRS"),
+            ),
+        ] {
+            let saved = saved(policy, rules);
+            assert_eq!(of_iptables(&saved).as_deref(), expected, "{saved}");
+        }
     }
 
     #[test]
