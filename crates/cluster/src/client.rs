@@ -39,6 +39,11 @@ pub async fn server(kubeconfig: Option<&Path>) -> Result<Server, Error> {
             .await
             .map_err(|e| Error::NoKubeconfig(Box::new(e)))?,
     };
+    // kube takes it, and panics with the first request.
+    if config.cluster_url.scheme().is_none() {
+        let url = config.cluster_url.to_string();
+        return Err(Error::Address { url });
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     naming(config).map_err(|e| Error::Client(Box::new(e)))
 }

@@ -26,9 +26,13 @@ pub enum Error {
         cause: Box<kube::config::KubeconfigError>,
     },
     #[error(
-        "no kubeconfig was given, none is at $KUBECONFIG or ~/.kube/config, and this is not a pod: {0}"
+        "no API server is known: --kubeconfig FILE names one, as do $KUBECONFIG, ~/.kube/config and a pod's service account ({0})"
     )]
     NoKubeconfig(Box<kube::config::InferConfigError>),
+    #[error(
+        "{url:?} is no address of an API server: expected https://HOST:PORT as `server` of the kubeconfig's cluster"
+    )]
+    Address { url: String },
     #[error("cannot set up the API client: {0}")]
     Client(Box<kube::Error>),
     #[error("cannot read the manifest directory {}: {cause}", path.display())]

@@ -138,6 +138,18 @@ async fn a_missing_kubeconfig_is_named() {
 }
 
 #[tokio::test]
+async fn a_server_without_a_scheme_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = kubeconfig(dir.path(), "127.0.0.1", 6443);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("http://", "")).unwrap();
+    let error = kube_client(Some(&path)).await.err().unwrap().to_string();
+    for part in ["\"127.0.0.1:6443\"", "https://HOST:PORT"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_answer_is_named() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = free.local_addr().unwrap().port();
