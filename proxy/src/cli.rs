@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{LocalMode, NodePortAddress, parse_duration};
 use crate::ebpf::{Forwarding, MAX_FLOWS, PodFastPath, XdpMode};
+use crate::explain::{Asker, Destination};
 use crate::iptables::NatVariant;
 
 /// One node's Services, as iptables rules or as eBPF maps.
@@ -397,11 +398,11 @@ pub struct SwitchArgs {
 pub struct ExplainArgs {
     /// Who connects: an IP address, or `node` for a process of this node.
     #[arg(value_name = "SRC")]
-    pub source: String,
+    pub source: Asker,
 
     /// Where to: IP:PORT or NAMESPACE/SERVICE:PORT, with /udp or /sctp behind it if it is not TCP.
     #[arg(value_name = "DST:PORT[/PROTOCOL]")]
-    pub destination: String,
+    pub destination: Destination,
 
     /// A JSON object.
     #[arg(long)]
@@ -457,6 +458,19 @@ mod tests {
             assert_eq!(help.contains(flag), counts, "{command} {flag}");
             let place = |flag| help.find(flag).unwrap();
             assert!(place("--log-format") > place("--run-dir"), "{command}");
+        }
+    }
+
+    /// Before a cluster is asked, which may take a while.
+    #[test]
+    fn a_question_that_is_none_is_refused_with_the_command_line() {
+        for (args, part) in [
+            (["nodes", "default/web:80"], "neither an IP address nor"),
+            (["node", "default/web"], "neither IP:PORT"),
+        ] {
+            let args = ["seaway-proxy", "explain"].iter().chain(&args);
+            let refusal = Cli::try_parse_from(args).unwrap_err().to_string();
+            assert!(refusal.contains(part), "{refusal}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod answer;
 mod endpoints;
+mod question;
 #[cfg(test)]
 mod tests;
 mod unserved;
@@ -19,6 +20,7 @@ use seaway_model::{
 
 pub use answer::Explanation;
 use answer::{Asked, Endpoints, Policy, SourceAddress, SourceRanges, Taken, Verdict};
+pub use question::{Asker, Destination};
 
 /// All that an answer is made of.
 #[derive(Debug, Clone, Copy)]

@@ -2,12 +2,10 @@
 
 mod dumped;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context;
-use seaway_model::{
-    Change, Desired, Family, Inputs, NodeContext, ObjectKey, Origin, Packet, Protocol,
-};
+use seaway_model::{Change, Desired, Family, NodeContext, Origin, Packet, Protocol};
 use serde::Serialize;
 
 use dumped::{Dumped, Wanted};
@@ -18,7 +16,7 @@ use crate::cli::{DumpArgs, ExplainArgs, Mode, PlanArgs};
 use crate::companion::{self, Share};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
-use crate::explain::{World, explain as explain_packet};
+use crate::explain::{Asker, World, explain as explain_packet};
 use crate::iptables::{Held, IptablesDataplane};
 use crate::privileges;
 use crate::reconcile::Deriver;
@@ -235,8 +233,10 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
     let config = Config::load(args.node)?;
     let (this, deriver) = inputs(&config).await?;
     let node = this.context().await?;
-    let (destination, protocol) = destination(&args.destination, deriver.inputs())?;
-    let packet = packet(&args.source, destination, protocol, &node, &deriver)?;
+    let to = &args.destination;
+    let address = to.address(args.source, deriver.inputs());
+    let address = address.map_err(anyhow::Error::msg)?;
+    let packet = packet(args.source, address, to.protocol, &node, &deriver)?;
     let world = World {
         inputs: deriver.inputs(),
         desired: deriver.desired(),
@@ -252,7 +252,7 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
 }
 
 fn packet(
-    source: &str,
+    source: Asker,
     destination: SocketAddr,
     protocol: Protocol,
     node: &NodeContext,
@@ -260,14 +260,12 @@ fn packet(
 ) -> anyhow::Result<Packet> {
     let family = Family::of(destination.ip());
     let source = match source {
-        "node" => *node
+        Asker::Node => *node
             .addresses
             .iter()
             .find(|ip| Family::of(**ip) == family)
             .context("this node has no address of the family of the destination")?,
-        text => text
-            .parse::<IpAddr>()
-            .with_context(|| format!("SRC {text:?} is neither an IP address nor `node`"))?,
+        Asker::Address(address) => address,
     };
     anyhow::ensure!(
         Family::of(source) == family,
@@ -289,61 +287,4 @@ fn packet(
         protocol,
         origin,
     })
-}
-
-/// `IP:PORT` or `NAMESPACE/SERVICE:PORT`, with `/udp` or the like behind it.
-fn destination(text: &str, inputs: &Inputs) -> anyhow::Result<(SocketAddr, Protocol)> {
-    let help = || {
-        format!(
-            "DST {text:?} is neither IP:PORT nor NAMESPACE/SERVICE:PORT, with /udp or /sctp behind it"
-        )
-    };
-    let (address, protocol) = match text.rsplit_once('/') {
-        Some((address, "tcp")) => (address, Protocol::Tcp),
-        Some((address, "udp")) => (address, Protocol::Udp),
-        Some((address, "sctp")) => (address, Protocol::Sctp),
-        _ => (text, Protocol::Tcp),
-    };
-    if let Ok(address) = address.parse() {
-        return Ok((address, protocol));
-    }
-    let (service, port) = address.rsplit_once(':').with_context(help)?;
-    let (namespace, name) = service.split_once('/').with_context(help)?;
-    let key = ObjectKey::new(namespace, name);
-    let service = inputs
-        .services
-        .get(&key)
-        .with_context(|| format!("there is no Service {key} with a cluster IP"))?;
-    let ip = service
-        .cluster_ips
-        .first()
-        .with_context(|| format!("Service {key} has no cluster IP"))?;
-    let port = port.parse().ok().with_context(help)?;
-    Ok((SocketAddr::new(*ip, port), protocol))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn destinations() {
-        let parse = |text: &str| destination(text, &Inputs::default());
-        assert_eq!(
-            parse("10.96.0.10:53/udp").unwrap(),
-            ("10.96.0.10:53".parse().unwrap(), Protocol::Udp)
-        );
-        assert_eq!(
-            parse("[fd00::1]:80").unwrap(),
-            ("[fd00::1]:80".parse().unwrap(), Protocol::Tcp)
-        );
-        for (text, expected) in [
-            ("10.96.0.10", "neither IP:PORT nor"),
-            ("10.96.0.10:80/icmp", "neither IP:PORT nor"),
-            ("default/web:80", "no Service default/web"),
-        ] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
 }
