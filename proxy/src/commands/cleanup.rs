@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seaway_cluster::direct;
+use seaway_cluster::{describe, direct};
 use seaway_kernel::Capabilities;
 use seaway_model::DirectAnswers;
 
@@ -53,8 +53,8 @@ async fn take_back(args: &CleanupArgs) -> anyhow::Result<()> {
     let name = setup::node_name(args.hostname_override.as_deref())?;
     let server = seaway_cluster::server(Some(kubeconfig)).await?;
     let said = direct::say(&server.client, &name, DirectAnswers::No);
-    seaway_daemon::answer_of(&server.to_string(), Some(API_LIMIT), said).await??;
-    Ok(())
+    let said = seaway_daemon::answer_of(&server.to_string(), Some(API_LIMIT), said).await?;
+    said.map_err(|error| anyhow::anyhow!(describe(&error)))
 }
 
 /// Removes what one mode left. Returns one line per kind of thing.

@@ -24,7 +24,7 @@ use crate::reconcile::Deriver;
 /// `seaway-proxy plan`.
 pub async fn plan(args: PlanArgs) -> anyhow::Result<()> {
     let config = Config::load(args.node)?;
-    privileges::check(config.mode)?;
+    setup::check_mode(&config)?;
     let (this, deriver) = inputs(&config).await?;
     let (plan, beside) = match config.mode {
         Mode::Iptables => {

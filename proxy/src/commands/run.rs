@@ -19,7 +19,7 @@ use crate::health::Health;
 use crate::lock::NodeLock;
 use crate::metrics::{Datapath, Metrics};
 use crate::reconcile::Ended;
-use crate::{admin, companion, conntrack, peers, privileges, switch, systemd, tuning};
+use crate::{admin, companion, conntrack, peers, switch, systemd, tuning};
 
 /// Follows the inputs until told to stop.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -29,11 +29,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         tuning::apply(&run.conntrack);
         return Ok(());
     }
-    match config.mode {
-        Mode::Iptables => privileges::check(Mode::Iptables)?,
-        // No attempt later would end otherwise.
-        Mode::Ebpf => setup::check_ebpf(&config.kernel.places)?,
-    }
+    // No attempt later would end otherwise.
+    setup::check_mode(&config)?;
     let _lock = NodeLock::take(&config.kernel.places.run_dir)?;
     // Before the ports: another proxy has them, and is the better reason.
     prepare(&run).await?;

@@ -313,6 +313,14 @@ pub(super) fn cgroup_root(places: &PlaceArgs) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// Whether the mode of this node can run here, as far as that is known without the cluster.
+pub(super) fn check_mode(config: &Config) -> anyhow::Result<()> {
+    match config.mode {
+        Mode::Iptables => privileges::check(Mode::Iptables),
+        Mode::Ebpf => check_ebpf(&config.kernel.places),
+    }
+}
+
 /// Whether mode ebpf can run here: privileges, directories, kernel. Where it cannot, an operator has to act.
 pub(super) fn check_ebpf(places: &PlaceArgs) -> anyhow::Result<()> {
     privileges::check(Mode::Ebpf)?;

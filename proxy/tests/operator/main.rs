@@ -211,10 +211,13 @@ fn directories_that_mode_ebpf_cannot_use_are_refused_with_their_flag() {
         ("--bpffs-root", "is not in a BPF file system"),
     ] {
         let args = ["--mode", "ebpf", flag, &none];
-        let (code, _, error) = node.ask("run", &args);
-        assert_eq!(code, 1, "{error}");
-        for part in [said, flag, &none] {
-            assert!(error.contains(part), "{error}");
+        // What would not run has no plan.
+        for command in ["run", "plan"] {
+            let (code, _, error) = node.ask(command, &args);
+            assert_eq!(code, 1, "{command}: {error}");
+            for part in [said, flag, &none] {
+                assert!(error.contains(part), "{command}: {error}");
+            }
         }
         let (code, text, error) = node.bare_args("check", &args);
         assert_eq!(code, 1, "{text}{error}");
@@ -321,6 +324,18 @@ fn a_silent_api_is_named_and_so_is_how_long_it_is_waited_for() {
             .contains(&format!("waiting for the first lists of {api}"))
     });
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn cleanup_says_once_why_the_node_could_not_be_told() {
+    let node = Node::new();
+    let kubeconfig = node.kubeconfig(1);
+    let args = ["--kubeconfig", &kubeconfig, "--hostname-override", "n1"];
+    let (code, text, error) = node.bare_args("cleanup", &args);
+    assert_eq!(code, 1, "{text}{error}");
+    let why = "the annotation of the Node: no answer from http://127.0.0.1:1: ";
+    assert!(error.contains(why), "{error}");
+    assert_eq!(error.matches("no answer").count(), 1, "{error}");
 }
 
 /// A setting that is taken from the Node waits for it, in words from the beginning.
