@@ -9,8 +9,8 @@ use seaway_model::ownership::{BPFFS_ROOT, RUN_DIR};
 use crate::names::{labs_cgroup, labs_dir};
 use crate::{LabError, LabName};
 
-/// How long killed processes get to be gone.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long killed processes get to be gone: each needs a turn of a processor for that, which a busy machine may keep from it.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Until they are killed again.
 const ROUND: Duration = Duration::from_millis(100);
