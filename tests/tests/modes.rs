@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use seaway_lab::traffic::Transport;
 use seaway_lab::{Daemon, Lab, Mode};
-use seaway_model::ownership::{CHAIN_EGRESS, CHAIN_POD_FORWARD, CHAIN_PREFIX};
+use seaway_model::ownership::{CHAIN_PREFIX, CHAINS_OF_OVERLAY};
 use seaway_tests::{fixture, reach, require, trace, workload};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,11 +134,7 @@ const KEEP_FLOWS: &str = "SEAWAY-KEEP-FLOWS";
 
 /// Chains of ours apart from those that belong to the overlay.
 fn proxy_chains(rules: &str) -> bool {
-    let of_overlay = |line: &str| {
-        [CHAIN_EGRESS, CHAIN_POD_FORWARD]
-            .iter()
-            .any(|chain| line.contains(chain))
-    };
+    let of_overlay = |line: &str| CHAINS_OF_OVERLAY.iter().any(|chain| line.contains(chain));
     let mut lines = rules.lines();
     lines.any(|line| line.contains(CHAIN_PREFIX) && !of_overlay(line))
 }

@@ -12,9 +12,9 @@ const WAIT_SECONDS: &str = "10";
 /// Where a chain of ours is, in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    pub family: Family,
+    family: Family,
     table: &'static str,
-    pub name: &'static str,
+    name: &'static str,
     /// The chain of iptables that ends with the jump.
     hook: &'static str,
 }
@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// The input of `iptables-restore` that removes everything; `None` if nothing is there.
-    pub fn removal(&self, seen: &Seen) -> Option<String> {
+    fn removal(&self, seen: &Seen) -> Option<String> {
         if *seen == Seen::default() {
             return None;
         }
@@ -112,7 +112,7 @@ impl Place {
     }
 
     /// Feeds `iptables-restore`; one transaction.
-    pub async fn restore(&self, input: &str) -> Result<(), CommandError> {
+    async fn restore(&self, input: &str) -> Result<(), CommandError> {
         tracing::info!(family = ?self.family, "iptables-restore:\n{}", input.trim_end());
         Command::new(format!("{}-restore", self.program()))
             .args(["--noflush", "--wait", WAIT_SECONDS])
@@ -160,7 +160,7 @@ impl fmt::Display for Place {
 impl Chain {
     /// The input of `iptables-restore --noflush` that makes it so; `None` if it is so. The jump comes last: what others say
     /// before it counts.
-    pub fn changes(&self, seen: &Seen) -> Option<String> {
+    fn changes(&self, seen: &Seen) -> Option<String> {
         if seen.rules.as_ref() == Some(&self.rules) && seen.jumps == 1 {
             return None;
         }

@@ -10,6 +10,9 @@ pub const CHAIN_EGRESS: &str = "SEAWAY-EGRESS";
 /// The other chain of the overlay, for what pods send and get.
 pub const CHAIN_POD_FORWARD: &str = "SEAWAY-POD-FORWARD";
 
+/// Both; all others of [`CHAIN_PREFIX`] are the proxy's.
+pub const CHAINS_OF_OVERLAY: [&str; 2] = [CHAIN_EGRESS, CHAIN_POD_FORWARD];
+
 /// The nftables table (family `inet`) of the overlay: VXLAN from known peers only.
 pub const NFT_TABLE_OVERLAY: &str = "seaway-overlay";
 

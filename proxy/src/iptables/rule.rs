@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use seaway_model::Protocol;
-use seaway_model::ownership::{CHAIN_EGRESS, CHAIN_POD_FORWARD, CHAIN_PREFIX};
+use seaway_model::ownership::{CHAIN_PREFIX, CHAINS_OF_OVERLAY};
 
 /// The tables that we write to. Filter comes first, also in a transaction: its rules act on marks that only the nat
 /// rules set.
@@ -55,8 +55,7 @@ impl ChainName {
 
 /// Whether a chain of this name belongs to the proxy: our prefix, but not the overlay's.
 pub fn is_ours(chain: &str) -> bool {
-    let of_overlay = [CHAIN_EGRESS, CHAIN_POD_FORWARD].contains(&chain);
-    chain.starts_with(CHAIN_PREFIX) && !of_overlay
+    chain.starts_with(CHAIN_PREFIX) && !CHAINS_OF_OVERLAY.contains(&chain)
 }
 
 impl fmt::Display for ChainName {

@@ -19,7 +19,7 @@ struct Deployed {
     sandbox: Sandbox,
 }
 
-fn host(lab: &Lab, node: &str, config: &Path) -> Result<Host> {
+fn host(lab: &Lab, node: &str, daemon: &Daemon, config: &Path) -> Result<Host> {
     let files = lab.node_files(node);
     // kubelet makes it where it is missing (`FileOrCreate`).
     OpenOptions::new()
@@ -29,6 +29,7 @@ fn host(lab: &Lab, node: &str, config: &Path) -> Result<Host> {
     Ok(Host {
         name: node.to_owned(),
         binaries: lab.config().binaries.clone(),
+        flags: flags(lab, node, daemon)?,
         cluster_cidr: lab.config().cluster_cidr(),
         own: vec![
             ("/etc/cni/net.d", files.join("cni-conf")),
@@ -92,15 +93,13 @@ impl Deployed {
             let kubeconfig = lab.node_files(&node.name).join("kubeconfig");
             std::fs::copy(kubeconfig, config.join("kubeconfig.conf"))?;
         }
-        let host = host(lab, &node.name, &config)?;
+        let host = host(lab, &node.name, &daemon, &config)?;
         let manifest = Manifest::read(kustomization)?;
-        let container = manifest.daemon();
-        let program = container.image.as_deref().context("no image")?;
         let wanted = PodConfig {
             host_network: true,
             privileged: manifest.is_privileged(),
             logs: logs.display().to_string(),
-            ..named(program)
+            ..named(manifest.program()?)
         };
         let sandbox = node.runtime.run_sandbox(wanted).await?;
         let said = |name: &str| {
@@ -109,18 +108,15 @@ impl Deployed {
         };
         let mut cri = node.runtime.cri.clone();
         for init in manifest.init() {
-            let mut config = manifest.config(init, program, &host)?;
-            if let Daemon::Proxy(_) = daemon {
-                config.args.extend(flags(lab, &node.name, &daemon)?);
-            }
+            let config = manifest.config(init, &host)?;
             let id = cri.run_container(&sandbox, &init.name, config).await?;
             let code = eventually("the first container has ended", SETTLE, async || {
                 cri.clone().exit_code(&id).await?.context("it runs")
             });
             ensure!(code.await? == 0, "{}", said(&init.name));
         }
-        let mut config = manifest.config(container, program, &host)?;
-        config.args.extend(flags(lab, &node.name, &daemon)?);
+        let container = manifest.daemon();
+        let config = manifest.config(container, &host)?;
         cri.run_container(&sandbox, &container.name, config).await?;
         let synced = lab.in_sync(&daemon).await;
         synced.with_context(|| said(&container.name))?;

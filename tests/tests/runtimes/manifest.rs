@@ -29,6 +29,8 @@ pub(crate) struct Manifest(PodSpec);
 pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) binaries: PathBuf,
+    /// What the daemon is told beside what its manifest says.
+    pub(crate) flags: Vec<String>,
     /// Pods of any node.
     pub(crate) cluster_cidr: String,
     /// Directories that two nodes of one machine must not share, by the path in the manifest.
@@ -64,6 +66,11 @@ impl Manifest {
         &self.0.containers[0]
     }
 
+    /// The daemon's name, and its image's.
+    pub(crate) fn program(&self) -> Result<&str> {
+        self.daemon().image.as_deref().context("no image")
+    }
+
     /// Whether the sandbox must allow all privileges.
     pub(crate) fn is_privileged(&self) -> bool {
         let contexts = self.init().chain([self.daemon()]);
@@ -71,13 +78,9 @@ impl Manifest {
         contexts.any(|context| context.privileged == Some(true))
     }
 
-    /// What is asked for on that node; the program is of that name where the manifest leaves it to the image.
-    pub(crate) fn config(
-        &self,
-        container: &Container,
-        program: &str,
-        host: &Host,
-    ) -> Result<ContainerConfig> {
+    /// What is asked for on that node. Where the manifest leaves the program to the image, it is the daemon, which the image is
+    /// named after.
+    pub(crate) fn config(&self, container: &Container, host: &Host) -> Result<ContainerConfig> {
         let variables = [
             ("CLUSTER_CIDR", &host.cluster_cidr),
             ("NODE_NAME", &host.name),
@@ -88,14 +91,18 @@ impl Manifest {
                 arg.replace(&format!("$({name})"), value)
             })
         });
+        let mut args: Vec<String> = args.collect();
         let program = match container.command.as_deref() {
             Some([program]) => program.clone(),
-            _ => format!("/usr/bin/{program}"),
+            _ => {
+                args.extend(host.flags.iter().cloned());
+                format!("/usr/bin/{}", self.program()?)
+            }
         };
         let context = container.security_context.as_ref();
         Ok(ContainerConfig {
             command: vec![program.replace("/usr/bin", BINARIES)],
-            args: args.collect(),
+            args,
             envs: vec![KeyValue {
                 key: "PATH".into(),
                 value: "/usr/sbin:/usr/bin".into(),
